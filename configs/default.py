@@ -1,0 +1,145 @@
+"""Every key there is, once, with its value; and the variants that every recipe takes."""
+
+import difflib
+
+import ml_collections
+
+from segjax.errors import InputError
+
+VARIANTS = ("scenes", "camvid", "folder", "smoke")
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The defaults. Durations are in steps, batch sizes are global."""
+    config = ml_collections.ConfigDict()
+    config.seed = 0  # of the weights, the order of the data, augmentation and dropout
+    config.total_steps = 1000
+    config.batch_size = 8
+    config.accumulate = 1  # parts that a batch is worked off in
+    config.dtype = "float32"  # of the computation; "bfloat16" on accelerators
+    config.input_scale = 1.0  # the network sees images at this scale; scores return to full size
+    config.ema_decay = 0.0  # of the averaged weights, evaluated beside the raw ones; 0 keeps none
+    config.mesh = {"space": 1}  # devices that share one image's height
+
+    # The catalogue's name of the data set, and that entry's options.
+    config.data = {"name": "scenes", "size": (96, 128)}
+    config.train_split = "train"
+    config.loader = {
+        "threads": 4,  # that decode
+        "workers": 0,  # processes that decode, for a host that threads do not fill
+        "prefetch": 4,  # batches held ready
+        "cache": False,  # keep decoded images in memory, for small sets
+    }
+
+    config.preprocess = {  # ImageNet's statistics
+        "mean": (123.675, 116.28, 103.53),  # RGB, 0 to 255
+        "std": (58.395, 57.12, 57.375),
+        "bgr": False,
+    }
+    config.augment = {
+        "size": (96, 128),  # the crop that the network is trained on
+        "scale": (0.5, 2.0),
+        "flip": 0.5,
+        "rotation": 0.0,  # degrees
+        "brightness": 0.0,  # of 255
+        "contrast": 0.0,
+        "saturation": 0.0,
+        "hue": 0.0,  # degrees
+    }
+
+    # A recipe replaces this whole.
+    config.model = {"backbone": {"name": ""}, "head": {"name": ""}, "aux": None}
+    config.loss = {
+        "reduction": "mean_valid",  # or "sum"
+        "class_weights": "none",  # median_frequency, inverse, effective_number
+        "aux_weight": 0.4,
+        "blocks": 8,  # of rows, for upsampling and softmax
+    }
+    config.optim = {
+        "name": "sgd",  # or "adamw"
+        "lr": 0.01,
+        "schedule": "poly",  # constant, cosine, inverse_time
+        "warmup_steps": 0,
+        "power": 0.9,  # of poly
+        "decay": 0.0,  # of inverse_time
+        "momentum": 0.9,  # beta 1 of adamw
+        "nesterov": False,
+        "b2": 0.999,  # of adamw
+        "weight_decay": 5e-4,
+        "clip_norm": 0.0,
+        "parts": (),  # (pattern of parameter paths, lr multiplier, decay multiplier)
+    }
+
+    config.every_steps = {"log": 20, "eval": 250, "checkpoint": 250}
+    config.eval = {
+        "split": "val",
+        "batch_size": 8,
+        "limit": 0,  # examples, spread over the split; 0 takes all
+        "bucket": 0,  # sides are filled up to a multiple; 1 never, 0: to 64 where sizes are many
+        "pictures": 4,  # examples in the panel
+    }
+    # Any scalar of metrics.jsonl chooses the best checkpoint, or ends the run.
+    config.best = {"metric": "eval/miou", "mode": "max", "keep": 2}
+    config.stop = {
+        "metric": "eval/miou",
+        "mode": "max",
+        "patience": 0,  # evaluations without a better value; 0 never stops
+        "skipped": 3,  # non-finite steps in a row
+    }
+    return config
+
+
+def apply_variants(
+    config: ml_collections.ConfigDict, variants: str, **recipe: dict
+) -> ml_collections.ConfigDict:
+    """The one reading of variants.
+
+    Args:
+        config: the recipe on the embedded data set.
+        variants: comma-separated words of VARIANTS; "" is the recipe as it stands.
+        **recipe: for a variant, what this recipe changes under it: dotted key -> value.
+
+    Raises:
+        InputError: on an unknown variant, or two data sets.
+    """
+    words = [word for word in variants.split(",") if word]
+    for word in words:
+        if word not in VARIANTS:
+            near = difflib.get_close_matches(word, VARIANTS, 1)
+            hint = f' Did you mean "{near[0]}"?' if near else ""
+            raise InputError(f"unknown variant {word!r}; known: {', '.join(VARIANTS)}.{hint}")
+    sets = [word for word in words if word != "smoke"]
+    if len(sets) > 1:
+        raise InputError(f"variants {', '.join(sets)}: only one data set at a time.")
+    for word in sets:
+        if word != "scenes":
+            config.data = {"name": word, "root": ""}  # "": $SEGJAX_DATA/<name>
+        _set(config, recipe.get(word, {}))
+    if "smoke" in words:
+        _set(config, _SMOKE | recipe.get("smoke", {}))
+        if config.data.name == "scenes":
+            config.data.size = (48, 64)
+    return config
+
+
+_SMOKE = {
+    "total_steps": 4,
+    "batch_size": 8,
+    "augment.size": (48, 64),
+    "every_steps.log": 1,
+    "every_steps.eval": 2,
+    "every_steps.checkpoint": 2,
+    "eval.limit": 8,
+    "eval.pictures": 2,
+}
+
+
+def _set(config: ml_collections.ConfigDict, values: dict) -> None:
+    for key, value in values.items():
+        *parents, last = key.split(".")
+        part = config
+        for parent in parents:
+            part = part[parent]
+        if last not in part:
+            raise KeyError(f"A recipe's variant sets {key!r}, which is no key.")
+        part[last] = value

@@ -1,0 +1,221 @@
+"""Saving and restoring a run; the only file that knows orbax."""
+
+import contextlib
+import errno
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+
+from segjax.errors import InputError
+
+_LISTED = 3  # names in one message
+
+
+@jax.jit
+def fingerprint(tree: Any) -> jax.Array:
+    """uint32 []: integer arithmetic over every byte, so exact on any sharding; no bool leaves."""
+
+    def words(x):
+        return jnp.sum(jax.lax.bitcast_convert_type(x, jnp.uint8), dtype=jnp.uint32)
+
+    leaves = enumerate(jax.tree.leaves(tree))
+    return sum((words(x) * jnp.uint32(2 * i + 1) for i, x in leaves), jnp.uint32(0))
+
+
+class Checkpoints:
+    """The checkpoints of one run: the latest ones and the best one.
+
+    Args:
+        directory: of the checkpoints.
+        metric: scalar that says which is best.
+        mode: "max" or "min".
+        keep: how many of the latest are kept beside the best.
+        read_only: never writes or deletes.
+    """
+
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        *,
+        metric: str,
+        mode: str,
+        keep: int,
+        read_only: bool = False,
+    ):
+        if mode not in ("max", "min"):
+            raise InputError(f'config.best.mode is "max" or "min", got {mode!r}.')
+        if keep < 1:
+            raise InputError(f"config.best.keep is at least 1, got {keep}.")
+        self.directory = directory
+        sign = 1 if mode == "max" else -1
+
+        def score(metrics: Mapping[str, float]) -> float:
+            value = sign * metrics[metric]
+            return value if np.isfinite(value) else -np.inf  # a nan would evict the best
+
+        policies = ocp.checkpoint_managers
+        options = ocp.CheckpointManagerOptions(
+            best_fn=score,  # without it orbax does not write the metrics to disk
+            best_mode="max",
+            read_only=read_only,
+            cleanup_tmp_directories=not read_only,
+            preservation_policy=policies.AnyPreservationPolicy(
+                [
+                    policies.LatestN(keep),
+                    policies.BestN(
+                        get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False
+                    ),
+                ]
+            ),
+        )
+        with self._writing():
+            self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+
+    def save(
+        self, state: Any, step: int, meta: Mapping[str, Any], metrics: Mapping[str, float] | None
+    ) -> None:
+        """Starts saving; the arrays may be donated once this returns.
+
+        Args:
+            state: a tree of arrays.
+            step: its step.
+            meta: plain JSON.
+            metrics: the evaluation's scalars; None where there was none.
+
+        Raises:
+            InputError: if the disk is full (possibly of the save before this one).
+        """
+        if step in self._manager.all_steps():
+            return
+        meta = dict(meta, fingerprint=int(fingerprint(state)))
+        args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+        with self._writing():
+            # Forced: when to save is the caller's business alone.
+            self._manager.save(step, args=args, metrics=metrics and dict(metrics), force=True)
+
+    def reached_preemption(self, step: int) -> bool:
+        """With several processes: the cluster wants the machines back; true in all at one step."""
+        return self._manager.reached_preemption(step)
+
+    def restore(self, like: Any, which: str = "latest") -> tuple[Any, dict] | None:
+        """The state and the JSON item of a checkpoint, or None where there is none at all.
+
+        Args:
+            like: tree of ShapeDtypeStruct with the shardings to restore to.
+            which: "latest", walking back over damaged ones, "best", or a step's number.
+
+        Raises:
+            InputError: if the checkpoint is of another model, or damaged and no other may stand in.
+        """
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        if not steps and which == "latest":
+            return None
+        if which != "latest":
+            wanted = self._manager.best_step() if which == "best" else _number(which)
+            if wanted not in steps:
+                known = ", ".join(map(str, sorted(steps))) or "none"
+                raise InputError(f"{self.directory}: no checkpoint {which!r}; steps: {known}.")
+            steps = [wanted]
+        for step in steps:
+            try:
+                return self._read(step, like)
+            except InputError:
+                raise
+            except Exception as error:  # orbax raises bare Exceptions for damage
+                logging.error("%s: step %d is damaged: %.120s", self.directory, step, error)
+        raise InputError(f"{self.directory}: every checkpoint is damaged: {sorted(steps)}.")
+
+    def read_meta(self) -> dict:
+        """The JSON item of the newest checkpoint that can be read.
+
+        Raises:
+            InputError: if there is none.
+        """
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+                return self._manager.restore(step, args=args).meta
+            except Exception as error:  # orbax raises bare Exceptions for damage
+                logging.error("%s: step %d is damaged: %.120s", self.directory, step, error)
+        raise InputError(f"{self.directory}: there is no whole checkpoint.")
+
+    def _read(self, step: int, like: Any) -> tuple[Any, dict]:
+        self._compare(step, like)
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(like), meta=ocp.args.JsonRestore())
+        got = self._manager.restore(step, args=args)
+        if int(fingerprint(got.state)) != got.meta["fingerprint"]:
+            raise ValueError("its fingerprint does not match its arrays")
+        return got.state, got.meta
+
+    def _compare(self, step: int, like: Any) -> None:
+        """Shapes and types first: orbax casts silently, and reports shapes in hundreds of lines."""
+        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
+            path = self.directory.absolute() / str(step) / "state"
+            stored = _flat(reader.metadata(path).item_metadata.tree)
+        wanted = _flat(like)
+        kinds = {
+            "missing": sorted(wanted.keys() - stored.keys()),
+            "extra": sorted(stored.keys() - wanted.keys()),
+            "misshapen": [
+                f"{key} {stored[key]} for {wanted[key]}"
+                for key in sorted(wanted.keys() & stored.keys())
+                if stored[key] != wanted[key]
+            ],
+        }
+        found = [f"{kind}: {_some(names)}" for kind, names in kinds.items() if names]
+        if found:
+            raise InputError(
+                f"{self.directory}: step {step} is a checkpoint of another model; "
+                + "; ".join(found)
+                + "."
+            )
+
+    def close(self) -> None:
+        """Waits for the save under way; one that is not waited for is lost."""
+        with self._writing():
+            self._manager.wait_until_finished()
+            self._manager.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # orbax wraps what the file system said
+            full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+            if not full and not any(text in str(error) for text in _FULL_DISK):
+                raise
+            whole = [p.name for p in self.directory.glob("*") if p.name.isdigit()]
+            last = max(map(int, whole), default=None)
+            raise InputError(
+                f"{self.directory}: the disk is full, a checkpoint was not saved; "
+                f"last whole one: {'none' if last is None else f'step {last}'}. "
+                "Make room and start again: the run goes on from there."
+            ) from error
+
+
+_FULL_DISK = ("RESOURCE_EXHAUSTED", "No space left", "Disk quota", "File too large")
+
+
+def _number(which: str) -> int:
+    if not which.isdigit():
+        raise InputError(f'A step is "best", "latest" or a number, got {which!r}.')
+    return int(which)
+
+
+def _flat(tree: Any) -> dict[str, str]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}"
+        for path, leaf in leaves
+    }
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more

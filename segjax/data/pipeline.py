@@ -1,0 +1,212 @@
+"""The data path on the host: order, sharding by process, decoding, placing, batching. No pixels are
+changed here beyond that; see `augment`.
+
+A batch is a dict of numpy arrays:
+    image: uint8 [B, H, W, 3], RGB on a canvas whose rest is filled with the mean colour.
+    label: uint8 [B, H, W], classes, VOID outside the image.
+    size: int32 [B, 2], the image's height and width on the canvas.
+    position: uint32 [B], place in the endless stream: the key of the augmentation.
+    index: uint32 [B], item of the data set.
+    weight: float32 [B], 0 for the rows that fill the last evaluation batch.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import grain
+import numpy as np
+
+from segjax.data.sources import Source
+from segjax.data.spec import VOID
+from segjax.errors import InputError
+
+BUCKET = 64
+"""Multiple that sides are filled up to in evaluation where a set has many sizes."""
+
+EXACT_SIZES = 8
+"""How many sizes are each given a program of their own before buckets are used."""
+
+Batch = dict[str, np.ndarray]
+
+
+def train_batches(
+    source: Source,
+    *,
+    canvas: tuple[int, int],
+    fill: Sequence[float],
+    batch_size: int,
+    seed: int,
+    first_step: int,
+    process: int,
+    processes: int,
+    threads: int,
+    workers: int,
+    prefetch: int,
+) -> Iterator[Batch]:
+    """One process's rows of the global batches from `first_step` on, without end.
+
+    The order is a new one every epoch, a function of the seed alone; the position in it is one
+    integer, `first_step`, whatever the number of processes, threads and workers was before.
+
+    Args:
+        source: random access to (image, label).
+        canvas: (H, W) that every example is placed on, top left.
+        fill: RGB of the rest of the canvas.
+        batch_size: global.
+        seed: of the order.
+        first_step: batches already used.
+        process, processes: this process and how many there are.
+        threads, workers, prefetch: see `config.loader`.
+
+    Raises:
+        InputError: if the batch does not divide over the processes.
+    """
+    if batch_size % processes:
+        raise InputError(
+            f"config.batch_size {batch_size} does not divide over {processes} processes."
+        )
+
+    def load(position: int, index: int) -> Batch:
+        return _example(source, int(index), canvas, fill, position=position)
+
+    order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+    examples = order.map_with_index(load)
+    batches = examples.batch(batch_size // processes, drop_remainder=True)
+    mine = batches[process::processes][first_step:]
+    return _iterate(mine, threads=threads, workers=workers, prefetch=prefetch)
+
+
+def eval_plan(
+    sizes: np.ndarray, *, batch_size: int, bucket: int, limit: int
+) -> list[tuple[tuple[int, int], np.ndarray]]:
+    """Which examples go together: those of one canvas, every example exactly once.
+
+    Args:
+        sizes: int32 [N, 2], of the split's images.
+        batch_size: global.
+        bucket: multiple that a canvas's sides are filled up to; 1 is the exact size.
+        limit: examples, spread evenly over the split; 0 takes all.
+
+    Returns:
+        (canvas, int64 [batch_size] of indices, -1 for fill) for each batch.
+    """
+    chosen = np.arange(len(sizes))
+    if limit and limit < len(sizes):
+        chosen = np.linspace(0, len(sizes) - 1, limit).round().astype(np.int64)
+    by_canvas: dict[tuple[int, int], list[int]] = {}
+    for index in chosen:
+        by_canvas.setdefault(canvas_of(sizes[index], bucket), []).append(int(index))
+    plan = []
+    for canvas in sorted(by_canvas):
+        indices = by_canvas[canvas]
+        for start in range(0, len(indices), batch_size):
+            rows = np.full(batch_size, -1, np.int64)
+            part = indices[start : start + batch_size]
+            rows[: len(part)] = part
+            plan.append((canvas, rows))
+    return plan
+
+
+def canvas_of(size: Sequence[int], bucket: int) -> tuple[int, int]:
+    """The canvas of one image, a function of its size alone: each side up to a multiple."""
+    return -(-int(size[0]) // bucket) * bucket, -(-int(size[1]) // bucket) * bucket
+
+
+def resolve_bucket(bucket: int, sizes: np.ndarray) -> int:
+    """`config.eval.bucket`, where 0 chooses: exact for few sizes, else BUCKET."""
+    if bucket:
+        return bucket
+    return 1 if len(np.unique(sizes, axis=0)) <= EXACT_SIZES else BUCKET
+
+
+def eval_batches(
+    source: Source,
+    plan: list[tuple[tuple[int, int], np.ndarray]],
+    *,
+    fill: Sequence[float],
+    process: int,
+    processes: int,
+    threads: int,
+    prefetch: int,
+) -> Iterator[Batch]:
+    """One process's rows of the planned batches, in order.
+
+    Raises:
+        InputError: if the batch does not divide over the processes.
+    """
+    if plan and len(plan[0][1]) % processes:
+        raise InputError(
+            f"config.eval.batch_size {len(plan[0][1])} does not divide over {processes} processes."
+        )
+
+    def load(position: int) -> Batch:
+        canvas, rows = plan[position]
+        mine = np.split(rows, processes)[process]
+        batch = nothing(canvas, fill, len(mine))
+        for row in np.flatnonzero(mine >= 0):
+            for key, value in _example(source, int(mine[row]), canvas, fill, position=0).items():
+                batch[key][row] = value
+        return batch
+
+    return _iterate(
+        grain.MapDataset.range(len(plan)).map(load), threads=threads, workers=0, prefetch=prefetch
+    )
+
+
+def place(
+    image: np.ndarray, label: np.ndarray, canvas: tuple[int, int], fill: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Puts an example on the top left of a canvas: uint8 [H, W, 3] and uint8 [H, W].
+
+    Raises:
+        InputError: if it does not fit.
+    """
+    if label.shape == canvas:
+        return image, label
+    height, width = label.shape
+    if height > canvas[0] or width > canvas[1]:
+        raise InputError(
+            f"An image of {height} x {width} does not fit the canvas {canvas[0]} x {canvas[1]}."
+        )
+    placed = np.empty((*canvas, 3), np.uint8)
+    placed[:] = np.round(fill).astype(np.uint8)
+    placed[:height, :width] = image
+    void = np.full(canvas, VOID, np.uint8)
+    void[:height, :width] = label
+    return placed, void
+
+
+def _example(source, index: int, canvas, fill, *, position: int) -> Batch:
+    image, label = source[index]
+    size = np.array(label.shape, np.int32)
+    image, label = place(image, label, canvas, fill)
+    return {
+        "image": image,
+        "label": label,
+        "size": size,
+        "position": np.uint32(position % 2**32),
+        "index": np.uint32(index),
+        "weight": np.float32(1),
+    }
+
+
+def nothing(canvas: tuple[int, int], fill: Sequence[float], rows: int) -> Batch:
+    """A batch of rows without label and weight, to fill a batch up or to warm a program up."""
+    empty = np.zeros((0, 0, 3), np.uint8), np.zeros((0, 0), np.uint8)
+    image, label = place(*empty, canvas, fill)
+    return {
+        "image": np.repeat(image[None], rows, 0),
+        "label": np.repeat(label[None], rows, 0),
+        "size": np.full((rows, 2), canvas, np.int32),
+        "position": np.zeros(rows, np.uint32),
+        "index": np.zeros(rows, np.uint32),
+        "weight": np.zeros(rows, np.float32),
+    }
+
+
+def _iterate(dataset, *, threads: int, workers: int, prefetch: int) -> Iterator[Batch]:
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
+    if not workers:
+        return iter(dataset.to_iter_dataset(options))
+    # Each worker process reads with its own threads, and holds its own batches ready.
+    per_worker = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=prefetch)
+    return iter(dataset.to_iter_dataset(options).mp_prefetch(per_worker))

@@ -1,0 +1,129 @@
+"""8-bit index PNGs, exact: masks are read as the numbers they hold and written with a palette.
+
+OpenCV turns a palette into colours and stretches 1, 2 and 4 bit samples to 0..255, which is right
+for pictures and wrong for labels. Here it only inflates and unfilters: the header is patched so
+that a palette image reads as grey, and everything but the pixels is left out of what it sees.
+Chunks after the PNG specification, third edition, sections 5 and 11.
+"""
+
+import struct
+import zlib
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from segjax.errors import InputError
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_GREY, _RGB, _PALETTE, _GREY_ALPHA, _RGB_ALPHA = 0, 2, 3, 4, 6
+_COLOR_TYPE = 9  # its byte in IHDR's data, after width, height (4 bytes each) and bit depth
+
+
+class BadFileError(InputError):
+    """A file that cannot be taken as it is; `kind` groups such files in a scan's summary."""
+
+    def __init__(self, message: str, kind: str = "unreadable"):
+        super().__init__(message)
+        self.kind = kind
+
+
+def read_chunks(data: bytes, where: str) -> list[tuple[bytes, bytes]]:
+    """(type, data) of every chunk from IHDR to IEND, checksums verified.
+
+    Raises:
+        BadFileError: naming `where`, if the bytes are no PNG, end early or are damaged.
+    """
+    if not data.startswith(SIGNATURE):
+        raise BadFileError(f"{where}: not a PNG file; masks are stored as PNG.", "not a PNG")
+    chunks, start = [], len(SIGNATURE)
+    while not chunks or chunks[-1][0] != b"IEND":
+        head = data[start : start + 8]
+        if len(head) < 8:
+            raise BadFileError(f"{where}: the PNG is truncated.", "truncated")
+        length, kind = struct.unpack(">I4s", head)
+        body, check = data[start + 8 : start + 8 + length], data[start + 8 + length :][:4]
+        if len(check) < 4:
+            raise BadFileError(f"{where}: the PNG is truncated.", "truncated")
+        if zlib.crc32(body, zlib.crc32(kind)) != int.from_bytes(check, "big"):
+            raise BadFileError(f"{where}: the PNG is damaged (checksum of a chunk).", "damaged")
+        chunks.append((kind, body))
+        start += 12 + length
+    if chunks[0][0] != b"IHDR" or len(chunks[0][1]) != 13:
+        raise BadFileError(f"{where}: the PNG is damaged (no header).", "damaged")
+    return chunks
+
+
+def decode_mask(data: bytes, where: str) -> np.ndarray:
+    """Bytes of a PNG to the numbers stored in it.
+
+    Args:
+        data: the whole file.
+        where: named in errors, usually the path.
+
+    Returns:
+        uint8 [H, W], the samples of a grey image or the indices of a palette image, for any bit
+        depth up to 8 and never rescaled; or uint8 [H, W, 3], RGB, of a colour image.
+
+    Raises:
+        BadFileError: for 16 bits, alpha, or a file that is no PNG, truncated or damaged.
+    """
+    chunks = read_chunks(data, where)
+    header = bytearray(chunks[0][1])
+    depth, color_type = header[_COLOR_TYPE - 1], header[_COLOR_TYPE]
+    if depth == 16:
+        raise BadFileError(f"{where}: a 16-bit mask; 8-bit label ids are read.", "16 bit")
+    if color_type in (_GREY_ALPHA, _RGB_ALPHA):
+        raise BadFileError(
+            f"{where}: a mask with an alpha channel; grey, palette or RGB is read.", "alpha"
+        )
+    if color_type == _PALETTE:
+        header[_COLOR_TYPE] = _GREY
+    # Without tRNS, gAMA and the like there is nothing left that a decoder could apply.
+    kept = [(b"IHDR", bytes(header))] + [c for c in chunks if c[0] in (b"IDAT", b"IEND")]
+    pixels = inflate(_assemble(kept), cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise BadFileError(f"{where}: the PNG is damaged (its pixels).", "damaged")
+    if color_type == _RGB:
+        return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    return pixels if depth == 8 else pixels // (255 // (2**depth - 1))  # libpng's stretch, undone
+
+
+def encode_indices(label: np.ndarray, palette: Sequence[tuple[int, int, int]]) -> bytes:
+    """An 8-bit palette PNG whose indices are the labels.
+
+    Args:
+        label: uint8 [H, W].
+        palette: RGB, 0 to 255, of index 0, 1, ..., at most 256; indices beyond it are black.
+
+    Returns:
+        The file's bytes; `decode_mask` gives `label` back.
+    """
+    if label.dtype != np.uint8 or label.ndim != 2:
+        raise ValueError(f"label is uint8 [H, W], got {label.dtype} {label.shape}.")
+    colors = np.zeros((max(len(palette), int(label.max()) + 1), 3), np.uint8)
+    colors[: len(palette)] = np.array(palette, np.uint8).reshape(-1, 3)
+    if len(colors) > 256:
+        raise ValueError(f"A PNG palette has at most 256 colours, got {len(colors)}.")
+    encoded = cv2.imencode(".png", label)[1].tobytes()
+    pixels = [c for c in read_chunks(encoded, "cv2.imencode") if c[0] in (b"IDAT", b"IEND")]
+    height, width = label.shape
+    header = struct.pack(">IIBBBBB", width, height, 8, _PALETTE, 0, 0, 0)
+    return _assemble([(b"IHDR", header), (b"PLTE", colors.tobytes()), *pixels])
+
+
+def inflate(data: bytes, flags: int) -> np.ndarray | None:
+    """cv2.imdecode without its own lines on stderr; None where it fails."""
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the caller says it once
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        return None
+
+
+def _assemble(chunks: Sequence[tuple[bytes, bytes]]) -> bytes:
+    parts = [SIGNATURE]
+    for kind, body in chunks:
+        check = zlib.crc32(body, zlib.crc32(kind))
+        parts += [struct.pack(">I4s", len(body), kind), body, struct.pack(">I", check)]
+    return b"".join(parts)

@@ -1,0 +1,372 @@
+"""The check before step 0: reads every example once and counts what its masks hold.
+
+A file that training could not read, or an id that nobody declared, stops the run here, with all
+of them in one list, and not after an hour. What the scan counts also gives the class weights.
+"""
+
+import collections
+import dataclasses
+import hashlib
+import json
+import os
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
+from pathlib import Path
+
+import numpy as np
+from absl import logging
+
+from segjax.data import png, sources
+from segjax.data.spec import VOID, DatasetSpec
+from segjax.errors import InputError
+
+SAMPLED = 200
+"""How many examples of a generated source are read; its file-less kind cannot be damaged."""
+
+_CACHE_VERSION = 1  # changes with the meaning of a cached field
+_LOG_SECONDS = 5.0
+
+
+class ScanError(InputError):
+    """A source with bad files; `problems` has one line for each of them."""
+
+    def __init__(self, message: str, problems: Sequence[str] = ()):
+        super().__init__(message)
+        self.problems = list(problems)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scan:
+    """What a source holds. N examples, K classes.
+
+    Attributes:
+        sizes: int32 [N, 2], height and width.
+        pixels: int64 [K], pixels of each class.
+        void: pixels without truth.
+        images: int64 [K], examples in which the class occurs.
+        image_pixels: int64 [K], the pixels with truth of those examples.
+        raw: raw id -> pixels, of the ids that occur.
+        fingerprint: hexadecimal digest of the spec, the names and the bytes of the files, in
+            order: the same data have the same one on every machine, whatever their folder or
+            dates; a changed mask changes it. Of a generated source: of its first examples.
+        sampled: number of examples read; the counts are theirs.
+    """
+
+    sizes: np.ndarray
+    pixels: np.ndarray
+    void: int
+    images: np.ndarray
+    image_pixels: np.ndarray
+    raw: dict[int, int]
+    fingerprint: str
+    sampled: int
+
+
+@dataclasses.dataclass
+class _Finding:
+    """One example as read: its raw ids counted, a digest of its content, what is wrong."""
+
+    size: tuple[int, int] = (0, 0)
+    counts: np.ndarray | None = None
+    digest: str = ""
+    problems: list[tuple[str, str]] = dataclasses.field(default_factory=list)  # (kind, message)
+
+
+def scan(
+    source: sources.Source,
+    spec: DatasetSpec,
+    *,
+    name: str,
+    cache: Path | None = None,
+    fresh: bool = False,
+    log: Callable[[str], None] = logging.info,
+) -> Scan:
+    """Reads a source completely and counts it, or lists everything that is wrong with it.
+
+    Files are decoded by one thread a processor. A source without files but with a constant
+    `size` (the embedded scenes) is sampled: its first SAMPLED examples.
+
+    Args:
+        source: with `pairs` of files (`sources.FolderSource`), or any other.
+        spec: what its labels mean.
+        name: of the data set and split, for messages.
+        cache: folder that remembers scans of unchanged files (paths below the split, sizes, dates
+            and spec); `$SEGJAX_CACHE`, else `~/.cache/segjax`. It may be missing or read-only.
+        fresh: read everything even so.
+        log: takes a line every few seconds of a long scan.
+
+    Raises:
+        ScanError: how many problems of which kinds in how many examples, and the first message.
+    """
+    while isinstance(source, sources.CachedSource):
+        source = source.source
+    files = isinstance(source, sources.FolderSource)
+    memory = _Cache(cache, "scan", [spec.to_json(), *_stamps(source)]) if files else None
+    if memory and not fresh and (found := memory.read(_from_json)):
+        log(f"{name}: {len(source)} examples, unchanged since their last scan.")
+        return found
+    generated = not files and hasattr(source, "size")
+    count = min(SAMPLED, len(source)) if generated else len(source)
+    if not count:
+        raise InputError(f"{name}: holds no example.")
+    examine = _examine_files if files else _examine_arrays
+    findings = _parallel(lambda i: examine(source, i, spec), count, name, log)
+    result = _sum(findings, source, spec, name)
+    if memory:
+        memory.write(_to_json(result))
+    return result
+
+
+def find_ids(
+    labels: Sequence[Path],
+    *,
+    cache: Path | None = None,
+    log: Callable[[str], None] = logging.info,
+) -> dict[int, int]:
+    """The ids that mask files hold and how many pixels hold them, remembered as in `scan`.
+
+    A file that is no index mask is passed over: the scan lists all of those.
+
+    Raises:
+        InputError: of the first file, if none of them is an index mask.
+    """
+    memory = _Cache(cache, "ids", [_stamp(label) for label in labels])
+    if found := memory.read(lambda fields: {int(i): int(n) for i, n in fields.items()}):
+        return found
+
+    def count(i: int) -> np.ndarray | InputError:
+        try:
+            mask = png.decode_mask(sources.read_bytes(labels[i]), str(labels[i]))
+        except InputError as error:
+            return error
+        if mask.ndim == 2:
+            return np.bincount(mask.ravel(), minlength=256)
+        return png.BadFileError(
+            f"{labels[i]}: an RGB mask; list every class with its colour in classes.txt, "
+            "one `name R G B` a line, or store index PNGs."
+        )
+
+    results = list(_parallel(count, len(labels), "label ids", log))
+    counts = [result for result in results if not isinstance(result, InputError)]
+    if not counts:
+        raise results[0]
+    ids = _nonzero(sum(counts))
+    memory.write({str(i): n for i, n in ids.items()})
+    return ids
+
+
+def _examine_files(source: sources.FolderSource, index: int, spec: DatasetSpec) -> _Finding:
+    """Decodes a pair of files, going on after a problem to find the next."""
+    image_path, label_path = source.pairs[index]
+    finding, digests, arrays = _Finding(), [source.name(index)], []
+    for path, decode in (
+        (image_path, sources.decode_image),
+        (label_path, lambda data, where: sources.decode_ids(data, where, spec)),
+    ):
+        try:
+            data = sources.read_bytes(path)
+            digests += [len(data), zlib.crc32(data)]
+            arrays.append(decode(data, str(path)))
+        except InputError as error:
+            arrays.append(None)
+            finding.problems.append((getattr(error, "kind", "RGB mask"), str(error)))
+    image, raw = arrays
+    finding.digest = json.dumps(digests)
+    if raw is None:
+        return finding
+    try:
+        spec.encode(raw, str(label_path))
+    except InputError as error:
+        finding.problems.append(("undeclared ids", str(error)))
+    if image is not None:
+        try:
+            sources.check_sizes(image, raw, image_path, label_path)
+        except png.BadFileError as error:
+            finding.problems.append((error.kind, str(error)))
+    finding.size = raw.shape
+    finding.counts = np.bincount(raw.ravel(), minlength=256)
+    return finding
+
+
+def _examine_arrays(source: sources.Source, index: int, spec: DatasetSpec) -> _Finding:
+    """Takes an example of a source without files: its labels are classes already."""
+    image, label = source[index]
+    where = source.name(index)
+    if image.shape[:2] != label.shape:
+        return _Finding(problems=[("size mismatch", f"{where}: {image.shape}, {label.shape}.")])
+    wrong = (label >= spec.num_classes) & (label != VOID)
+    if wrong.any():
+        message = f"{where}: class {label[wrong].max()} of {spec.num_classes} classes."
+        return _Finding(problems=[("undeclared ids", message)])
+    counts = np.bincount(spec.decode(label).ravel(), minlength=256)
+    digest = json.dumps([where, zlib.crc32(image.tobytes()), zlib.crc32(label.tobytes())])
+    return _Finding(label.shape, counts, digest)
+
+
+def _sum(
+    findings: Iterator[_Finding], source: sources.Source, spec: DatasetSpec, name: str
+) -> Scan:
+    """Adds the findings up, or raises ScanError with every problem among them."""
+    size = spec.num_classes
+    raw, pixels, images, image_pixels = (np.zeros(n, np.int64) for n in (256, size, size, size))
+    sizes, problems, bad = [], [], 0
+    digest = hashlib.sha256(json.dumps([spec.to_json(), len(source)]).encode())
+    for finding in findings:
+        problems += finding.problems
+        bad += bool(finding.problems)
+        digest.update(finding.digest.encode())
+        if finding.problems:
+            continue
+        sizes.append(finding.size)
+        raw += finding.counts
+        classes = np.zeros(256, np.int64)
+        np.add.at(classes, spec.lookup, finding.counts)
+        pixels += classes[:size]
+        images += classes[:size] > 0
+        image_pixels += (classes[:size] > 0) * classes[:size].sum()
+    if problems:
+        kinds = collections.Counter(kind for kind, _ in problems).most_common()
+        raise ScanError(
+            f"{name}: {len(problems)} problems in {bad} of {len(source)} examples "
+            f"({', '.join(f'{kind} {n}' for kind, n in kinds)}); the first: {problems[0][1]}",
+            [message for _, message in problems],
+        )
+    sampled = len(sizes)
+    if sampled < len(source):
+        sizes = [source.size] * len(source)
+    return Scan(
+        sizes=np.array(sizes, np.int32),
+        pixels=pixels,
+        void=int(raw.sum() - pixels.sum()),
+        images=images,
+        image_pixels=image_pixels,
+        raw=_nonzero(raw),
+        fingerprint=digest.hexdigest(),
+        sampled=sampled,
+    )
+
+
+def _parallel(function: Callable, count: int, name: str, log: Callable[[str], None]) -> Iterator:
+    """function(0), ..., function(count - 1), in order, computed by one thread a processor."""
+    start = said = time.monotonic()
+    pool = futures.ThreadPoolExecutor(os.cpu_count())
+    try:
+        for i, result in enumerate(pool.map(function, range(count)), start=1):
+            now = time.monotonic()
+            if now - said > _LOG_SECONDS:
+                said, left = now, (now - start) * (count - i) / i
+                log(f"scanning {name}: {i} of {count} examples, {left:.0f} s left.")
+            yield result
+    finally:
+        pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C nobody wants the rest
+
+
+def _nonzero(counts: np.ndarray) -> dict[int, int]:
+    return {int(i): int(counts[i]) for i in np.flatnonzero(counts)}
+
+
+class _Cache:
+    """One JSON file that remembers the result for a key; a cache that fails is no cache."""
+
+    def __init__(self, folder: Path | None, kind: str, key: Sequence):
+        if folder is None:
+            folder = os.environ.get("SEGJAX_CACHE") or Path.home() / ".cache" / "segjax"
+        text = json.dumps([_CACHE_VERSION, *key])
+        self.path = Path(folder) / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
+
+    def read(self, parse: Callable[[dict], object]):
+        """The parsed content, or None."""
+        try:
+            return parse(json.loads(self.path.read_text()))
+        except (OSError, ValueError, TypeError, AttributeError, LookupError):
+            return None
+
+    def write(self, fields: dict) -> None:
+        """Replaces the file at once, so that a reader never finds half of it."""
+        part = self.path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            part.write_text(json.dumps(fields))
+            part.replace(self.path)
+        except OSError as error:
+            logging.warning("The scan is not remembered: %s", error)
+
+
+def _stamps(source: sources.FolderSource) -> Iterator[list]:
+    for i, (image, label) in enumerate(source.pairs):
+        yield [source.name(i), *_stamp(image)[1:], *_stamp(label)[1:]]
+
+
+def _stamp(path: Path) -> list:
+    """Name, size and time of change; a missing file has neither and fails when it is read."""
+    try:
+        status = path.stat()
+    except OSError:
+        return [str(path), -1, -1]
+    return [str(path), status.st_size, status.st_mtime_ns]
+
+
+def _to_json(result: Scan) -> dict:
+    fields = {field.name: getattr(result, field.name) for field in dataclasses.fields(Scan)}
+    return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in fields.items()}
+
+
+def _from_json(fields: dict) -> Scan:
+    fields = dict(fields)
+    fields["raw"] = {int(i): n for i, n in fields["raw"].items()}
+    for key in ("sizes", "pixels", "images", "image_pixels"):
+        fields[key] = np.array(fields[key], np.int32 if key == "sizes" else np.int64)
+    return Scan(**fields)
+
+
+def median_frequency(result: Scan) -> np.ndarray:
+    """Median frequency balancing: float32 [K], median of the frequencies / frequency.
+
+    frequency(c) = pixels of c / pixels with truth in the images where c occurs, the median taken
+    over the classes that occur (Eigen & Fergus, ICCV 2015, section 6.3.2; SegNet, PAMI 2017,
+    section 3). A class that does not occur has weight 0: no pixel could ever use it.
+    """
+    present = result.pixels > 0
+    frequency = result.pixels[present] / result.image_pixels[present]
+    weights = np.zeros(len(result.pixels), np.float32)
+    if present.any():
+        weights[present] = np.median(frequency) / frequency
+    return weights
+
+
+EFFECTIVE_NUMBER_BETA = 1 - 1e-6
+"""Of `effective_number`: pixels beyond about a million of one class bring nothing new."""
+
+
+def class_weights(name: str, result: Scan) -> np.ndarray | None:
+    """Loss weights by name: float32 [K], or None for "none".
+
+    "median_frequency" as above; "inverse", 1 / pixels; "effective_number",
+    (1 - beta) / (1 - beta^pixels) (Cui et al., CVPR 2019, section 4, pixels for samples). The last
+    two have mean 1 over the classes that occur; a class that does not occur has weight 0.
+
+    Raises:
+        InputError: if the name is none of these.
+    """
+    if name == "none":
+        return None
+    if name == "median_frequency":
+        return median_frequency(result)
+    present = result.pixels > 0
+    pixels = result.pixels[present].astype(np.float64)
+    if name == "inverse":
+        values = 1 / pixels
+    elif name == "effective_number":
+        # expm1 keeps the digits that 1 - beta^n loses for rare classes.
+        values = 1 / -np.expm1(pixels * np.log(EFFECTIVE_NUMBER_BETA))
+    else:
+        raise InputError(
+            f"Unknown class weights {name!r}; known are none, median_frequency, inverse, "
+            "effective_number."
+        )
+    weights = np.zeros(len(result.pixels), np.float32)
+    weights[present] = values / values.mean() if len(values) else values
+    return weights

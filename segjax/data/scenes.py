@@ -1,0 +1,181 @@
+"""The embedded data set: street scenes drawn from (seed, index), endless and exact.
+
+A class is told by shape, texture and place in the street; its colours and its place in the picture
+vary, as they do in CamVid (Brostow et al., 2009), whose eleven classes these are.
+"""
+
+import numpy as np
+
+from segjax.data import scene_street
+from segjax.data import scene_things as things
+from segjax.data.scene_canvas import Dice, View
+from segjax.data.spec import VOID, DatasetSpec
+from segjax.errors import InputError
+
+MIN_SIZE = (48, 64)
+
+SPEC = DatasetSpec(
+    name="scenes",
+    classes=(
+        "sky",
+        "building",
+        "pole",
+        "road",
+        "pavement",
+        "tree",
+        "sign",
+        "fence",
+        "car",
+        "pedestrian",
+        "bicyclist",
+    ),
+    palette=(
+        (128, 128, 128),
+        (128, 0, 0),
+        (192, 192, 128),
+        (128, 64, 128),
+        (60, 40, 222),
+        (128, 128, 0),
+        (192, 128, 128),
+        (64, 64, 128),
+        (64, 0, 128),
+        (64, 64, 0),
+        (0, 128, 192),
+    ),
+    table=(*((i, i) for i in range(11)), (11, VOID)),
+)
+
+
+def draw(seed: int, index: int, size: tuple[int, int] = (96, 128)) -> tuple[np.ndarray, np.ndarray]:
+    """Scene `index` of the endless set `seed`, the same on any machine and in any order.
+
+    Args:
+        seed, index: any integers.
+        size: (H, W), at least 48 x 64; things are drawn in proportion to it.
+
+    Returns:
+        image uint8 [H, W, 3], RGB; label uint8 [H, W], 0 to 10 or VOID.
+
+    Raises:
+        InputError: if the size is too small.
+    """
+    if size[0] < MIN_SIZE[0] or size[1] < MIN_SIZE[1]:
+        raise InputError(
+            f"scenes: size {size[0]} x {size[1]} is too small; at least "
+            f"{MIN_SIZE[0]} x {MIN_SIZE[1]} (height x width) is allowed."
+        )
+    dice = Dice(seed, index)
+    view = View(dice, (int(size[0]), int(size[1])))
+    street = scene_street.Street.draw(dice, view)
+    placed = _place(view, dice, street)
+    scene_street.sky(view, dice)
+    scene_street.backdrop(view, dice, street)
+    scene_street.ground(view, dice, street, placed)
+    for way in (-1, 1):
+        scene_street.side(view, dice, street, way)
+    # What stands on the road is never behind what stands beside it; a rail at the kerb is between.
+    for on_road in (False, True):
+        for z, x, thing, _ in sorted(placed, key=lambda item: -item[0]):
+            if (street.edges[0] < x < street.edges[1]) == on_road:
+                thing(view, dice, x, z)
+        for way in (-1, 1):
+            if not on_road and dice.chance(20):
+                scene_street.fence(view, dice, street.edges[way > 0] + way * 25, dice(90, 125))
+    if dice.chance(20):
+        scene_street.bonnet(view, dice)
+    return view.finish(dice)
+
+
+class Scenes:
+    """Scenes 0 to count - 1 of one seed, as a source of (image, label) by index.
+
+    Raises:
+        InputError: if the size is too small or `count` is below 1.
+    """
+
+    def __init__(self, *, seed: int, count: int, size: tuple[int, int]):
+        if count < 1:
+            raise InputError(f"scenes: count {count}; at least 1 is allowed.")
+        draw(seed, 0, size)  # a wrong size shows here and not in a worker
+        self._seed, self._count, self._size = seed, count, (int(size[0]), int(size[1]))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W), shared by all scenes."""
+        return self._size
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """image uint8 [H, W, 3] and label uint8 [H, W]; IndexError outside 0 to count - 1."""
+        if not 0 <= index < self._count:
+            raise IndexError(f"scene {index} of {self._count}.")
+        return draw(self._seed, index, self._size)
+
+    def name(self, index: int) -> str:
+        """Such as scene-000012."""
+        return f"scene-{index:06d}"
+
+
+def _place(view: View, dice: Dice, street: scene_street.Street) -> list[tuple]:
+    """What stands where: (z, x, function, (half width, height)) of every thing."""
+    placed = []
+
+    def pavement(inset: int, reach: int, half: int = 0) -> tuple[int, int]:
+        # Of two tries the nearer: on the far side of a turned camera things would be specks.
+        tries = []
+        for _ in range(2):
+            side = dice(0, 1)
+            edge, back = street.edges[side], street.backs[side]
+            x = edge + (back - edge) * dice(inset, 100 - inset) // 100
+            tries.append((max(view.nearest(x + half if side else x - half), 360), x))
+        z, x = min(tries)
+        return z + z * dice(0, reach) * dice(0, 100) // 10000, x
+
+    def road(low: int, high: int, inset: int) -> tuple[int, int]:
+        x = dice(street.edges[0] + inset, street.edges[1] - inset)
+        return max(view.nearest(x), low) + dice(0, high - low) * dice(0, 100) // 100, x
+
+    def add(thing, spot: tuple[int, int], half: int, height: int) -> None:
+        cars = [item for item in placed if item[2] is thing is things.car]
+        if all(abs(spot[0] - z) > 500 or abs(spot[1] - x) > 190 for z, x, *_ in cars):
+            placed.append((*spot, thing, (half, height)))
+
+    for _ in range(dice(0, 3)):
+        add(things.tree, pavement(60, 250), 150, 450)
+    for _ in range(dice(0, 2)):
+        add(things.bush, pavement(85, 200), 120, 150)
+    for _ in range(dice(1, 3)):
+        add(things.pole, pavement(10, 80), 18, 600)
+    for _ in range(dice(1, 2)):
+        add(things.sign, pavement(10, 50, 60), 30, 280)
+    for _ in range(dice(1, 3)):
+        add(
+            things.pedestrian,
+            pavement(8, 40, 30) if dice.chance(65) else road(420, 1000, 20),
+            25,
+            170,
+        )
+    for _ in range(dice(0, 2) or dice(0, 1)):
+        add(
+            things.bicyclist,
+            pavement(8, 40, 60) if dice.chance(25) else road(420, 900, 40),
+            40,
+            170,
+        )
+    for _ in range(dice(0, 2)):
+        add(things.car, road(480, 2200, 95), 100, 120)
+    for side, way in ((0, -1), (1, 1)):
+        if dice.chance(45):
+            x = street.edges[side] - way * 105
+            z = max(view.nearest(x), 380) + dice(0, 500)
+            for _ in range(dice(1, 3)):
+                add(things.car, (z, x), 100, 120)
+                z += dice(560, 800)
+    if dice.chance(22):
+        z = sum(street.crossing) // 2 or dice(700, 1600)
+        add(things.crossing_car, (z, dice(-z // 3, z // 3)), 210, 120)
+    if dice.chance(30):
+        add(things.odd, pavement(10, 80), 32, 100)
+    return placed

@@ -1,0 +1,181 @@
+"""Where labels get their meaning: VOID and `DatasetSpec`."""
+
+import colorsys
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from segjax.errors import InputError
+
+VOID = 255
+"""The class index of a pixel that has no truth: no loss, no score, no colour of its own."""
+
+_UNDECLARED = 254  # in the lookup table only: an id that the spec does not know
+MAX_CLASSES = 254
+
+_SHOWN = 5  # undeclared ids or colours named in one message
+
+Color = tuple[int, int, int]
+
+
+def hls_palette(count: int) -> tuple[Color, ...]:
+    """`count` RGB colours evenly around the hue circle, lightness alternating for neighbours."""
+    colors = []
+    for i in range(count):
+        lightness = (0.62, 0.42)[i % 2]
+        rgb = colorsys.hls_to_rgb(i / max(count, 1), lightness, 0.7)
+        colors.append(tuple(round(255 * c) for c in rgb))
+    return tuple(colors)
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetSpec:
+    """What the numbers in a data set's masks mean.
+
+    Attributes:
+        name: of the data set, for messages and the run folder.
+        classes: class names; a pixel's class is an index into it.
+        palette: RGB, 0 to 255, one per class.
+        table: (raw id, class index or VOID) for every id that a mask may hold, 0 to 255. An id that
+            is not in the table is an error, never a guess.
+        colors: ((R, G, B), raw id) where masks are stored as RGB, for `ids_of_colors`; empty
+            refuses RGB masks.
+        void_color: RGB of VOID in pictures.
+
+    Raises:
+        InputError: if the table names a class that is not there, or two entries disagree.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    palette: tuple[Color, ...]
+    table: tuple[tuple[int, int], ...]
+    colors: tuple[tuple[Color, int], ...] = ()
+    void_color: Color = (0, 0, 0)
+
+    def __post_init__(self):
+        if not 1 <= len(self.classes) <= MAX_CLASSES:
+            raise InputError(
+                f"{self.name}: {len(self.classes)} classes; 1 to {MAX_CLASSES} are allowed."
+            )
+        if len(self.palette) != len(self.classes):
+            raise InputError(
+                f"{self.name}: {len(self.palette)} colours for {len(self.classes)} classes."
+            )
+        for raw, index in self.table:
+            if not 0 <= raw <= 255:
+                raise InputError(f"{self.name}: raw id {raw} is outside 0 to 255.")
+            if index != VOID and not 0 <= index < len(self.classes):
+                raise InputError(
+                    f"{self.name}: raw id {raw} is mapped to class {index}; "
+                    f"allowed are 0 to {len(self.classes) - 1} and VOID ({VOID})."
+                )
+        if len(dict(self.table)) != len(self.table):
+            raise InputError(f"{self.name}: a raw id stands twice in the table.")
+        if len(dict(self.colors)) != len(self.colors):
+            raise InputError(f"{self.name}: a mask colour stands for two raw ids.")
+        unknown = sorted({raw for _, raw in self.colors} - {raw for raw, _ in self.table})
+        if unknown:
+            raise InputError(f"{self.name}: mask colours name raw ids {unknown}, not in the table.")
+
+    @property
+    def num_classes(self) -> int:
+        """K, the number of classes; VOID is not one."""
+        return len(self.classes)
+
+    @functools.cached_property
+    def lookup(self) -> np.ndarray:
+        """uint8 [256]: raw id -> class, VOID, or the mark of an undeclared id."""
+        lookup = np.full(256, _UNDECLARED, np.uint8)
+        for raw, index in self.table:
+            lookup[raw] = index
+        lookup.flags.writeable = False
+        return lookup
+
+    def encode(self, raw: np.ndarray, where: str) -> np.ndarray:
+        """Raw ids to classes: uint8 [H, W] -> uint8 [H, W].
+
+        Raises:
+            InputError: naming `where`, the undeclared ids and how many pixels hold them.
+        """
+        label = self.lookup[raw]
+        if (label == _UNDECLARED).any():
+            found = _most_common(raw[label == _UNDECLARED], str)
+            allowed = _ranges([raw for raw, _ in self.table])
+            raise InputError(
+                f"{where}: undeclared label id {found}; {self.name} declares {allowed}."
+            )
+        return label
+
+    def ids_of_colors(self, rgb: np.ndarray, where: str) -> np.ndarray:
+        """An RGB mask to raw ids by `colors`: uint8 [H, W, 3] -> uint8 [H, W].
+
+        Raises:
+            InputError: naming `where`, if the spec has no colours or not this one.
+        """
+        if not self.colors:
+            raise InputError(
+                f"{where}: an RGB mask, but {self.name} declares no mask colours; "
+                "masks are index PNGs, or every class needs its R G B."
+            )
+        codes = np.array([(r << 16) | (g << 8) | b for (r, g, b), _ in self.colors], np.uint32)
+        order = np.argsort(codes)
+        codes, ids = codes[order], np.array([raw for _, raw in self.colors], np.uint8)[order]
+        wide = rgb.astype(np.uint32)
+        code = (wide[..., 0] << 16) | (wide[..., 1] << 8) | wide[..., 2]
+        place = np.minimum(np.searchsorted(codes, code), len(codes) - 1)
+        unknown = codes[place] != code
+        if unknown.any():
+            found = _most_common(code[unknown], _color_text)
+            raise InputError(f"{where}: colour {found} is not among those of {self.name}.")
+        return ids[place]
+
+    def decode(self, label: np.ndarray) -> np.ndarray:
+        """Classes to raw ids, the inverse of `encode`: uint8 [H, W] -> uint8 [H, W].
+
+        Where several ids mean one class, the first in the table is written.
+        """
+        lookup = np.full(256, VOID, np.uint8)
+        for raw, index in reversed(self.table):
+            lookup[index] = raw
+        return lookup[label]
+
+    def to_json(self) -> dict:
+        """Plain lists and strings; `from_json` gives the spec back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: dict) -> "DatasetSpec":
+        """The inverse of `to_json`, also after a trip through a JSON file."""
+
+        def freeze(value):
+            return tuple(map(freeze, value)) if isinstance(value, list | tuple) else value
+
+        return cls(**{key: freeze(value) for key, value in fields.items()})
+
+
+def _most_common(values: np.ndarray, text: Callable[[int], str]) -> str:
+    """ "7 (12 pixels), 9 (1 pixels) and 3 more": the values that hold most pixels first."""
+    ids, counts = np.unique(values, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    shown = ", ".join(f"{text(int(ids[i]))} ({counts[i]} pixels)" for i in order[:_SHOWN])
+    return shown + (f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else "")
+
+
+def _ranges(ids: Sequence[int]) -> str:
+    """ "0-10, 255": ids in order, runs of three and more drawn together."""
+    runs: list[list[int]] = []
+    for i in sorted(ids):
+        if runs and runs[-1][1] == i - 1:
+            runs[-1][1] = i
+        else:
+            runs.append([i, i])
+    return ", ".join(
+        f"{a}-{b}" if b > a + 1 else ", ".join(map(str, range(a, b + 1))) for a, b in runs
+    )
+
+
+def _color_text(code: int) -> str:
+    return f"({code >> 16}, {code >> 8 & 255}, {code & 255})"

@@ -1,0 +1,56 @@
+"""Evaluates a checkpoint: python -m segjax.evaluate --workdir=DIR [--split=val] [--step=best]."""
+
+import pathlib
+
+import jax
+from absl import flags
+
+from segjax import cli, distributed, evaluation, experiment
+from segjax.data import catalog
+from segjax.errors import InputError
+
+_WORKDIR = flags.DEFINE_string("workdir", "", "the run folder")
+_SPLIT = flags.DEFINE_string("split", "", "of the data set; the config's by default")
+_STEP = flags.DEFINE_string("step", "best", "best, latest, or a step's number")
+_WEIGHTS = flags.DEFINE_enum("weights", "raw", ["raw", "ema"], "raw or averaged ones")
+
+
+def main(_argv: list[str]) -> None:
+    """Prints the scores and writes them into the run folder."""
+    distributed.start()
+    workdir = pathlib.Path(_WORKDIR.value)
+    parts, ts, meta = experiment.restore(workdir, _STEP.value)
+    config = parts.config
+    split = _SPLIT.value or config.eval.split
+    dataset = catalog.load(**config.data)
+    if dataset.spec.classes != parts.spec.classes or dataset.spec.table != parts.spec.table:
+        raise InputError(
+            f"{workdir} was trained on other classes ({', '.join(parts.spec.classes)}) than the "
+            f"data set has now ({', '.join(dataset.spec.classes)})."
+        )
+    part = experiment.open_split(dataset, config, split)
+    how = evaluation.protocol(parts, split, part.scan.sizes)
+    if split == config.eval.split:
+        how["bucket"] = meta["protocol"]["bucket"]
+    if _WEIGHTS.value == "ema" and not ts.ema:
+        raise InputError(f"{workdir} keeps no averaged weights (config.ema_decay is 0).")
+    weights = ts.ema if _WEIGHTS.value == "ema" else vars(ts)
+    result = evaluation.evaluate(
+        parts,
+        weights["params"],
+        weights["batch_stats"],
+        part.source,
+        part.scan.sizes,
+        how,
+    )
+    if jax.process_index() == 0:
+        print(evaluation.table(result, parts.spec))
+        path = evaluation.write(
+            workdir, result, how, parts.spec, step=int(ts.step), weights=_WEIGHTS.value
+        )
+        print(f"Written: {path}")
+
+
+if __name__ == "__main__":
+    distributed.define_flags()
+    cli.run(main)

@@ -1,0 +1,256 @@
+"""From a config to the parts of a run: what training, evaluation and prediction share."""
+
+import dataclasses
+import functools
+import importlib.metadata
+import json
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import ml_collections
+from flax import nnx
+from jax.sharding import Mesh
+
+from segjax import augment, checkpoint, models, optim, state, steps
+from segjax.data import catalog, scan, sources
+from segjax.data.spec import DatasetSpec
+from segjax.errors import InputError
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+# What may differ from the run that is resumed: it changes neither examples nor numbers.
+_FREE_KEYS = ("loader.", "mesh.", "every_steps.log")
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """The parts of a run.
+
+    Attributes:
+        config: the resolved config.
+        spec: of the data set.
+        class_weights: of the loss, or None.
+        mesh: the devices.
+        build: draws a network, in training mode.
+        optimizer: directions and schedule.
+        preprocess: RGB to network input.
+        train_step: jitted (state, batch) -> (state, scalars); the state is donated.
+        eval_step: jitted (params, batch_stats, batch) -> prediction and counts.
+    """
+
+    config: ml_collections.ConfigDict
+    spec: DatasetSpec
+    class_weights: tuple[float, ...] | None
+    mesh: Mesh
+    build: Callable[[nnx.Rngs], nnx.Module]
+    optimizer: optim.Optimizer
+    preprocess: steps.Preprocess
+    train_step: Callable
+    eval_step: Callable
+
+    def initial_state(self) -> state.TrainState:
+        """The state before the first step."""
+        return state.create(
+            self.build,
+            self.optimizer.tx,
+            seed=self.config.seed,
+            ema=self.config.ema_decay > 0,
+            mesh=self.mesh,
+        )
+
+    def state_shapes(self) -> state.TrainState:
+        """The target of a restore."""
+        ema = self.config.ema_decay > 0
+        return state.shapes(self.build, self.optimizer.tx, ema=ema, mesh=self.mesh)
+
+
+def open_checkpoints(
+    config: ml_collections.ConfigDict, workdir: pathlib.Path, *, read_only: bool = False
+) -> checkpoint.Checkpoints:
+    """The checkpoints of a run folder."""
+    return checkpoint.Checkpoints(workdir / "checkpoints", **config.best, read_only=read_only)
+
+
+def assemble(
+    config: ml_collections.ConfigDict,
+    spec: DatasetSpec,
+    class_weights: Sequence[float] | None,
+    devices: list[jax.Device] | None = None,
+) -> Experiment:
+    """Builds the parts; no arrays are made and nothing is compiled yet.
+
+    Raises:
+        InputError: on names, options or sizes that are not allowed.
+    """
+    mesh = state.make_mesh(config.mesh.space, devices)
+
+    def build(rngs: nnx.Rngs) -> nnx.Module:
+        return models.build(
+            **config.model, num_classes=spec.num_classes, dtype=config.dtype, rngs=rngs
+        )
+
+    if config.batch_size % config.accumulate:
+        raise InputError(
+            f"config.accumulate {config.accumulate} does not divide batch_size {config.batch_size}."
+        )
+    params = jax.eval_shape(lambda: state.initial_arrays(build, config.seed)[0])
+    optimizer = optim.build(**config.optim, params=params, total_steps=config.total_steps)
+    preprocess = steps.Preprocess(**config.preprocess)
+    weights = None if class_weights is None else tuple(class_weights)
+    loss_options = {key: config.loss[key] for key in ("reduction", "aux_weight", "blocks")}
+    loss = steps.Loss(class_weights=weights, **loss_options)
+    graph, frozen = state.graphs(build)
+    train = functools.partial(
+        steps.train_step,
+        graph=graph,
+        optimizer=optimizer,
+        preprocess=preprocess,
+        augmentation=augment.Augment(**config.augment, base_scale=config.input_scale),
+        loss=loss,
+        seed=config.seed,
+        accumulate=config.accumulate,
+        ema_decay=config.ema_decay,
+    )
+    evaluate = functools.partial(
+        steps.eval_step,
+        graph=frozen,
+        preprocess=preprocess,
+        loss=loss,
+        num_classes=spec.num_classes,
+        input_scale=config.input_scale,
+    )
+    return Experiment(
+        config=config,
+        spec=spec,
+        class_weights=weights,
+        mesh=mesh,
+        build=build,
+        optimizer=optimizer,
+        preprocess=preprocess,
+        train_step=jax.jit(train, donate_argnums=0),
+        eval_step=jax.jit(evaluate),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """A part of a data set, and what its scan found."""
+
+    source: sources.Source
+    scan: scan.Scan
+
+
+def open_split(dataset: catalog.Dataset, config: ml_collections.ConfigDict, split: str) -> Split:
+    """Opens and checks a split.
+
+    Raises:
+        InputError: if there is no such split, or something is wrong with its files.
+    """
+    source = dataset.splits[split]
+    found = scan.scan(source, dataset.spec, name=f"{dataset.spec.name}/{split}")
+    return Split(sources.CachedSource(source) if config.loader.cache else source, found)
+
+
+def weights_of(config: ml_collections.ConfigDict, found: scan.Scan) -> list[float] | None:
+    """The class weights that `config.loss.class_weights` names."""
+    weights = scan.class_weights(config.loss.class_weights, found)
+    return None if weights is None else [float(w) for w in weights]
+
+
+def memory(compiled: jax.stages.Compiled) -> str:
+    """What a compiled program needs on a device, for people."""
+    analysis = compiled.memory_analysis()
+    if analysis is None:
+        return "memory unknown"
+    mib = 2**20
+    return (
+        f"{analysis.argument_size_in_bytes / mib:.0f} MiB of arguments, "
+        f"{analysis.temp_size_in_bytes / mib:.0f} MiB temporary"
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that decide numbers, and the kind of device."""
+    found = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return found | {"device": jax.devices()[0].device_kind, "devices": str(jax.device_count())}
+
+
+def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+    """Writes config.json into a new run folder; refuses the folder of another config.
+
+    Raises:
+        InputError: naming the keys that differ.
+    """
+    path = workdir / "config.json"
+    now = json.loads(config.to_json())
+    if path.exists():
+        before = json.loads(path.read_text())
+        old, new = _dotted(before), _dotted(now)
+        differing = [
+            f"{key} ({old.get(key, 'absent')} there, {new.get(key, 'absent')} here)"
+            for key in sorted(old.keys() | new.keys())
+            if old.get(key) != new.get(key) and not key.startswith(_FREE_KEYS)
+            and not (key == "total_steps" and new[key] > old[key])
+        ]  # fmt: skip
+        if differing:
+            raise InputError(
+                f"{workdir} holds a run of another config: {', '.join(differing)}. "
+                "Give another --workdir, or the same config."
+            )
+    if jax.process_index() == 0:
+        workdir.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".tmp")
+        partial.write_text(json.dumps(now, indent=2) + "\n")
+        partial.replace(path)
+
+
+def read_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
+    """The config of a run folder.
+
+    Raises:
+        InputError: if there is none.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        raise InputError(f"{workdir} is no run folder: it has no config.json.")
+    return ml_collections.ConfigDict(_frozen(json.loads(path.read_text())))
+
+
+def restore(
+    workdir: pathlib.Path, which: str
+) -> tuple[Experiment, state.TrainState, dict[str, Any]]:
+    """A run as its checkpoint `which` left it: parts, state and metadata; the data is not needed.
+
+    Raises:
+        InputError: if there is no such checkpoint, or it does not fit the model.
+    """
+    config = read_config(workdir)
+    if not (workdir / "checkpoints").is_dir():
+        raise InputError(f"{workdir} has no checkpoints yet.")
+    checkpoints = open_checkpoints(config, workdir, read_only=True)
+    try:
+        meta = checkpoints.read_meta()
+        weights = meta["class_weights"]
+        parts = assemble(config, DatasetSpec.from_json(meta["spec"]), weights)
+        return parts, *checkpoints.restore(parts.state_shapes(), which)
+    finally:
+        checkpoints.close()
+
+
+def _dotted(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix[:-1]: tree}
+    return {
+        key: value
+        for name, part in tree.items()
+        for key, value in _dotted(part, f"{prefix}{name}.").items()
+    }
+
+
+def _frozen(tree: Any) -> Any:
+    """Lists back to tuples: JSON knows only one of them."""
+    if isinstance(tree, dict):
+        return {key: _frozen(value) for key, value in tree.items()}
+    return tuple(map(_frozen, tree)) if isinstance(tree, list) else tree

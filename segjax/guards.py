@@ -1,0 +1,134 @@
+"""What can happen to a run, and what is done about it: preemption, a hang, numbers that break."""
+
+import contextlib
+import faulthandler
+import pathlib
+import shlex
+import signal
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+from absl import logging
+
+from segjax import checkpoint, state
+from segjax.errors import InputError
+from segjax.experiment import Experiment
+
+_HANG_FACTOR = 20  # of the median step, before the stacks are printed
+_HANG_SECONDS = 120  # and at least this long
+
+
+@contextlib.contextmanager
+def preemption(checkpoints: checkpoint.Checkpoints) -> Iterator[Callable[[int], bool]]:
+    """Gives a function that says, after a step, whether the run must save and leave.
+
+    One process listens for SIGTERM itself. With several, JAX's own service hears it and tells all
+    of them at the same step; a handler of ours would disable that.
+    """
+    if jax.process_count() > 1:
+        yield checkpoints.reached_preemption
+        return
+    asked = []
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
+    try:
+        yield lambda step: bool(asked)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class Watchdog:
+    """Prints the stacks of all threads when a step takes far longer than the median one.
+
+    Use as a context manager; call `beat` after each step, and wrap what is no step in `paused`.
+    """
+
+    def __init__(self):
+        self._took: list[float] = []
+        self._last = time.monotonic()
+
+    def __enter__(self) -> "Watchdog":
+        return self
+
+    def __exit__(self, *_) -> None:
+        faulthandler.cancel_dump_traceback_later()
+
+    def beat(self) -> None:
+        """A step is done; the next one has to be in time."""
+        now = time.monotonic()
+        self._took = [*self._took[-50:], now - self._last]
+        self._last = now
+        limit = max(_HANG_SECONDS, _HANG_FACTOR * statistics.median(self._took))
+        faulthandler.dump_traceback_later(limit, exit=False)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """The time inside does not count."""
+        faulthandler.cancel_dump_traceback_later()
+        yield
+        self._last = time.monotonic()
+
+
+class NonFinite:
+    """Keeps the batches of steps whose loss or gradient was not finite.
+
+    The step itself left the weights as they were (`steps.train_step`).
+
+    Args:
+        workdir: the run folder; batches go to nonfinite/.
+        patience: how many in a row end the run.
+    """
+
+    def __init__(self, workdir: pathlib.Path, patience: int):
+        self._folder = workdir / "nonfinite"
+        self._patience = patience
+
+    def over(self, step: int, skipped: int, batch: dict[str, np.ndarray]) -> bool:
+        """Saves the batch of a skipped step; True once there were too many in a row."""
+        if not skipped:
+            return False
+        path = self._path(step)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(path, step=step, **batch)
+        logging.warning("Step %d was not finite and is skipped; its batch: %s", step, path)
+        return skipped >= self._patience
+
+    def error(self, step: int) -> InputError:
+        """What the run ends with, and how to look at it."""
+        again = [word for word in sys.argv[1:] if not word.startswith("--replay")]
+        command = shlex.join(
+            ["python", "-m", "segjax.main", *again, f"--replay={self._path(step)}"]
+        )
+        return InputError(
+            f"Loss or gradient was not finite for {self._patience} steps in a row, up to step "
+            f"{step}; the weights are those before them. Look at it with: {command}"
+        )
+
+    def _path(self, step: int) -> pathlib.Path:
+        process = f"-process{jax.process_index()}" if jax.process_count() > 1 else ""
+        return self._folder / f"step-{step:07d}{process}.npz"
+
+
+def replay(experiment: Experiment, ts: state.TrainState, path: pathlib.Path) -> None:
+    """Runs a saved batch again under NaN checks, and says which operation broke.
+
+    Raises:
+        InputError: if there is no such file.
+    """
+    if not path.exists():
+        raise InputError(f"--replay: there is no file {path}.")
+    saved = dict(np.load(path, allow_pickle=False))
+    step = int(saved.pop("step"))
+    batch = state.put_batch(experiment.mesh, saved)
+    ts = ts.replace(step=jax.numpy.int32(step - 1))
+    with jax.debug_nans(True):
+        try:
+            _, scalars = jax.jit(experiment.train_step.__wrapped__)(ts, batch)
+        except FloatingPointError as error:
+            print(f"Step {step}: {error}")
+            raise
+    values = {key: float(value) for key, value in scalars.items()}
+    print(f"Step {step} is finite here: {values}; positions {saved['position'].tolist()}")

@@ -1,0 +1,27 @@
+"""Runs a recipe: python -m segjax.main --config=configs/fcn8s.py [--workdir=DIR].
+
+Trains and evaluates the recipe's network. A run that finds its own checkpoint in the workdir goes
+on from there; SIGTERM saves and leaves with status 0.
+"""
+
+from absl import flags
+
+from segjax import cli, distributed
+
+_REPLAY = flags.DEFINE_string("replay", "", "a saved batch to run again under NaN checks")
+
+
+def main(_argv: list[str]) -> None:
+    """Joins the other processes and starts the run."""
+    config, workdir = cli.config(), cli.workdir()
+    distributed.start()
+    from segjax import train  # after the start: importing it must not touch the devices before
+
+    train.run(config, workdir, _REPLAY.value)
+
+
+if __name__ == "__main__":
+    cli.define_config()
+    cli.define_workdir()
+    distributed.define_flags()
+    cli.run(main)

@@ -1,0 +1,84 @@
+"""The confusion matrix and the scores of Long et al. 2015, section 5, that come from it."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def count(pred: jax.Array, label: jax.Array, num_classes: int) -> jax.Array:
+    """Pixels by (truth, prediction).
+
+    Args:
+        pred: uint8 [...], classes.
+        label: uint8 [...], classes; anything at or above `num_classes`, VOID included, is left out.
+        num_classes: K.
+
+    Returns:
+        int32 [K, K]; add batches up in int64 on the host.
+    """
+    truth = label.astype(jnp.int32)  # uint8 would wrap in the product
+    index = jnp.where(truth < num_classes, truth * num_classes + pred, num_classes**2)
+    counts = jnp.zeros((num_classes**2 + 1,), jnp.int32).at[index.ravel()].add(1)
+    return counts[:-1].reshape(num_classes, num_classes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Scores of a whole data set, from one confusion matrix.
+
+    Attributes:
+        confusion: int64 [K, K], pixels by (truth, prediction).
+        pixel_accuracy, mean_accuracy, miou, fwiou: 0 to 1; nan where nothing was counted. Mean
+            accuracy is over the classes that occur in the truth; miou over those in truth or
+            prediction; fwiou weighs each class by its share of the truth.
+        iou, accuracy: float64 [K]; nan for a class that is absent.
+        classes_counted: over how many classes miou is a mean.
+    """
+
+    confusion: np.ndarray
+    pixel_accuracy: float
+    mean_accuracy: float
+    miou: float
+    fwiou: float
+    iou: np.ndarray
+    accuracy: np.ndarray
+    classes_counted: int
+
+    def scalars(self) -> dict[str, float]:
+        """The scores by their short names, for logs."""
+        return {
+            "miou": self.miou,
+            "pixel_accuracy": self.pixel_accuracy,
+            "mean_accuracy": self.mean_accuracy,
+            "fwiou": self.fwiou,
+        }
+
+
+def report(confusion: np.ndarray) -> Report:
+    """Divides the counts: int64 [K, K] -> Report."""
+    confusion = np.asarray(confusion, np.int64)
+    right, truth, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+    union = truth + predicted - right
+    iou, accuracy = _ratio(right, union), _ratio(right, truth)
+    all_pixels = confusion.sum()
+    return Report(
+        confusion=confusion,
+        pixel_accuracy=float(_ratio(right.sum(), all_pixels)),
+        mean_accuracy=_mean(accuracy),
+        miou=_mean(iou),
+        fwiou=float(np.nansum(iou * _ratio(truth, all_pixels))) if all_pixels else float("nan"),
+        iou=iou,
+        accuracy=accuracy,
+        classes_counted=int(np.sum(union > 0)),
+    )
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)
+
+
+def _mean(values: np.ndarray) -> float:
+    present = values[~np.isnan(values)]
+    return float(present.mean()) if present.size else float("nan")

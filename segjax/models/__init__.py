@@ -1,0 +1,114 @@
+"""The registries of backbones and heads, and `build`, which puts a network together.
+
+Adding one is a line in a registry; a name with a colon, such as "my_heads:MyHead", is imported, so
+that a head can live outside the package.
+"""
+
+import difflib
+import functools
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from segjax.errors import InputError
+from segjax.models.backbones import vgg
+from segjax.models.features import Scores
+from segjax.models.heads import fcn
+
+BACKBONES = {"vgg16": vgg.VGG16}
+HEADS = {"fcn8s": fcn.FCN8s}
+
+
+class Segmenter(nnx.Module):
+    """A backbone, a head, and the auxiliary head that some recipes train beside it."""
+
+    def __init__(self, backbone: nnx.Module, head: nnx.Module, aux: nnx.Module | None):
+        self.backbone = backbone
+        self.head = head
+        if aux is not None:
+            self.aux = aux
+
+    def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> tuple[Scores, ...]:
+        """float [B, H, W, 3], normalised -> the prediction's Scores, then those only for training.
+
+        `rngs` gives the dropout keys; without it the model must be deterministic.
+        """
+        features = self.backbone(x, rngs=rngs)
+        scores = (self.head(features, rngs=rngs),)
+        if hasattr(self, "aux"):
+            scores += (self.aux(features, rngs=rngs),)
+        return scores
+
+
+def build(
+    *,
+    backbone: Mapping,
+    head: Mapping,
+    aux: Mapping | None,
+    num_classes: int,
+    dtype: str,
+    rngs: nnx.Rngs,
+) -> Segmenter:
+    """A network in training mode.
+
+    Args:
+        backbone, head, aux: `name` in the registry or "module:Class", and the options that its
+            constructor takes.
+        num_classes: K.
+        dtype: of the computation, "float32" or "bfloat16".
+        rngs: supplies the initialisation keys.
+
+    Raises:
+        InputError: on an unknown name or option, naming those that are allowed.
+    """
+    dtype = jnp.dtype(dtype)
+    trunk = _make(BACKBONES, "backbone", backbone)(dtype=dtype, rngs=rngs)
+    make_head = functools.partial(_make, HEADS)
+    arguments = {"channels": trunk.channels, "num_classes": num_classes, "dtype": dtype}
+    main = make_head("head", head)(**arguments, rngs=rngs)
+    side = make_head("aux", aux)(**arguments, rngs=rngs) if aux else None
+    return Segmenter(trunk, main, side)
+
+
+def _make(registry: Mapping[str, type], part: str, options: Mapping) -> Callable[..., nnx.Module]:
+    """The constructor named in `options`, with the rest of them bound."""
+    options = dict(options)
+    name = options.pop("name")
+    cls = _find(registry, part, name)
+    known = inspect.signature(cls.__init__).parameters
+    given_later = ("self", "channels", "num_classes", "dtype", "rngs")
+    allowed = [key for key in known if key not in given_later]
+    for key in options:
+        if key not in allowed:
+            raise InputError(
+                f"config.model.{part}: {name} takes no {key!r}; allowed: {', '.join(allowed)}."
+            )
+    missing = [
+        key
+        for key in allowed
+        if known[key].default is inspect.Parameter.empty and key not in options
+    ]
+    if missing:
+        raise InputError(f"config.model.{part}: {name} needs {', '.join(missing)}.")
+    return functools.partial(cls, **options)
+
+
+def _find(registry: Mapping[str, type], part: str, name: str) -> type:
+    if ":" in name:
+        module, _, attribute = name.partition(":")
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise InputError(f"config.model.{part}: cannot import {name!r}: {error}.") from error
+    if name not in registry:
+        near = difflib.get_close_matches(name, registry, 1)
+        hint = f' Did you mean "{near[0]}"?' if near else ""
+        raise InputError(
+            f"config.model.{part}: unknown name {name!r}; known: {', '.join(sorted(registry))}, "
+            f"or module:Class.{hint}"
+        )
+    return registry[name]

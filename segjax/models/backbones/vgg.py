@@ -1,0 +1,104 @@
+"""VGG-16 as a fully convolutional backbone.
+
+Simonyan, Zisserman: Very Deep Convolutional Networks for Large-Scale Image Recognition, 2015
+(configuration D); Long, Shelhamer, Darrell: Fully Convolutional Networks for Semantic
+Segmentation, 2015 (fc6 and fc7 as convolutions, the border of 100).
+"""
+
+import jax
+from flax import nnx
+
+from segjax.models import layers
+from segjax.models.features import Features
+
+STAGES = ("stage1", "stage2", "stage3", "stage4", "stage5")
+DEPTHS = (2, 2, 3, 3, 3)  # convolutions before each pooling
+BORDERS = ("same", "caffe")
+
+
+class VGG16(nnx.Module):
+    """The 13 convolutions, the poolings (rounding up) and the transplanted fc6 and fc7.
+
+    Args:
+        batch_norm: after every 3 x 3 convolution, as torchvision's vgg16_bn; also after fc6 and
+            fc7, which that classifier has not: from scratch they do not train without it.
+        width: channels of stage 1; the paper's 64 gives 64, 128, 256, 512, 512.
+        fc_width: channels of fc6 and fc7; the paper's is 4096.
+        border: "same" pads fc6 by 3, so that every stage covers exactly the image; "caffe" pads the
+            image by 100 and fc6 by nothing, as the FCN release does.
+        dropout: rate after fc6 and fc7.
+        dtype: type of the computation; parameters stay float32.
+        rngs: supplies the initialisation keys.
+    """
+
+    def __init__(
+        self,
+        *,
+        batch_norm: bool,
+        width: int,
+        fc_width: int,
+        border: str,
+        dropout: float,
+        dtype=None,
+        rngs: nnx.Rngs,
+    ):
+        if border not in BORDERS:
+            raise ValueError(f"Unknown border {border!r}; known: {', '.join(BORDERS)}.")
+        self.border = border
+        features_in, self.channels = 3, {}
+        for stage, depth, scale in zip(STAGES, DEPTHS, (1, 2, 4, 8, 8), strict=True):
+            blocks = []
+            for _ in range(depth):
+                first = features_in == 3
+                padding = 100 if first and border == "caffe" else 1
+                block = layers.ConvBlock(
+                    features_in,
+                    scale * width,
+                    padding=padding,
+                    batch_norm=batch_norm,
+                    dtype=dtype,
+                    rngs=rngs,
+                )
+                blocks.append(block)
+                features_in = scale * width
+            setattr(self, stage, nnx.List(blocks))
+            self.channels[stage] = features_in
+        self.fc6 = layers.LargeConv(
+            features_in,
+            fc_width,
+            kernel=7,
+            padding=0 if border == "caffe" else 3,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.fc7 = nnx.Conv(
+            fc_width,
+            fc_width,
+            (1, 1),
+            padding="VALID",
+            kernel_init=nnx.initializers.he_normal(),
+            dtype=dtype,
+            rngs=rngs,
+        )
+        if batch_norm:
+            norm = {"momentum": 0.9, "epsilon": 1e-5, "dtype": dtype, "rngs": rngs}
+            self.norm6 = nnx.BatchNorm(fc_width, **norm)
+            self.norm7 = nnx.BatchNorm(fc_width, **norm)
+        self.dropout = nnx.Dropout(dropout)
+        self.channels["fc7"] = fc_width
+
+    def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> Features:
+        """[B, H, W, 3] -> Features with stage1 to stage5 and fc7; any H, W >= 1."""
+        found, strides = {}, {}
+        for i, stage in enumerate(STAGES):
+            for block in getattr(self, stage):
+                x = block(x)
+            x = layers.max_pool_2x2(x)
+            found[stage], strides[stage] = x, 2 ** (i + 1)
+        for conv, norm in ((self.fc6, "norm6"), (self.fc7, "norm7")):
+            x = conv(x)
+            if hasattr(self, norm):
+                x = getattr(self, norm)(x)
+            x = self.dropout(nnx.relu(x), rngs=rngs)
+        found["fc7"], strides["fc7"] = x, 32
+        return Features(found, strides, border=self.border)

@@ -1,0 +1,108 @@
+"""What a training run logs and shows."""
+
+import pathlib
+
+import jax
+import numpy as np
+from absl import logging
+
+from segjax import evaluation, state, tracking, visualize
+from segjax.errors import InputError
+from segjax.experiment import Experiment, Split
+
+
+class Monitor:
+    """Writes scalars, evaluates, draws, and says when to stop. All processes call it alike.
+
+    Args:
+        parts: the run.
+        split: what is evaluated.
+        how: the protocol.
+        workdir: the run folder.
+        step: the last step that is done.
+    """
+
+    def __init__(
+        self, parts: Experiment, split: Split, how: dict, workdir: pathlib.Path, *, step: int
+    ):
+        self.parts, self.split, self.how, self.workdir = parts, split, how, workdir
+        self.main = jax.process_index() == 0
+        self.tracker = tracking.Tracker(
+            workdir, step=step, total_steps=parts.config.total_steps, enabled=self.main
+        )
+        self.meter = tracking.Meter()
+        past = [event for event in tracking.read_metrics(workdir) if event["step"] <= step]
+        self._watched = [e[self._stop.metric] for e in past if self._stop.metric in e]
+        self._last: dict[str, float] = {k: v for event in past for k, v in event.items()}
+
+    @property
+    def _stop(self):
+        return self.parts.config.stop
+
+    def step(self, step: int, scalars: dict[str, float]) -> None:
+        """Takes the scalars of a training step; writes them when they are due."""
+        self.tracker.progress(step, f"loss {scalars['loss']:.4f}")
+        if step % self.parts.config.every_steps.log == 0 or step == self.parts.config.total_steps:
+            scalars = {f"train/{key}": value for key, value in scalars.items()}
+            self._write(step, scalars | self.meter.read_and_reset())
+
+    def evaluate(self, ts: state.TrainState, step: int) -> dict[str, float]:
+        """Scores raw and averaged weights; returns the newest value of every scalar.
+
+        Raises:
+            InputError: if no scalar has the name that chooses the best, or stops the run.
+        """
+        kinds = {"eval": {"params": ts.params, "batch_stats": ts.batch_stats}}
+        if ts.ema:
+            kinds["eval_ema"] = ts.ema
+        for kind, weights in kinds.items():
+            result = evaluation.evaluate(
+                self.parts,
+                weights["params"],
+                weights["batch_stats"],
+                self.split.source,
+                self.split.scan.sizes,
+                self.how,
+            )
+            self._write(step, {f"{kind}/{key}": v for key, v in result.scalars().items()})
+            if self.main:
+                self._show(result, kind, step)
+        for key in (self._stop.metric, self.parts.config.best.metric):
+            if key not in self._last:
+                known = ", ".join(key for key in self._last if "/" in key)
+                raise InputError(f"No scalar is called {key!r}; there are {known}.")
+        self._watched.append(self._last[self._stop.metric])
+        return {key: value for key, value in self._last.items() if "/" in key}
+
+    def should_stop(self) -> bool:
+        """Whether the watched scalar has not improved for `config.stop.patience` evaluations."""
+        if not self._stop.patience:
+            return False
+        sign = 1 if self._stop.mode == "max" else -1
+        values = sign * np.array(self._watched, float)
+        since = len(values) - 1 - int(np.argmax(np.nan_to_num(values, nan=-np.inf)))
+        if since >= self._stop.patience:
+            logging.info("%s has not improved for %d evaluations.", self._stop.metric, since)
+        return since >= self._stop.patience
+
+    def close(self) -> None:
+        """Draws the curves of the whole run and closes the log."""
+        if self.main:
+            visualize.curves(self.tracker.history(), self.workdir / "pictures" / "curves.png")
+        self.tracker.close()
+
+    def _write(self, step: int, scalars: dict[str, float]) -> None:
+        self._last |= scalars
+        self.tracker.write(step, scalars)
+
+    def _show(self, result: evaluation.Result, kind: str, step: int) -> None:
+        spec, folder = self.parts.spec, self.workdir / "pictures"
+        weights = "ema" if kind == "eval_ema" else "raw"
+        evaluation.write(self.workdir, result, self.how, spec, step=step, weights=weights)
+        logging.info("Step %d, %s weights:\n%s", step, weights, evaluation.table(result, spec))
+        if result.panel:
+            panel = visualize.panel(result.panel, spec)
+            visualize.write_png(folder / f"{kind}-{step:07d}.png", panel)
+            self.tracker.image(step, f"{kind}/panel", panel)
+        title = f"{self.how['split']}, step {step}, {weights} weights"
+        visualize.class_chart(result.report.iou, spec, folder / f"{kind}-iou.png", title=title)

@@ -1,0 +1,143 @@
+"""Optimisers, schedules and the per-part multipliers of learning rate and weight decay."""
+
+import dataclasses
+import fnmatch
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from segjax.errors import InputError
+
+OPTIMIZERS = ("sgd", "adamw")
+SCHEDULES = ("constant", "poly", "cosine", "inverse_time")
+
+Part = tuple[str, float, float]
+"""(pattern of parameter paths, learning rate multiplier, weight decay multiplier)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """The direction of a step and its length.
+
+    Attributes:
+        tx: gradients -> directions, multipliers included, learning rate not.
+        schedule: step (from 0) -> learning rate. It follows `TrainState.step`, so that a step that
+            was skipped for a non-finite gradient does not shift the schedule.
+    """
+
+    tx: optax.GradientTransformation
+    schedule: Callable[[jax.Array], jax.Array]
+
+
+def build(
+    *,
+    name: str,
+    lr: float,
+    schedule: str,
+    warmup_steps: int,
+    power: float,
+    decay: float,
+    momentum: float,
+    nesterov: bool,
+    b2: float,
+    weight_decay: float,
+    clip_norm: float,
+    parts: Sequence[Part],
+    params: Any,
+    total_steps: int,
+) -> Optimizer:
+    """The recipe's optimiser.
+
+    Args:
+        name: "sgd" (weight decay enters the gradient, as in Caffe and PyTorch) or "adamw"
+            (decoupled, Loshchilov and Hutter 2019).
+        lr: the rate at the schedule's start, after warm-up.
+        schedule: "constant"; "poly": (1 - t/T)^power; "cosine": half a cosine to 0;
+            "inverse_time": 1 / (1 + decay t), Keras' decay.
+        warmup_steps: linear from 0 over these first steps, before the schedule's own t = 0.
+        power, decay: of "poly" and "inverse_time".
+        momentum: of sgd, or beta 1 of adamw.
+        nesterov: of sgd.
+        b2: beta 2 of adamw.
+        weight_decay: coefficient before the multipliers.
+        clip_norm: gradients longer than this (global norm) are scaled to it; 0 does not clip.
+        parts: multipliers by path pattern, such as ("*/bias", 2.0, 0.0) and ("head/*", 10.0, 1.0);
+            those that match a parameter multiply.
+        params: the parameters, or their shapes.
+        total_steps: T of the schedules.
+
+    Raises:
+        InputError: on an unknown name, or a pattern that matches no parameter.
+    """
+    if name not in OPTIMIZERS:
+        raise InputError(f"config.optim.name: unknown {name!r}; known: {', '.join(OPTIMIZERS)}.")
+    rates, decays = multipliers(params, parts)
+    decays = jax.tree.map(lambda factor: weight_decay * factor, decays)
+    chain = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
+    if name == "sgd":
+        chain += [_add_decay(decays)] if weight_decay else []
+        chain += [optax.trace(momentum, nesterov=nesterov)] if momentum else []
+    else:
+        chain.append(optax.scale_by_adam(b1=momentum, b2=b2))
+        chain += [_add_decay(decays)] if weight_decay else []
+    if parts:
+        chain.append(optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, rates)))
+    return Optimizer(
+        optax.chain(*chain), _schedule(schedule, lr, warmup_steps, power, decay, total_steps)
+    )
+
+
+def multipliers(params: Any, parts: Sequence[Part]) -> tuple[Any, Any]:
+    """Two trees like `params`, of float: the product of the matching parts' multipliers.
+
+    A path reads "backbone/stages/0/1/conv/kernel"; patterns are those of a shell, `*` crosses "/".
+
+    Raises:
+        InputError: naming the pattern that matches nothing.
+    """
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
+    paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
+    rates, decays = [1.0] * len(paths), [1.0] * len(paths)
+    for pattern, rate, decay in parts:
+        matches = [i for i, path in enumerate(paths) if fnmatch.fnmatchcase(path, pattern)]
+        if not matches:
+            raise InputError(
+                f"config.optim.parts: {pattern!r} matches no parameter; "
+                f"paths read like {paths[0]!r}, {paths[-1]!r}."
+            )
+        for i in matches:
+            rates[i] *= rate
+            decays[i] *= decay
+    return jax.tree.unflatten(treedef, rates), jax.tree.unflatten(treedef, decays)
+
+
+def _schedule(name, lr, warmup_steps, power, decay, total_steps):
+    span = max(total_steps - warmup_steps, 1)
+
+    def rate(step: jax.Array) -> jax.Array:
+        step = jnp.asarray(step, jnp.float32)
+        t = jnp.clip(step - warmup_steps, 0, span)
+        if name == "poly":
+            factor = (1 - t / span) ** power
+        elif name == "cosine":
+            factor = 0.5 * (1 + jnp.cos(jnp.pi * t / span))
+        elif name == "inverse_time":
+            factor = 1 / (1 + decay * t)
+        else:
+            factor = jnp.ones(())
+        warm = jnp.minimum(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
+        return lr * warm * factor
+
+    if name not in SCHEDULES:
+        raise InputError(f"config.optim.schedule: unknown {name!r}; known: {', '.join(SCHEDULES)}.")
+    return rate
+
+
+def _add_decay(decays: Any) -> optax.GradientTransformation:
+    def update(updates, params):
+        return jax.tree.map(lambda u, p, decay: u + decay * p, updates, params, decays)
+
+    return optax.stateless(update)

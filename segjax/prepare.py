@@ -1,0 +1,158 @@
+"""Looks at a data set and checks it, before anything is trained on it.
+
+    python -m segjax.prepare show --config=configs/fcn8s.py:camvid [--split=train] [--output=DIR]
+    python -m segjax.prepare check --config=configs/fcn8s.py:camvid
+
+`show` writes `<name>-<split>-sheet.png`, examples over their coloured labels, and
+`<name>-<split>.json`, what the labels hold. `check` reads every split and lists every problem.
+"""
+
+import collections
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+from absl import logging as absl_logging
+
+from segjax import cli, visualize
+from segjax.data import catalog, scan
+from segjax.data.spec import DatasetSpec
+from segjax.errors import InputError
+
+FLAGS = flags.FLAGS
+
+_ON_SHEET = 12  # examples
+_say = functools.partial(print, flush=True)  # an error ends the process without a flush
+
+
+def define_flags() -> None:
+    """The flags beside --config."""
+    flags.DEFINE_string("split", "train", "Split that `show` looks at.")
+    flags.DEFINE_string("output", "out", "Folder that `show` writes to.")
+
+
+def show(
+    dataset: catalog.Dataset, split: str, output: Path, *, log: Callable[[str], None] = _say
+) -> None:
+    """Writes the contact sheet and the statistics of a split into `output`, and logs them.
+
+    Raises:
+        InputError: if there is no such split, or its scan finds a problem.
+    """
+    spec, source = dataset.spec, dataset.splits[split]
+    result = scan.scan(source, spec, name=f"{spec.name} {split}")
+    facts = statistics(result, spec, split)
+    start = f"{spec.name}-{split}"
+    text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
+    visualize.write_file(output / f"{start}.json", text.encode())
+    # Spread over the split: neighbours are often frames of one video.
+    chosen = np.linspace(0, len(source) - 1, min(_ON_SHEET, len(source))).astype(int)
+    sheet = visualize.contact_sheet([source[int(i)] for i in chosen], spec, columns=4)
+    visualize.write_png(output / f"{start}-sheet.png", sheet)
+    for line in table(facts):
+        log(line)
+    log(f"Written: {output / start}-sheet.png, {output / start}.json")
+
+
+def statistics(result: scan.Scan, spec: DatasetSpec, split: str) -> dict:
+    """What a scan found, as plain data.
+
+    Shares are of all pixels for void and of those with truth for the classes; the minimum and
+    maximum are those of the raw ids; counts are those of the `sampled` examples.
+    """
+    weights = scan.median_frequency(result)
+    sizes = collections.Counter(map(tuple, result.sizes.tolist())).most_common()
+    labelled = int(result.pixels.sum())
+    return {
+        "dataset": spec.name,
+        "split": split,
+        "examples": len(result.sizes),
+        "sampled": result.sampled,
+        "fingerprint": result.fingerprint,
+        "sizes": [{"height": h, "width": w, "examples": n} for (h, w), n in sizes],
+        "raw_ids": {str(i): n for i, n in sorted(result.raw.items())},
+        "minimum": min(result.raw),
+        "maximum": max(result.raw),
+        "num_classes": spec.num_classes,
+        "void": {"pixels": result.void, "share": result.void / (labelled + result.void)},
+        "classes": [
+            {
+                "name": name,
+                "pixels": int(result.pixels[i]),
+                "share": float(result.pixels[i] / max(labelled, 1)),
+                "images": int(result.images[i]),
+                "median_frequency_weight": round(float(weights[i]), 6),
+            }
+            for i, name in enumerate(spec.classes)
+        ],
+    }
+
+
+def table(facts: dict) -> list[str]:
+    """The statistics as lines for a terminal."""
+    sizes = facts["sizes"]
+    shown = ", ".join(f"{s['height']} x {s['width']} ({s['examples']})" for s in sizes[:3])
+    ids = facts["raw_ids"]
+    lines = [
+        f"{facts['dataset']} {facts['split']}: {facts['examples']} examples, "
+        f"{facts['sampled']} of them read; {facts['num_classes']} classes.",
+        f"Sizes (height x width): {shown}{f' and {len(sizes) - 3} more' if sizes[3:] else ''}.",
+        f"{len(ids)} raw ids from {facts['minimum']} to {facts['maximum']}: {', '.join(ids)}.",
+        "",
+    ]
+    wide = max(len(c["name"]) for c in facts["classes"] + [{"name": "class"}])
+    lines.append(f"{'class':<{wide}}  {'pixels':>14}  {'share':>8}  {'images':>7}  {'weight':>8}")
+    for c in facts["classes"]:
+        lines.append(
+            f"{c['name']:<{wide}}  {c['pixels']:>14}  {c['share']:>8.3%}  {c['images']:>7}  "
+            f"{c['median_frequency_weight']:>8.4f}" + ("" if c["pixels"] else "  absent")
+        )
+    void = facts["void"]
+    return [*lines, f"{'void':<{wide}}  {void['pixels']:>14}  {void['share']:>8.3%} of all", ""]
+
+
+def check(dataset: catalog.Dataset, *, log: Callable[[str], None] = _say) -> None:
+    """Reads every example of every split and logs each problem on a line of its own.
+
+    Raises:
+        InputError: at the end, if there was any problem.
+    """
+    problems, bad = 0, []
+    for split in dataset.splits:
+        name = f"{dataset.spec.name} {split}"
+        try:
+            source = dataset.splits[split]
+            result = scan.scan(source, dataset.spec, name=name, fresh=True)
+        except InputError as error:
+            found = getattr(error, "problems", None) or [str(error)]
+            problems, bad = problems + len(found), [*bad, split]
+            for line in found:
+                log(line)
+        else:
+            log(f"{name}: {result.sampled} examples read, no problem.")
+    if bad:
+        raise InputError(f"{dataset.spec.name}: {problems} problems in {', '.join(bad)}.")
+
+
+def main(argv: list[str]) -> None:
+    """`prepare show` or `prepare check`, on the data set of --config."""
+    actions = {
+        "show": lambda data: show(data, FLAGS.split, Path(FLAGS.output)),
+        "check": check,
+    }
+    if len(argv) != 2 or argv[1] not in actions:
+        raise InputError(
+            f"prepare does one of {', '.join(actions)}, got {' '.join(argv[1:]) or 'nothing'}: "
+            "python -m segjax.prepare show --config=configs/NAME.py"
+        )
+    absl_logging.set_verbosity(absl_logging.INFO)  # the progress of a long scan
+    actions[argv[1]](catalog.load(**cli.config().data))
+
+
+if __name__ == "__main__":
+    cli.define_config()
+    define_flags()
+    cli.run(main)

@@ -1,0 +1,199 @@
+"""The training and evaluation steps: pure functions of arrays."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from segjax import augment, losses, state
+from segjax.metrics import confusion
+from segjax.models import resize
+from segjax.optim import Optimizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocess:
+    """From RGB of 0 to 255 to what the backbone was made for.
+
+    Attributes:
+        mean, std: RGB, in units of 0 to 255. The mean also fills what lies outside an image.
+        bgr: hand the channels over as blue, green, red, after normalising.
+    """
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    bgr: bool
+
+    def __call__(self, image: jax.Array) -> jax.Array:
+        """uint8 or float [..., 3] -> float32 [..., 3]."""
+        image = image.astype(jnp.float32) - jnp.asarray(self.mean, jnp.float32)
+        image = image / jnp.asarray(self.std, jnp.float32)
+        return image[..., ::-1] if self.bgr else image
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """`config.loss` with the class weights it names: see `losses.total` and `losses.divisor`."""
+
+    reduction: str
+    class_weights: tuple[float, ...] | None
+    aux_weight: float
+    blocks: int
+
+    def total(self, outputs, label: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Summed loss and count of a batch."""
+        weights = None if self.class_weights is None else jnp.asarray(self.class_weights)
+        return losses.total(
+            outputs,
+            label,
+            class_weights=weights,
+            aux_weight=self.aux_weight,
+            blocks=self.blocks,
+        )
+
+
+def train_step(
+    ts: state.TrainState,
+    batch: dict[str, jax.Array],
+    *,
+    graph: Any,
+    optimizer: Optimizer,
+    preprocess: Preprocess,
+    augmentation: augment.Augment,
+    loss: Loss,
+    seed: int,
+    accumulate: int,
+    ema_decay: float,
+) -> tuple[state.TrainState, dict[str, jax.Array]]:
+    """One update.
+
+    Args:
+        ts: the state; donate it.
+        batch: see `data.pipeline`; `image` uint8 [B, H, W, 3], `label` uint8 [B, H, W].
+        graph: the model's training graph.
+        optimizer, preprocess, augmentation, loss: of the recipe.
+        seed: of augmentation and dropout.
+        accumulate: parts that the batch is worked off in; gradients and counts are summed.
+        ema_decay: of the averaged weights, 0 keeps none.
+
+    Returns:
+        The new state, or the old one with `skipped` + 1 where loss or gradient is not finite, and
+        scalars: loss, grad_norm, lr, valid (share of labelled pixels), skipped.
+    """
+    key_augment, key_dropout = jax.random.split(jax.random.key(seed))
+    key_dropout = jax.random.fold_in(key_dropout, ts.step)
+    image, label = augment.batch(key_augment, batch, augmentation, preprocess.mean)
+
+    def summed_loss(params, batch_stats, image, label, key):
+        model = state.merge(graph, params, batch_stats)
+        total, count = loss.total(model(preprocess(image), rngs=nnx.Rngs(dropout=key)), label)
+        return total, (count, state.plain(nnx.state(model, nnx.BatchStat)))
+
+    def part(carry, rows):
+        grads, total, count, batch_stats = carry
+        (part_total, (part_count, batch_stats)), part_grads = jax.value_and_grad(
+            summed_loss, has_aux=True
+        )(ts.params, batch_stats, *rows)
+        grads = jax.tree.map(jnp.add, grads, part_grads)
+        return (grads, total + part_total, count + part_count, batch_stats), None
+
+    zeros = jax.tree.map(jnp.zeros_like, ts.params)
+    carry = (zeros, jnp.zeros(()), jnp.zeros(()), ts.batch_stats)
+    if accumulate == 1:
+        carry, _ = part(carry, (image, label, key_dropout))
+    else:
+        # Every n-th row: each device works on its own rows in every part.
+        rows = [x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1) for x in (image, label)]
+        carry, _ = jax.lax.scan(part, carry, (*rows, jax.random.split(key_dropout, accumulate)))
+    grads, total, count, batch_stats = carry
+    divisor = losses.divisor(loss.reduction, count)
+    grads = jax.tree.map(lambda g: g / divisor, grads)
+    grad_norm = optax.tree.norm(grads)
+    lr = optimizer.schedule(ts.step)
+    new = _updated(ts, grads, batch_stats, lr, optimizer, ema_decay)
+    finite = jnp.isfinite(total) & jnp.isfinite(grad_norm)
+    kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, ts)
+    skipped = jnp.where(finite, 0, ts.skipped + 1)
+    scalars = {
+        "loss": total / divisor,
+        "grad_norm": grad_norm,
+        "lr": lr,
+        "valid": count / label.size,
+        "skipped": skipped,
+    }
+    return kept.replace(step=ts.step + 1, skipped=skipped), scalars
+
+
+def _updated(ts, grads, batch_stats, lr, optimizer: Optimizer, ema_decay: float):
+    updates, opt_state = optimizer.tx.update(grads, ts.opt_state, ts.params)
+    params = jax.tree.map(lambda p, u: p - lr * u, ts.params, updates)
+    ema = ts.ema
+    if ema_decay:
+        # Short at first, so that the average forgets the random start.
+        decay = jnp.minimum(ema_decay, (1 + ts.step) / (10 + ts.step))
+        now = {"params": params, "batch_stats": batch_stats}
+        ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, ema, now)
+    return ts.replace(params=params, batch_stats=batch_stats, opt_state=opt_state, ema=ema)
+
+
+def eval_step(
+    params: Any,
+    batch_stats: Any,
+    batch: dict[str, jax.Array],
+    *,
+    graph: Any,
+    preprocess: Preprocess,
+    loss: Loss,
+    num_classes: int,
+    input_scale: float,
+) -> dict[str, jax.Array]:
+    """Predicts a batch and counts.
+
+    Args:
+        params, batch_stats: the weights.
+        batch: see `data.pipeline`; rows of weight 0 are predicted and not counted.
+        graph: the model's evaluation graph.
+        preprocess, loss: of the recipe.
+        num_classes: K.
+        input_scale: the network sees the image at this scale (bilinear, half-pixel centres); its
+            scores are brought to the size of the label.
+
+    Returns:
+        `prediction` uint8 [B, H, W]; and counts to be added up on the host: `confusion` int32
+        [K, K], `loss` and `pixels` float32 [].
+    """
+    height, width = batch["label"].shape[1:]
+    seen = input_size((height, width), input_scale)
+    image = batch["image"].astype(jnp.float32)
+    if seen != (height, width):
+        half_pixel = resize.Resize("half_pixel")
+        rows, cols = half_pixel.matrix(height, seen[0]), half_pixel.matrix(width, seen[1])
+        image = resize.apply(image, rows, cols)
+    model = state.merge(graph, params, batch_stats)
+    scores = model(preprocess(image))[0]
+    weights = None if loss.class_weights is None else jnp.asarray(loss.class_weights)
+    counted = batch["weight"][:, None, None] > 0
+
+    def block(logits, label):
+        prediction = jnp.argmax(logits, axis=-1).astype(jnp.uint8)
+        label = jnp.where(counted, label, jnp.uint8(losses.VOID))
+        total, count = losses.cross_entropy(logits, label, weights)
+        return prediction, confusion.count(prediction, label, num_classes), total, count
+
+    predictions, counts, total, count = losses.over_row_blocks(
+        block, scores, batch["label"], blocks=loss.blocks, seen=seen
+    )
+    return {
+        "prediction": losses.join_rows(predictions, height),
+        "confusion": counts.sum(0),
+        "loss": total.sum(),
+        "pixels": count.sum(),
+    }
+
+
+def input_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """The size at which the network sees an image of `size`; never empty."""
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
