@@ -10,6 +10,7 @@
 import collections
 import functools
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -155,4 +156,6 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
     cli.define_config()
     define_flags()
-    cli.run(main)
+    # The action comes off first: `cli.run` takes flags alone.
+    action = [sys.argv.pop(1)] if sys.argv[1:] and not sys.argv[1].startswith("-") else []
+    cli.run(lambda argv: main([*argv[:1], *action, *argv[1:]]))

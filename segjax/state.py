@@ -99,7 +99,7 @@ def graphs(build: Callable[[nnx.Rngs], nnx.Module]) -> tuple[Any, Any]:
 
 
 def initial_arrays(build: Callable[[nnx.Rngs], nnx.Module], seed: jax.Array) -> tuple[Any, Any]:
-    """Freshly drawn parameters and batch statistics, as nested dicts of arrays; traceable."""
+    """Freshly drawn parameters and batch statistics, as nested dicts of arrays."""
     # Exactly these two kinds: any other variable, such as a layer's own rngs, raises.
     model = build(nnx.Rngs(jax.random.key(seed)))
     _, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
@@ -140,8 +140,8 @@ def create(
     mesh: Mesh,
 ) -> TrainState:
     """The state before the first step, replicated on `mesh`, the same for the same seed."""
-    init = jax.jit(_init(build, tx, ema), out_shardings=replicated(mesh))
-    return init(np.uint32(seed))
+    # Not under one jit: layers share the programs that draw them (`layers.he_normal`).
+    return jax.tree.map(lambda x: _put(x, replicated(mesh)), _init(build, tx, ema)(seed))
 
 
 def shapes(
@@ -155,12 +155,17 @@ def shapes(
     sharding = replicated(mesh)
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-        jax.eval_shape(_init(build, tx, ema), np.uint32(0)),
+        jax.eval_shape(lambda: _init(build, tx, ema)(0)),
     )
 
 
-def _init(build, tx, ema: bool) -> Callable[[jax.Array], TrainState]:
-    def init(seed: jax.Array) -> TrainState:
+def _put(x: jax.Array, sharding: NamedSharding) -> jax.Array:
+    """A copy of its own: the state is donated, and two leaves must not share a buffer."""
+    return jax.make_array_from_process_local_data(sharding, np.array(x))
+
+
+def _init(build, tx, ema: bool) -> Callable[[int], TrainState]:
+    def init(seed: int) -> TrainState:
         params, batch_stats = initial_arrays(build, seed)
         averaged = {"params": params, "batch_stats": batch_stats} if ema else {}
         zero = jnp.zeros((), jnp.int32)

@@ -1,5 +1,7 @@
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -116,3 +118,22 @@ def test_check_lists_every_bad_mask_where_the_classes_are_guessed_from_the_masks
 def test_an_unknown_action_names_the_known_ones(words: list[str]):
     with pytest.raises(InputError, match="one of show, check"):
         prepare.main(["prepare.py", *words])
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [(["show"], 0, "Written: "), (["check"], 0, "no problem"), ([], 1, "one of show, check")],
+)
+def test_the_command_shows_and_checks_the_data_set_of_a_recipe(
+    tmp_path: Path, words: list[str], status: int, said: str
+):
+    flags = ["--config=configs/fcn8s.py:smoke", f"--output={tmp_path}"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "segjax.prepare", *words, *flags],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == status, ended.stderr
+    assert said in ended.stdout + ended.stderr
+    assert (tmp_path / "scenes-train-sheet.png").exists() == (words == ["show"])

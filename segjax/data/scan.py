@@ -24,7 +24,7 @@ from segjax.data.spec import VOID, DatasetSpec
 from segjax.errors import InputError
 
 SAMPLED = 200
-"""How many examples of a generated source are read; its file-less kind cannot be damaged."""
+"""How many examples of a generated source are read: it has no files that could be damaged."""
 
 _CACHE_VERSION = 1  # changes with the meaning of a cached field
 _LOG_SECONDS = 5.0

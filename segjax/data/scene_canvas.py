@@ -4,6 +4,8 @@ Everything that reaches a pixel is integer arithmetic, so that a scene is the sa
 """
 
 import functools
+import typing
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -13,6 +15,7 @@ from segjax.data.spec import VOID
 SKY, BUILDING, POLE, ROAD, PAVEMENT, TREE, SIGN, FENCE, CAR, PEDESTRIAN, BICYCLIST, ODD = range(12)
 PLAIN, GRAIN, LEAVES, BRICK, CLOUD, PLASTER, CLOTH, BARK, TILES = range(9)
 
+_T = typing.TypeVar("_T")
 _TILE = 128  # side of a texture, a power of two
 _HALF = ((64, 0), (55, 32), (32, 55), (0, 64), (-32, 55), (-55, 32))
 CIRCLE = _HALF + tuple((-x, -y) for x, y in _HALF)
@@ -20,6 +23,8 @@ CIRCLE = _HALF + tuple((-x, -y) for x, y in _HALF)
 
 Rgb = tuple[int, int, int]
 Paint = tuple[int, int, int, int]
+Seen = tuple[np.ndarray, np.ndarray, np.ndarray] | None
+"""Part of a plane in the picture: packed pixels, cm along the plane, cm above the ground."""
 
 
 class Dice:
@@ -40,7 +45,7 @@ class Dice:
         """True in `percent` of 100 calls."""
         return self(0, 99) < percent
 
-    def pick(self, options):
+    def pick(self, options: Sequence[_T]) -> _T:
         """One of a sequence."""
         return options[self(0, len(options) - 1)]
 
@@ -194,7 +199,7 @@ class View:
         (u, v), (a, b) = centre, radii
         self.flat(x, z, [(u + (a * i >> 6), v + (b * j >> 6)) for i, j in CIRCLE], brush)
 
-    def wall(self, x: int, near: int, far: int, height: int):
+    def wall(self, x: int, near: int, far: int, height: int) -> Seen:
         """The part of the picture where the plane x, from z = near to far, is seen.
 
         Returns:
@@ -212,7 +217,7 @@ class View:
         rows = steps(top - self.row, low - self.row)[:, None]
         return self.pixels[top:low, first:last], z, self.eye - rows * z // self.focal
 
-    def front(self, left: int, right: int, z: int, height: int):
+    def front(self, left: int, right: int, z: int, height: int) -> Seen:
         """As `wall`, of a plane that faces the camera at z: (pixels, x - left [1, w], y [h, 1])."""
         (first, top), (last, low) = self.at(left, height, z), self.at(right, 0, z)
         first, last = max(first, 0), min(last, self.width)

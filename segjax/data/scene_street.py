@@ -1,6 +1,8 @@
 """The street of `scenes`: sky, backdrop, ground, houses, fences and the camera's own car."""
 
 import dataclasses
+import typing
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -21,6 +23,7 @@ from segjax.data.scene_canvas import (
     TILES,
     TREE,
     Dice,
+    Seen,
     View,
     mix,
     pack,
@@ -56,6 +59,16 @@ _RAILS = (
     (130, 130, 130),
     (90, 70, 60),
 )
+
+
+class Placed(typing.NamedTuple):
+    """A thing that stands at (x, z), half as wide and as high as its shadow says; all cm."""
+
+    z: int
+    x: int
+    thing: Callable[[View, Dice, int, int], None]
+    half: int
+    height: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +145,7 @@ def backdrop(view: View, dice: Dice, street: Street) -> None:
         x += wide
 
 
-def ground(view: View, dice: Dice, street: Street, placed: list[tuple]) -> None:
+def ground(view: View, dice: Dice, street: Street, placed: list[Placed]) -> None:
     """Road, marks, kerbs and pavements by casting every pixel below the horizon to the ground."""
     (left, right), (near, far) = street.edges, street.crossing
     top = view.row + 1
@@ -169,7 +182,7 @@ def ground(view: View, dice: Dice, street: Street, placed: list[tuple]) -> None:
     view.pixels[top:] = pack(lit + dim).take(kind)
 
 
-def _shadows(view: View, street: Street, placed: list[tuple]) -> np.ndarray:
+def _shadows(view: View, street: Street, placed: list[Placed]) -> np.ndarray:
     """uint8 [H, W]: 1 where something stands or throws its shadow on the ground."""
     mask = np.zeros((view.height, view.width), np.uint8)
 
@@ -177,7 +190,7 @@ def _shadows(view: View, street: Street, placed: list[tuple]) -> np.ndarray:
         points = np.array([view.at(x, 0, max(z, 60)) for x, z in corners], np.int32)
         cv2.fillConvexPoly(mask, points, 1)
 
-    for z, x, thing, (half, height) in placed:
+    for z, x, thing, half, height in placed:
         back = z + (430 if thing is things.car else half)
         fill([(x - half, z - 15), (x + half, z - 15), (x + half, back), (x - half, back)])
         if street.sun:
@@ -232,7 +245,7 @@ class Facade:
             phase=dice(0, bay),
         )
 
-    def put(self, seen, height: int) -> None:
+    def put(self, seen: Seen, height: int) -> None:
         """Paints `seen` of `View.wall` or `View.front`."""
         if seen is None:
             return
@@ -282,7 +295,7 @@ def fence(view: View, dice: Dice, x: int, height: int) -> None:
     _rails(dice, view, view.wall(x, near, near + dice(800, 2600), height), near, height)
 
 
-def _rails(dice: Dice, view: View, seen, z: int, height: int) -> None:
+def _rails(dice: Dice, view: View, seen: Seen, z: int, height: int) -> None:
     """Paints pickets or bars and two rails on `seen` of `View.wall` or `View.front`."""
     rgb, dark = view.far(dice.near(dice.pick(_RAILS), 25), z), (0, 0, 0)
     brushes = pack([paint(mix(rgb, dark, share), FENCE) for share in (0, 80, 170)])

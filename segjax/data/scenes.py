@@ -4,6 +4,8 @@ A class is told by shape, texture and place in the street; its colours and its p
 vary, as they do in CamVid (Brostow et al., 2009), whose eleven classes these are.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from segjax.data import scene_street
@@ -45,6 +47,18 @@ SPEC = DatasetSpec(
     table=(*((i, i) for i in range(11)), (11, VOID)),
 )
 
+_FORMS = {  # half the width and the height that throw a shadow, cm
+    things.tree: (150, 450),
+    things.bush: (120, 150),
+    things.pole: (18, 600),
+    things.sign: (30, 280),
+    things.pedestrian: (25, 170),
+    things.bicyclist: (40, 170),
+    things.car: (100, 120),
+    things.crossing_car: (210, 120),
+    things.odd: (32, 100),
+}
+
 
 def draw(seed: int, index: int, size: tuple[int, int] = (96, 128)) -> tuple[np.ndarray, np.ndarray]:
     """Scene `index` of the endless set `seed`, the same on any machine and in any order.
@@ -75,7 +89,7 @@ def draw(seed: int, index: int, size: tuple[int, int] = (96, 128)) -> tuple[np.n
         scene_street.side(view, dice, street, way)
     # What stands on the road is never behind what stands beside it; a rail at the kerb is between.
     for on_road in (False, True):
-        for z, x, thing, _ in sorted(placed, key=lambda item: -item[0]):
+        for z, x, thing, *_ in sorted(placed, key=lambda item: -item.z):
             if (street.edges[0] < x < street.edges[1]) == on_road:
                 thing(view, dice, x, z)
         for way in (-1, 1):
@@ -118,9 +132,9 @@ class Scenes:
         return f"scene-{index:06d}"
 
 
-def _place(view: View, dice: Dice, street: scene_street.Street) -> list[tuple]:
-    """What stands where: (z, x, function, (half width, height)) of every thing."""
-    placed = []
+def _place(view: View, dice: Dice, street: scene_street.Street) -> list[scene_street.Placed]:
+    """What stands where, in no order."""
+    placed: list[scene_street.Placed] = []
 
     def pavement(inset: int, reach: int, half: int = 0) -> tuple[int, int]:
         # Of two tries the nearer: on the far side of a turned camera things would be specks.
@@ -137,45 +151,37 @@ def _place(view: View, dice: Dice, street: scene_street.Street) -> list[tuple]:
         x = dice(street.edges[0] + inset, street.edges[1] - inset)
         return max(view.nearest(x), low) + dice(0, high - low) * dice(0, 100) // 100, x
 
-    def add(thing, spot: tuple[int, int], half: int, height: int) -> None:
-        cars = [item for item in placed if item[2] is thing is things.car]
+    def add(thing: Callable, spot: tuple[int, int]) -> None:
+        cars = [item for item in placed if item.thing is thing is things.car]
         if all(abs(spot[0] - z) > 500 or abs(spot[1] - x) > 190 for z, x, *_ in cars):
-            placed.append((*spot, thing, (half, height)))
+            placed.append(scene_street.Placed(*spot, thing, *_FORMS[thing]))
 
     for _ in range(dice(0, 3)):
-        add(things.tree, pavement(60, 250), 150, 450)
+        add(things.tree, pavement(60, 250))
     for _ in range(dice(0, 2)):
-        add(things.bush, pavement(85, 200), 120, 150)
+        add(things.bush, pavement(85, 200))
     for _ in range(dice(1, 3)):
-        add(things.pole, pavement(10, 80), 18, 600)
+        add(things.pole, pavement(10, 80))
     for _ in range(dice(1, 2)):
-        add(things.sign, pavement(10, 50, 60), 30, 280)
+        add(things.sign, pavement(10, 50, 60))
     for _ in range(dice(1, 3)):
-        add(
-            things.pedestrian,
-            pavement(8, 40, 30) if dice.chance(65) else road(420, 1000, 20),
-            25,
-            170,
-        )
+        aside = dice.chance(65)
+        add(things.pedestrian, pavement(8, 40, 30) if aside else road(420, 1000, 20))
     for _ in range(dice(0, 2) or dice(0, 1)):
-        add(
-            things.bicyclist,
-            pavement(8, 40, 60) if dice.chance(25) else road(420, 900, 40),
-            40,
-            170,
-        )
+        aside = dice.chance(25)
+        add(things.bicyclist, pavement(8, 40, 60) if aside else road(420, 900, 40))
     for _ in range(dice(0, 2)):
-        add(things.car, road(480, 2200, 95), 100, 120)
+        add(things.car, road(480, 2200, 95))
     for side, way in ((0, -1), (1, 1)):
         if dice.chance(45):
             x = street.edges[side] - way * 105
             z = max(view.nearest(x), 380) + dice(0, 500)
             for _ in range(dice(1, 3)):
-                add(things.car, (z, x), 100, 120)
+                add(things.car, (z, x))
                 z += dice(560, 800)
     if dice.chance(22):
         z = sum(street.crossing) // 2 or dice(700, 1600)
-        add(things.crossing_car, (z, dice(-z // 3, z // 3)), 210, 120)
+        add(things.crossing_car, (z, dice(-z // 3, z // 3)))
     if dice.chance(30):
-        add(things.odd, pavement(10, 80), 32, 100)
+        add(things.odd, pavement(10, 80))
     return placed

@@ -76,7 +76,7 @@ class VGG16(nnx.Module):
             fc_width,
             (1, 1),
             padding="VALID",
-            kernel_init=nnx.initializers.he_normal(),
+            kernel_init=layers.he_normal,
             dtype=dtype,
             rngs=rngs,
         )
