@@ -28,23 +28,32 @@ def get_config(variants: str = ""):
         "head": {"name": "fcn8s", "upsampling": "fixed"},
         "aux": None,
     }
-    config.total_steps = 1200
+    config.total_steps = 600
     config.batch_size = 8
     config.optim.lr = 0.05
     config.optim.warmup_steps = 50
     config.optim.parts = (("*/bias", 2.0, 0.0),)
     config.augment.scale = (0.75, 1.5)
-    config.every_steps.eval = 300
-    config.every_steps.checkpoint = 300
+    config.every_steps.eval = 150
+    config.every_steps.checkpoint = 150
     return default.apply_variants(
         config,
         variants,
         camvid={
+            "total_steps": 3000,
+            "batch_size": 4,
             "input_scale": 0.5,
             "augment.size": (180, 240),
-            "augment.scale": (0.5, 2.0),
+            "augment.scale": (0.75, 1.75),
+            "augment.brightness": 0.1,
+            "augment.contrast": 0.2,
+            "augment.saturation": 0.2,
             "loader.cache": True,
             "loss.class_weights": "median_frequency",
+            "optim.lr": 0.02,
+            "optim.warmup_steps": 100,
+            "every_steps.eval": 500,
+            "every_steps.checkpoint": 500,
         },
         folder={"augment.size": (192, 192)},
         smoke={
