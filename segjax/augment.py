@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from segjax.data.spec import VOID
+from segjax.errors import InputError
 
 _LUMA = (0.299, 0.587, 0.114)
 
@@ -44,11 +45,11 @@ class Augment:
     def __post_init__(self):
         low, high = self.scale
         if not 0 < low <= high:
-            raise ValueError(f"augment.scale: 0 < least <= most, got {self.scale}.")
+            raise InputError(f"augment.scale: 0 < least <= most, got {self.scale}.")
         if not 0 <= self.flip <= 1:
-            raise ValueError(f"augment.flip is a probability, got {self.flip}.")
+            raise InputError(f"augment.flip is a probability, got {self.flip}.")
         if self.contrast >= 1 or min(self.contrast, self.brightness, self.saturation) < 0:
-            raise ValueError("augment: contrast is in [0, 1), brightness and saturation are >= 0.")
+            raise InputError("augment: contrast is in [0, 1), brightness and saturation are >= 0.")
 
 
 def batch(

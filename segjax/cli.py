@@ -3,6 +3,7 @@
 import logging as std_logging
 import os
 import pathlib
+import re
 import sys
 from collections.abc import Callable
 
@@ -47,12 +48,12 @@ def workdir() -> pathlib.Path:
     return pathlib.Path("runs") / "-".join([name, *filter(None, variants.split(","))])
 
 
-def run(main: Callable[[list[str]], None]) -> None:
-    """Runs a verb; an `InputError` becomes one line and exit status 1."""
+def run(main: Callable[[list[str]], None], *, words: int = 0) -> None:
+    """Runs a verb that takes up to `words` words; an `InputError` is one line and exit status 1."""
 
     def guarded(argv: list[str]) -> None:
-        if argv[1:]:
-            fail(InputError(f"Unknown words on the command line: {' '.join(argv[1:])}."))
+        if argv[1 + words :]:
+            fail(InputError(f"Unknown words on the command line: {' '.join(argv[1 + words :])}."))
         try:
             main(argv)
         except InputError as error:
@@ -64,6 +65,7 @@ def run(main: Callable[[list[str]], None]) -> None:
 def fail(error: Exception) -> None:
     """Prints the error as one line and ends the process with status 1."""
     logging.flush()
+    sys.stdout.flush()
     print(f"segjax: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
     os._exit(1)  # not sys.exit: with several processes it would wait for peers that need not come
 
@@ -73,13 +75,23 @@ def _parse(argv: list[str]) -> list[str]:
     logging.set_verbosity(logging.INFO)
     logging.get_absl_logger().addFilter(_of_interest)
     try:
-        return app.parse_flags_with_usage(argv)
+        return flags.FLAGS(argv)
     except InputError as error:
         fail(error)
-    except FileNotFoundError as error:
-        fail(InputError(f"--config: there is no file {error.filename}."))
-    except (AttributeError, KeyError, TypeError, ValueError, ImportError) as error:
-        fail(InputError(f"--config: {error.args[0] if error.args else error}"))
+    except (AttributeError, KeyError) as error:  # of ml_collections, with its "Did you mean"
+        text = str(error.args[0]).replace("\\n", " ").replace("\\'", "'").strip("\"'")
+        fail(InputError(f"unknown config key '{text}"))
+    except (flags.Error, OSError, TypeError, ValueError, ImportError) as error:
+        fail(InputError(_said(str(error))))
+
+
+def _said(text: str) -> str:
+    """The line that matters in an error that ml_collections wrapped into its flag's own."""
+    own = re.search(r"InputError: (.*)", text)
+    if own:
+        return f"--config: {own[1]}"
+    missing = re.search(r"No such file or directory: '(.*)'", text)
+    return f"--config: there is no file {missing[1]}." if missing else text
 
 
 def _of_interest(record) -> bool:

@@ -8,15 +8,12 @@
 """
 
 import collections
-import functools
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from absl import flags
-from absl import logging as absl_logging
 
 from segjax import cli, visualize
 from segjax.data import catalog, scan
@@ -26,7 +23,6 @@ from segjax.errors import InputError
 FLAGS = flags.FLAGS
 
 _ON_SHEET = 12  # examples
-_say = functools.partial(print, flush=True)  # an error ends the process without a flush
 
 
 def define_flags() -> None:
@@ -36,7 +32,7 @@ def define_flags() -> None:
 
 
 def show(
-    dataset: catalog.Dataset, split: str, output: Path, *, log: Callable[[str], None] = _say
+    dataset: catalog.Dataset, split: str, output: Path, *, log: Callable[[str], None] = print
 ) -> None:
     """Writes the contact sheet and the statistics of a split into `output`, and logs them.
 
@@ -115,7 +111,7 @@ def table(facts: dict) -> list[str]:
     return [*lines, f"{'void':<{wide}}  {void['pixels']:>14}  {void['share']:>8.3%} of all", ""]
 
 
-def check(dataset: catalog.Dataset, *, log: Callable[[str], None] = _say) -> None:
+def check(dataset: catalog.Dataset, *, log: Callable[[str], None] = print) -> None:
     """Reads every example of every split and logs each problem on a line of its own.
 
     Raises:
@@ -149,13 +145,10 @@ def main(argv: list[str]) -> None:
             f"prepare does one of {', '.join(actions)}, got {' '.join(argv[1:]) or 'nothing'}: "
             "python -m segjax.prepare show --config=configs/NAME.py"
         )
-    absl_logging.set_verbosity(absl_logging.INFO)  # the progress of a long scan
     actions[argv[1]](catalog.load(**cli.config().data))
 
 
 if __name__ == "__main__":
     cli.define_config()
     define_flags()
-    # The action comes off first: `cli.run` takes flags alone.
-    action = [sys.argv.pop(1)] if sys.argv[1:] and not sys.argv[1].startswith("-") else []
-    cli.run(lambda argv: main([*argv[:1], *action, *argv[1:]]))
+    cli.run(main, words=1)

@@ -9,6 +9,7 @@ import optax
 from flax import nnx
 
 from segjax import augment, losses, state
+from segjax.errors import InputError
 from segjax.metrics import confusion
 from segjax.models import resize
 from segjax.optim import Optimizer
@@ -42,6 +43,13 @@ class Loss:
     class_weights: tuple[float, ...] | None
     aux_weight: float
     blocks: int
+
+    def __post_init__(self):
+        known = ", ".join(losses.REDUCTIONS)
+        if self.reduction not in losses.REDUCTIONS:
+            raise InputError(f"config.loss.reduction: unknown {self.reduction!r}; known: {known}.")
+        if self.blocks < 1:
+            raise InputError(f"config.loss.blocks is at least 1, got {self.blocks}.")
 
     def total(self, outputs, label: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Summed loss and count of a batch."""

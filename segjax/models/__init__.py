@@ -21,6 +21,7 @@ from segjax.models.heads import fcn
 
 BACKBONES = {"vgg16": vgg.VGG16}
 HEADS = {"fcn8s": fcn.FCN8s}
+DTYPES = ("float32", "bfloat16")
 
 
 class Segmenter(nnx.Module):
@@ -65,6 +66,8 @@ def build(
     Raises:
         InputError: on an unknown name or option, naming those that are allowed.
     """
+    if dtype not in DTYPES:
+        raise InputError(f"config.dtype: unknown {dtype!r}; known: {', '.join(DTYPES)}.")
     dtype = jnp.dtype(dtype)
     trunk = _make(BACKBONES, "backbone", backbone)(dtype=dtype, rngs=rngs)
     make_head = functools.partial(_make, HEADS)

@@ -8,6 +8,7 @@ Segmentation, 2015 (fc6 and fc7 as convolutions, the border of 100).
 import jax
 from flax import nnx
 
+from segjax.errors import InputError
 from segjax.models import layers
 from segjax.models.features import Features
 
@@ -43,7 +44,9 @@ class VGG16(nnx.Module):
         rngs: nnx.Rngs,
     ):
         if border not in BORDERS:
-            raise ValueError(f"Unknown border {border!r}; known: {', '.join(BORDERS)}.")
+            raise InputError(
+                f"config.model.backbone: unknown border {border!r}; known: {', '.join(BORDERS)}."
+            )
         self.border = border
         features_in, self.channels = 3, {}
         for stage, depth, scale in zip(STAGES, DEPTHS, (1, 2, 4, 8, 8), strict=True):

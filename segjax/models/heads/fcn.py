@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from segjax.errors import InputError
 from segjax.models import resize
 from segjax.models.features import Features, Scores
 
@@ -40,7 +41,10 @@ class FCN8s(nnx.Module):
         rngs: nnx.Rngs,
     ):
         if upsampling not in UPSAMPLINGS:
-            raise ValueError(f"Unknown upsampling {upsampling!r}; known: {', '.join(UPSAMPLINGS)}.")
+            raise InputError(
+                f"config.model.head: unknown upsampling {upsampling!r}; "
+                f"known: {', '.join(UPSAMPLINGS)}."
+            )
 
         def score(stage: str) -> nnx.Conv:
             # Zero-initialised: the first prediction is uniform, and the skips enter gently.
