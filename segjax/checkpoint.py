@@ -75,7 +75,14 @@ class Checkpoints:
             ),
         )
         with self._writing():
-            self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+            self._manager = ocp.CheckpointManager(
+                directory.absolute(),
+                options=options,
+                item_handlers={
+                    "state": ocp.StandardCheckpointHandler(),
+                    "meta": ocp.JsonCheckpointHandler(),
+                },
+            )
 
     def save(
         self, state: Any, step: int, meta: Mapping[str, Any], metrics: Mapping[str, float] | None
@@ -155,9 +162,7 @@ class Checkpoints:
 
     def _compare(self, step: int, like: Any) -> None:
         """Shapes and types first: orbax casts silently, and reports shapes in hundreds of lines."""
-        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
-            path = self.directory.absolute() / str(step) / "state"
-            stored = _flat(reader.metadata(path).item_metadata.tree)
+        stored = _flat(self._manager.item_metadata(step).state)
         wanted = _flat(like)
         kinds = {
             "missing": sorted(wanted.keys() - stored.keys()),

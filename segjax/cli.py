@@ -35,6 +35,9 @@ def config() -> ml_collections.ConfigDict:
     """
     if flags.FLAGS.config is None:
         raise InputError("--config=configs/RECIPE.py is needed.")
+    path, _, _ = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
+    if not pathlib.Path(path).is_file():  # ml_collections only fails at the first use
+        raise InputError(f"--config: there is no file {path}.")
     return flags.FLAGS.config
 
 
@@ -81,20 +84,13 @@ def _parse(argv: list[str]) -> list[str]:
     except (AttributeError, KeyError) as error:  # of ml_collections, with its "Did you mean"
         text = str(error.args[0]).replace("\\n", " ").replace("\\'", "'").strip("\"'")
         fail(InputError(f"unknown config key '{text}"))
-    except (flags.Error, OSError, TypeError, ValueError, ImportError) as error:
-        fail(InputError(_said(str(error))))
-
-
-def _said(text: str) -> str:
-    """The line that matters in an error that ml_collections wrapped into its flag's own."""
-    own = re.search(r"InputError: (.*)", text)
-    if own:
-        return f"--config: {own[1]}"
-    missing = re.search(r"No such file or directory: '(.*)'", text)
-    return f"--config: there is no file {missing[1]}." if missing else text
+    except (flags.Error, TypeError, ValueError, ImportError) as error:
+        # ml_collections wraps a recipe's own error, traceback and all, into its flag's.
+        own = re.search(r"InputError: (.*)", str(error))
+        fail(InputError(f"--config: {own[1]}" if own else str(error)))
 
 
 def _of_interest(record) -> bool:
-    """Our own lines, and the warnings of everyone: orbax alone writes fifty lines a save."""
+    """Our own lines, and the errors of everyone: orbax alone writes fifty lines a save."""
     own = pathlib.Path(__file__).parent
-    return record.levelno > std_logging.INFO or own in pathlib.Path(record.pathname).parents
+    return record.levelno >= std_logging.ERROR or own in pathlib.Path(record.pathname).parents

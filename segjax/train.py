@@ -47,6 +47,9 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path, replay: str = 
         if replay:
             guards.replay(parts, ts, pathlib.Path(replay))
             return
+        if int(ts.step) >= config.total_steps:
+            logging.info("Nothing to do: the run is finished. Evaluate it with segjax.evaluate.")
+            return
         step_fn = _compile(parts, ts, train, val, how)
         watcher = monitor.Monitor(parts, val, how, workdir, step=int(ts.step))
         stack.callback(watcher.close)

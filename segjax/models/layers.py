@@ -49,7 +49,8 @@ class ConvBlock(nnx.Module):
     Args:
         features_in, features: channels of the input and the output.
         padding: zeros on each side.
-        batch_norm: normalise before the ReLU; the convolution keeps its bias, as in torchvision.
+        batch_norm: normalise before the ReLU. The convolution then has no bias: the norm would take
+            it away again, and its gradient would be nothing but rounding.
         dtype: type of the computation; parameters stay float32.
         rngs: supplies the initialisation keys.
     """
@@ -70,6 +71,7 @@ class ConvBlock(nnx.Module):
             (3, 3),
             strides=1,
             padding=padding,
+            use_bias=not batch_norm,
             kernel_init=he_normal,
             dtype=dtype,
             rngs=rngs,
@@ -96,6 +98,7 @@ class LargeConv(nnx.Module):
         features_in, features: channels of the input and the output.
         kernel: k.
         padding: zeros on each side.
+        use_bias: add one number to each output channel.
         dtype: type of the computation; parameters stay float32.
         rngs: supplies the initialisation keys.
     """
@@ -107,12 +110,14 @@ class LargeConv(nnx.Module):
         *,
         kernel: int,
         padding: int,
+        use_bias: bool,
         dtype=None,
         rngs: nnx.Rngs,
     ):
         shape = (kernel, kernel, features_in, features)
         self.kernel = nnx.Param(he_normal(rngs.params(), shape))
-        self.bias = nnx.Param(jnp.zeros((features,), jnp.float32))
+        if use_bias:
+            self.bias = nnx.Param(jnp.zeros((features,), jnp.float32))
         self.padding = padding
         self.dtype = dtype
 
@@ -121,7 +126,8 @@ class LargeConv(nnx.Module):
         dtype = self.dtype or jnp.result_type(x, jnp.float32)
         pad = ((0, 0), (self.padding,) * 2, (self.padding,) * 2, (0, 0))
         x = jnp.pad(x.astype(dtype), pad)
-        return _valid_conv(x, self.kernel[...].astype(dtype)) + self.bias[...].astype(dtype)
+        x = _valid_conv(x, self.kernel[...].astype(dtype))
+        return x + self.bias[...].astype(dtype) if hasattr(self, "bias") else x
 
 
 def conv_form(x: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -22,7 +22,8 @@ class VGG16(nnx.Module):
 
     Args:
         batch_norm: after every 3 x 3 convolution, as torchvision's vgg16_bn; also after fc6 and
-            fc7, which that classifier has not: from scratch they do not train without it.
+            fc7, which that classifier has not: from scratch they do not train without it. The
+            convolutions then have no bias (`layers.ConvBlock`).
         width: channels of stage 1; the paper's 64 gives 64, 128, 256, 512, 512.
         fc_width: channels of fc6 and fc7; the paper's is 4096.
         border: "same" pads fc6 by 3, so that every stage covers exactly the image; "caffe" pads the
@@ -71,6 +72,7 @@ class VGG16(nnx.Module):
             fc_width,
             kernel=7,
             padding=0 if border == "caffe" else 3,
+            use_bias=not batch_norm,
             dtype=dtype,
             rngs=rngs,
         )
@@ -79,6 +81,7 @@ class VGG16(nnx.Module):
             fc_width,
             (1, 1),
             padding="VALID",
+            use_bias=not batch_norm,
             kernel_init=layers.he_normal,
             dtype=dtype,
             rngs=rngs,
