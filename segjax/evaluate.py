@@ -5,7 +5,7 @@ import pathlib
 import jax
 from absl import flags
 
-from segjax import cli, distributed, evaluation, experiment
+from segjax import cli, distributed, evaluation, experiment, tracking
 from segjax.data import catalog
 from segjax.errors import InputError
 
@@ -35,6 +35,7 @@ def main(_argv: list[str]) -> None:
     if _WEIGHTS.value == "ema" and not ts.ema:
         raise InputError(f"{workdir} keeps no averaged weights (config.ema_decay is 0).")
     weights = ts.ema if _WEIGHTS.value == "ema" else vars(ts)
+    line = tracking.ProgressLine("batch", len(evaluation.plan_of(how, part.scan.sizes)))
     result = evaluation.evaluate(
         parts,
         weights["params"],
@@ -42,7 +43,9 @@ def main(_argv: list[str]) -> None:
         part.source,
         part.scan.sizes,
         how,
+        progress=line.show,
     )
+    line.close()
     if jax.process_index() == 0:
         print(evaluation.table(result, parts.spec))
         path = evaluation.write(

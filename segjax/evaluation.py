@@ -70,7 +70,7 @@ def evaluate(
     sizes: np.ndarray,
     how: dict[str, Any],
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> Result:
     """Scores the weights on a split under the protocol `how`.
 
@@ -82,7 +82,7 @@ def evaluate(
         source: the split.
         sizes: int32 [N, 2], of its images.
         how: of `protocol`.
-        progress: called with batches done and their number.
+        progress: called with the number of batches done.
     """
     classes = experiment.spec.num_classes
     counts, loss, pixels = np.zeros((classes, classes), np.int64), 0.0, 0.0
@@ -95,8 +95,7 @@ def evaluate(
         loss += float(out["loss"])
         pixels += float(out["pixels"])
         _collect(panel, wanted, batch, out["prediction"])
-        if progress:
-            progress(done + 1, len(plan))
+        progress(done + 1)
     return Result(
         report=confusion.report(counts),
         loss=loss / pixels if pixels else float("nan"),

@@ -4,9 +4,9 @@ import concurrent.futures
 import pathlib
 
 import numpy as np
-from absl import flags, logging
+from absl import flags
 
-from segjax import cli, evaluation, experiment, state, visualize
+from segjax import cli, evaluation, experiment, state, tracking, visualize
 from segjax.data import png, sources
 from segjax.data.spec import VOID
 from segjax.errors import InputError
@@ -73,7 +73,7 @@ def main(_argv: list[str]) -> None:
     plan = evaluation.plan_of(how, sizes)
     output = pathlib.Path(_OUTPUT.value)
     palette = [*parts.spec.palette]
-    done = 0
+    line, done = tracking.ProgressLine("image", len(images)), 0
     for batch, out in evaluation.run(parts, ts.params, ts.batch_stats, images, how, plan):
         predicted = state.local_rows(out["prediction"])
         for row in np.flatnonzero(batch["weight"]):
@@ -85,7 +85,8 @@ def main(_argv: list[str]) -> None:
             overlay = visualize.overlay(image, label, parts.spec)
             visualize.write_png(output / f"{stem}_overlay.png", overlay)
             done += 1
-        logging.info("%d of %d images labelled.", done, len(images))
+        line.show(done)
+    line.close()
     print(f"Written: {done} label images and overlays in {output} (step {int(ts.step)}).")
 
 

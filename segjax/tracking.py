@@ -72,13 +72,8 @@ class Tracker:
         stream: TextIO | None = None,
     ):
         self._workdir = pathlib.Path(workdir)
-        self._total_steps = total_steps
         self._enabled = enabled
-        self._clock = clock
-        self._stream = sys.stderr if stream is None else stream
-        self._terminal = self._stream.isatty()
-        self._first: tuple[int, float] | None = None  # of this start: a step and when it was done
-        self._shown = -math.inf
+        self._line = ProgressLine("step", total_steps, clock=clock, stream=stream)
         if enabled:
             self._keep(step)
             with _disk(self._workdir / _METRICS):
@@ -126,52 +121,20 @@ class Tracker:
         return read_metrics(self._workdir)
 
     def progress(self, step: int, text: str = "") -> None:
-        """Tells people where the run is: one line that renews itself on a terminal, else a log.
-
-        The time left is by the mean rate from the first call to this one: that leaves out the steps
-        before a resume and the compilation of the first step, and counts evaluations. In a log file
-        a line comes every ten seconds at most, and at the last step.
-        """
+        """Tells people where the run is; see `ProgressLine`."""
         if not self._enabled:
             return
-        now = self._clock()
-        if self._first is None:
-            self._first = (step, now)
-        every = _REDRAW_EVERY if self._terminal else _LINE_EVERY
-        if now - self._shown < every and step < self._total_steps:
-            return
-        self._shown = now
-        percent = 100 * step // max(1, self._total_steps)
-        parts = [f"step {step}/{self._total_steps} {percent}%", f"{self._left(step, now)} left"]
-        line = " | ".join([*parts, text] if text else parts)
-        if self._terminal:  # carriage return, text that does not wrap, erase to the end of the line
-            line = f"\r{line[: shutil.get_terminal_size().columns - 1]}\x1b[K"
-        else:
-            line = f"{line}\n"
-        self._stream.write(line)
-        self._stream.flush()
+        self._line.show(step, text)
 
     def close(self) -> None:
         """Ends the progress line and closes the files; nothing is written after it."""
         if not self._enabled:
             return
         self._enabled = False
-        if self._terminal and self._shown > -math.inf:
-            self._stream.write("\n")
-            self._stream.flush()
+        self._line.close()
         with _disk(self._workdir):
             self._board.close()
             self._metrics.close()
-
-    def _left(self, step: int, now: float) -> str:
-        """Time to the end as h:mm:ss, "-:--:--" while the rate is not known."""
-        first_step, first_time = self._first
-        if step >= self._total_steps:
-            return "0:00:00"
-        if step <= first_step:
-            return "-:--:--"
-        seconds = round((now - first_time) / (step - first_step) * (self._total_steps - step))
-        return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
 
     def _keep(self, step: int) -> None:
         """Rewrites the log with the events up to `step`, none for 0: the whole file or nothing."""
@@ -209,6 +172,72 @@ class Tracker:
         with _disk(self._workdir / "tensorboard"):
             self._board.write_event(event)
             self._board.flush()
+
+
+class ProgressLine:
+    """Tells people how far long work is: a line that renews itself on a terminal, else a log.
+
+    The time left is by the mean rate from the first call to this one: that leaves out what was done
+    before a resume and the compilation of the first step. In a log file a line comes every ten
+    seconds at most, and at the end.
+
+    Args:
+        noun: what is counted.
+        total: how many there are.
+        clock: seconds.
+        stream: takes the line; standard error if None.
+    """
+
+    def __init__(
+        self,
+        noun: str,
+        total: int,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        stream: TextIO | None = None,
+    ):
+        self._noun = noun
+        self._total = total
+        self._clock = clock
+        self._stream = sys.stderr if stream is None else stream
+        self._terminal = self._stream.isatty()
+        self._first: tuple[int, float] | None = None  # of this start: a count and its time
+        self._shown = -math.inf
+
+    def show(self, done: int, text: str = "") -> None:
+        """Says that `done` of the total are done, with `text` behind."""
+        now = self._clock()
+        if self._first is None:
+            self._first = (done, now)
+        every = _REDRAW_EVERY if self._terminal else _LINE_EVERY
+        if now - self._shown < every and done < self._total:
+            return
+        self._shown = now
+        percent = 100 * done // max(1, self._total)
+        parts = [f"{self._noun} {done}/{self._total} {percent}%", f"{self._left(done, now)} left"]
+        line = " | ".join([*parts, text] if text else parts)
+        if self._terminal:  # carriage return, text that does not wrap, erase to the end of the line
+            line = f"\r{line[: shutil.get_terminal_size().columns - 1]}\x1b[K"
+        else:
+            line = f"{line}\n"
+        self._stream.write(line)
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Ends the line on a terminal."""
+        if self._terminal and self._shown > -math.inf:
+            self._stream.write("\n")
+            self._stream.flush()
+
+    def _left(self, done: int, now: float) -> str:
+        """Time to the end as h:mm:ss, "-:--:--" while the rate is not known."""
+        first, first_time = self._first
+        if done >= self._total:
+            return "0:00:00"
+        if done <= first:
+            return "-:--:--"
+        seconds = round((now - first_time) / (done - first) * (self._total - done))
+        return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
 
 
 class Meter:

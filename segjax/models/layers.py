@@ -34,13 +34,43 @@ def max_pool_2x2(x: jax.Array) -> jax.Array:
     """Max over 2 x 2, stride 2, rounding up as Caffe does: [B, H, W, C] -> [B, ceil(H/2), ...].
 
     The maximum of four strided slices: on CPU its gradient is ten times faster than that of
-    `reduce_window`. Where values tie, they share the gradient.
+    `reduce_window`. Where values tie, the first in reading order takes the gradient.
     """
     height, width = x.shape[1:3]
     lowest = jnp.finfo(x.dtype).min
     x = jnp.pad(x, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), constant_values=lowest)
-    corners = [x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]
-    return functools.reduce(jnp.maximum, corners)
+    return _max_pool(x)
+
+
+# Its own derivative rule: that of `jnp.maximum` compares the result with each value for equality,
+# and a compiler that computes one of them twice, in programs that round differently, finds none
+# equal. Up to 6 % of the windows then passed no gradient at all.
+@jax.custom_vjp
+def _max_pool(x: jax.Array) -> jax.Array:
+    return functools.reduce(jnp.maximum, _corners(x))
+
+
+def _corners(x: jax.Array) -> list[jax.Array]:
+    return [x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]
+
+
+def _max_pool_forward(x):
+    best, *others = _corners(x)
+    winner = jnp.zeros(best.shape, jnp.uint8)
+    for i, corner in enumerate(others, 1):
+        winner = jnp.where(corner > best, jnp.uint8(i), winner)
+        best = jnp.maximum(best, corner)  # keeps a nan
+    return best, jax.lax.optimization_barrier(winner)  # computed once, for the same reason
+
+
+def _max_pool_backward(winner, cotangent):
+    winner, cotangent = (v.repeat(2, axis=1).repeat(2, axis=2) for v in (winner, cotangent))
+    down, right = (jnp.arange(winner.shape[axis], dtype=jnp.uint8) % 2 for axis in (1, 2))
+    corner = 2 * down[:, None, None] + right[:, None]
+    return (jnp.where(winner == corner, cotangent, 0),)
+
+
+_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
 class ConvBlock(nnx.Module):
