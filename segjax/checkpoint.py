@@ -163,6 +163,8 @@ class Checkpoints:
     def _compare(self, step: int, like: Any) -> None:
         """Shapes and types first: orbax casts silently, and reports shapes in hundreds of lines."""
         stored = _flat(self._manager.item_metadata(step).state)
+        if not stored:
+            raise ValueError("its list of arrays cannot be read")
         wanted = _flat(like)
         kinds = {
             "missing": sorted(wanted.keys() - stored.keys()),
