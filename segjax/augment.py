@@ -5,10 +5,10 @@ augmented alike on any number of devices, processes and workers, and differently
 """
 
 import dataclasses
-import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from segjax.data.spec import VOID
 from segjax.errors import InputError
@@ -48,6 +48,8 @@ class Augment:
             raise InputError(f"augment.scale: 0 < least <= most, got {self.scale}.")
         if not 0 <= self.flip <= 1:
             raise InputError(f"augment.flip is a probability, got {self.flip}.")
+        if self.base_scale * low < 1 / 16:
+            raise InputError(f"augment.scale: images at {self.base_scale * low} of their size.")
         if self.contrast >= 1 or min(self.contrast, self.brightness, self.saturation) < 0:
             raise InputError("augment: contrast is in [0, 1), brightness and saturation are >= 0.")
 
@@ -92,28 +94,39 @@ def example(
     return image, jnp.where(inside, label, jnp.uint8(VOID))
 
 
-def _sources(key: jax.Array, size: jax.Array, options: Augment) -> tuple[jax.Array, jax.Array]:
-    """Where each pixel of the crop comes from: float32 [h, w] twice, in source pixels.
+_ONE = 1 << 14  # of the warp's fixed-point numbers
+_LEVELS = 1 << 12  # values that a scale or an angle is drawn from
 
-    Pixel i covers [i, i + 1). The crop is cut at whole pixels of the scaled image, so that at scale
-    1 without rotation pixels are copied, not blended.
+
+def _sources(key: jax.Array, size: jax.Array, options: Augment) -> tuple[jax.Array, jax.Array]:
+    """Where each pixel of the crop comes from: int32 [h, w] twice, in 1 / (2 _ONE) source pixels.
+
+    Integers throughout, and scale and angle from tables: every device draws the same pixels, to
+    the bit. Pixel i covers [i, i + 1). The crop is cut at whole pixels of the scaled image, so that
+    at scale 1 without rotation pixels are copied, not blended.
     """
     key_scale, key_place, key_flip, key_turn = jax.random.split(key, 4)
-    low, high = (math.log(s) for s in options.scale)
-    scale = options.base_scale * jnp.exp(jax.random.uniform(key_scale, (), minval=low, maxval=high))
-    crop = jnp.asarray(options.size, jnp.float32)
-    slack = size * scale - crop  # negative where the scaled image is smaller: it is placed inside
-    start = jnp.round(jax.random.uniform(key_place, (2,)) * slack)
-    mirror = jnp.where(jax.random.bernoulli(key_flip, options.flip), -1.0, 1.0)
-    degrees = jax.random.uniform(key_turn, (), minval=-options.rotation, maxval=options.rotation)
-    angle = degrees * math.pi / 180
+    logs = np.linspace(*np.log(options.scale), _LEVELS)
+    pitch = _draw(key_scale, _ONE / (options.base_scale * np.exp(logs)))  # source per crop pixel
+    crop = jnp.array(options.size, jnp.int32)
+    # Negative where the scaled image is smaller than the crop, and placed inside it.
+    slack = jnp.round((size * _ONE).astype(jnp.float32) / pitch).astype(jnp.int32) - crop
+    steps = jnp.floor(jax.random.uniform(key_place, (2,)) * (jnp.abs(slack) + 1))
+    start = jnp.sign(slack) * jnp.minimum(steps.astype(jnp.int32), jnp.abs(slack)) * pitch
+    mirror = jnp.where(jax.random.bernoulli(key_flip, options.flip), -1, 1)
+    angles = np.radians(np.linspace(-options.rotation, options.rotation, _LEVELS))
+    cos, sin = (_draw(key_turn, _ONE * f(angles)) * pitch // _ONE for f in (np.cos, np.sin))
 
-    y = jnp.arange(options.size[0])[:, None] + 0.5 - crop[0] / 2
-    x = (jnp.arange(options.size[1])[None, :] + 0.5 - crop[1] / 2) * mirror
-    turned_y = jnp.cos(angle) * y + jnp.sin(angle) * x
-    turned_x = jnp.cos(angle) * x - jnp.sin(angle) * y
-    centre = start + crop / 2
-    return (turned_y + centre[0]) / scale, (turned_x + centre[1]) / scale
+    y = 2 * jnp.arange(options.size[0])[:, None] + 1 - crop[0]
+    x = (2 * jnp.arange(options.size[1])[None, :] + 1 - crop[1]) * mirror
+    centre = 2 * start + crop * pitch
+    return cos * y + sin * x + centre[0], cos * x - sin * y + centre[1]
+
+
+def _draw(key: jax.Array, table: np.ndarray) -> jax.Array:
+    """One of the table's numbers, rounded to int32."""
+    level = jax.random.randint(key, (), 0, len(table))
+    return jnp.asarray(np.round(table).astype(np.int32))[level]
 
 
 def _sample(
@@ -122,46 +135,54 @@ def _sample(
     """Bilinear for the image, nearest for the label, and which pixels lie inside.
 
     A pixel's three colours and its label travel as one 32-bit word, so that a pixel of the crop
-    costs four gathered words; the nearest label is always one of the four.
+    costs four gathered words; the nearest label is always one of the four. Weights have 8 bits, as
+    a texture unit's have: the blend of four bytes is then exact in float32.
     """
     parts = [image[..., c].astype(jnp.uint32) << (8 * c) for c in range(3)]
     words = (parts[0] | parts[1] | parts[2] | (label.astype(jnp.uint32) << 24)).ravel()
-    height, width = size[0], size[1]
-    inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
-    top, left = jnp.floor(y - 0.5), jnp.floor(x - 0.5)
-    part_y, part_x = y - 0.5 - top, x - 0.5 - left
-    nearest_y, nearest_x = part_y >= 0.5, part_x >= 0.5
+    inside = (y >= 0) & (y < 2 * _ONE * size[0]) & (x >= 0) & (x < 2 * _ONE * size[1])
+    top, part_y = _split(y)
+    left, part_x = _split(x)
+    nearest_y, nearest_x = part_y >= 128, part_x >= 128
 
     color = jnp.zeros((*y.shape, 3), jnp.float32)
     nearest = jnp.zeros(y.shape, jnp.uint8)
     for down in (0, 1):
-        row = jnp.clip(top.astype(jnp.int32) + down, 0, height - 1)
+        row = jnp.clip(top + down, 0, size[0] - 1)
         for right in (0, 1):
-            column = jnp.clip(left.astype(jnp.int32) + right, 0, width - 1)
+            column = jnp.clip(left + right, 0, size[1] - 1)
             word = words[row * label.shape[1] + column]
-            weight = (part_y if down else 1 - part_y) * (part_x if right else 1 - part_x)
+            weight = (part_y if down else 256 - part_y) * (part_x if right else 256 - part_x)
             corner = jnp.stack([(word >> (8 * c)) & 255 for c in range(3)], axis=-1)
-            color += weight[..., None] * corner.astype(jnp.float32)
+            color += weight[..., None].astype(jnp.float32) * corner.astype(jnp.float32)
             chosen = (nearest_y == bool(down)) & (nearest_x == bool(right))
             nearest = jnp.where(chosen, (word >> 24).astype(jnp.uint8), nearest)
-    return color, nearest, inside
+    return color / 2**16, nearest, inside
+
+
+def _split(position: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The pixel whose centre lies before a position, and how far behind it, in 1/256: int32."""
+    unit = 2 * _ONE
+    shifted = position - unit // 2 + unit // 512  # to centres, and to the nearest 1/256
+    return shifted // unit, shifted % unit * 256 // unit
 
 
 def _color(key: jax.Array, options: Augment) -> tuple[jax.Array, jax.Array]:
     """Brightness, contrast, saturation and hue as one map: float32 [3, 3] and [3]."""
-    draws = jax.random.uniform(key, (4,), minval=-1.0, maxval=1.0)
+    key_hue, key_rest = jax.random.split(key)
+    draws = jax.random.uniform(key_rest, (3,), minval=-1.0, maxval=1.0)
     contrast = 1 + options.contrast * draws[0]
     saturation = 1 + options.saturation * draws[1]
-    angle = options.hue * math.pi / 180 * draws[2]
-    # YIQ (NTSC): hue turns the plane of I and Q, saturation stretches it, Y stays.
-    to_yiq = jnp.array([_LUMA, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)])
-    cos, sin = saturation * jnp.cos(angle), saturation * jnp.sin(angle)
-    zero, one = jnp.zeros(()), jnp.ones(())
-    turn = jnp.stack(
-        [jnp.stack(row) for row in ((one, zero, zero), (zero, cos, -sin), (zero, sin, cos))]
-    )
-    matrix = jnp.linalg.inv(to_yiq) @ turn @ to_yiq
+    angles = np.radians(np.linspace(-options.hue, options.hue, _LEVELS))
+    cos, sin = (_draw(key_hue, _ONE * f(angles)) / _ONE for f in (np.cos, np.sin))
+    # YIQ (NTSC): hue turns the plane of I and Q, saturation stretches it, Y stays. A colour is
+    # grey + (cos I/Q part + sin turned part) x saturation, with two constant matrices.
+    to_yiq = np.array([_LUMA, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)])
+    from_yiq = np.linalg.inv(to_yiq)
+    grey = np.outer(np.ones(3), _LUMA)
+    quarter = from_yiq @ np.array([(0, 0, 0), (0, 0, -1), (0, 1, 0)]) @ to_yiq
+    matrix = grey + saturation * (cos * (np.eye(3) - grey) + sin * quarter)
     if options.hue == 0 and options.saturation == 0:
-        matrix = jnp.eye(3)  # the product above is the identity only up to rounding
-    shift = 127.5 * (1 - contrast) + 255 * options.brightness * draws[3]
-    return contrast * matrix, jnp.full((3,), shift)
+        matrix = jnp.eye(3)  # the sum above is the identity only up to rounding
+    shift = 127.5 * (1 - contrast) + 255 * options.brightness * draws[2]
+    return contrast * matrix.astype(jnp.float32), jnp.full((3,), shift)

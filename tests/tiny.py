@@ -1,12 +1,13 @@
-"""A network of four channels on images of 32 x 48, and a batch that finds mistakes in steps."""
+"""A network of four channels on images of 32 x 48, and batches and states that find mistakes."""
 
 import functools
+import re
 import zlib
 from collections.abc import Callable
 from typing import Any
 
+import flax.struct
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from flax import nnx
@@ -14,6 +15,7 @@ from flax import nnx
 from configs import fcn8s
 from segjax import experiment, state
 from segjax.data.spec import VOID, DatasetSpec, hls_palette
+from segjax.models.features import Features
 
 SIZE = (32, 48)
 K = 5
@@ -21,7 +23,7 @@ SPEC = DatasetSpec(
     name="tiny",
     classes=tuple("abcde"),
     palette=hls_palette(K),
-    table=tuple((i, i) for i in range(K)) + ((255, VOID),),
+    table=(*((i, i) for i in range(K)), (255, VOID)),
 )
 
 
@@ -37,24 +39,56 @@ def config(**changes: Any) -> ml_collections.ConfigDict:
     return made
 
 
+def short_config(**changes: Any) -> ml_collections.ConfigDict:
+    """The same on `Trunk`: compiles in a quarter of the time."""
+    trunk = {"name": "tests.tiny:Trunk", "batch_norm": False, "dropout": 0.0}
+    return config(**{"model__backbone": trunk} | changes)
+
+
+class Trunk(nnx.Module):
+    """A backbone of two convolutions, with the stages that FCN-8s reads."""
+
+    def __init__(self, *, batch_norm: bool, dropout: float, dtype=None, rngs: nnx.Rngs):
+        same = {"padding": "SAME", "dtype": dtype, "rngs": rngs}
+        self.stem = nnx.Conv(3, 6, (9, 9), strides=8, **same)
+        if batch_norm:
+            self.norm = nnx.BatchNorm(6, momentum=0.9, dtype=dtype, rngs=rngs)
+        self.deep = nnx.Conv(6, 6, (3, 3), strides=2, **same)
+        self.dropout = nnx.Dropout(dropout)
+        self.channels = {"stage3": 6, "stage4": 6, "fc7": 6}
+
+    def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> Features:
+        """[B, H, W, 3] -> Features with stage3, stage4 and fc7."""
+        x = self.stem(x)
+        stage3 = nnx.softplus(self.norm(x) if hasattr(self, "norm") else x)
+        stage4 = nnx.softplus(self.deep(stage3))
+        fc7 = self.dropout(stage4[:, ::2, ::2], rngs=rngs)
+        stages = {"stage3": stage3, "stage4": stage4, "fc7": fc7}
+        return Features(stages, {"stage3": 8, "stage4": 16, "fc7": 32})
+
+
 def assemble(made: ml_collections.ConfigDict, devices: int = 1) -> experiment.Experiment:
     """The parts of a run on the first `devices` devices."""
     return experiment.assemble(made, SPEC, None, jax.devices()[:devices])
 
 
 def batch(seed: int, rows: int = 8, size: tuple[int, int] = SIZE) -> dict[str, np.ndarray]:
-    """A batch whose void is uneven: row 0 has none, the last row nothing else, as numpy arrays."""
+    """Patches of colour and of label. Void is uneven: none in row 0, nothing else in the last."""
     rng = np.random.default_rng(seed)
-    label = rng.integers(0, K, (rows, *size), np.uint8)
-    # Coarse patches, so that there is something to learn and nearest and bilinear differ.
-    label = np.repeat(np.repeat(label[:, ::8, ::8], 8, axis=1), 8, axis=2)
-    label = label[:, : size[0], : size[1]]
-    image = rng.integers(0, 256, (rows, *size, 3), np.uint8) // 2 + (label * 25)[..., None]
+    height, width = size
+    coarse = (rows, -(-height // 8), -(-width // 8))
+
+    def patches(values: np.ndarray) -> np.ndarray:
+        return values.repeat(8, axis=1).repeat(8, axis=2)[:, :height, :width]
+
+    label = patches(rng.integers(0, K, coarse, np.uint8))
+    image = patches(rng.integers(-90, 90, (*coarse, 3))) + rng.integers(30, 220, (rows, 1, 1, 3))
+    image = image + rng.integers(-20, 21, (rows, height, width, 3))
     share = np.linspace(0, 1, rows)[:, None, None]
-    label = np.where(rng.random(label.shape) < share, VOID, label).astype(np.uint8)
+    label = np.where(rng.random(label.shape) < share, VOID, label)
     return {
-        "image": image.astype(np.uint8),
-        "label": label,
+        "image": np.clip(image, 0, 255).astype(np.uint8),
+        "label": label.astype(np.uint8),
         "size": np.tile(np.array(size, np.int32), (rows, 1)),
         "position": np.arange(100, 100 + rows, dtype=np.uint32),
         "index": np.arange(rows, dtype=np.uint32),
@@ -63,17 +97,20 @@ def batch(seed: int, rows: int = 8, size: tuple[int, int] = SIZE) -> dict[str, n
 
 
 def awake(params: Any) -> Any:
-    """Parameters with the zero-initialised score kernels drawn, so that gradients reach the trunk.
+    """Parameters as if trained for a while: what starts at zero or one is drawn.
 
-    With zeros there, the first step's gradient of the whole backbone is zero.
+    With zero score kernels the first step's gradient of the whole backbone would be zero. Norm
+    biases lie around 1, so that few activations are near the kink of a ReLU: one that rounding
+    takes across it changes a gradient by per cents.
     """
 
     def draw(path, leaf):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        if "score" not in name or not name.endswith("kernel"):
+        if name.endswith("kernel") and "score" not in name:
             return leaf
         rng = np.random.default_rng(zlib.crc32(name.encode()))
-        return jnp.asarray(rng.normal(0, 0.3, leaf.shape), leaf.dtype)
+        drawn = rng.normal(0, 0.3 if "score" in name else 0.2, leaf.shape).astype(leaf.dtype)
+        return leaf + drawn + ("norm" in name and name.endswith("bias"))
 
     return jax.tree_util.tree_map_with_path(draw, params)
 
@@ -85,12 +122,25 @@ def awake_state(parts: experiment.Experiment) -> state.TrainState:
     return fresh.replace(params=params)
 
 
-def network(
-    build: Callable[[nnx.Rngs], nnx.Module], seed: int = 0
-) -> tuple[Any, Any, dict[str, Any], dict[str, Any]]:
-    """(training graph, evaluation graph, awake parameters, batch statistics) of a model."""
+@flax.struct.dataclass
+class Network:
+    """A model's two graphs, its awake parameters and its batch statistics."""
+
+    training: Any = flax.struct.field(pytree_node=False)
+    evaluation: Any = flax.struct.field(pytree_node=False)
+    params: Any
+    batch_stats: Any
+
+
+def network(build: Callable[[nnx.Rngs], nnx.Module], seed: int = 0) -> Network:
+    """Draws a model."""
     params, batch_stats = state.initial_arrays(build, seed)
-    return *state.graphs(build), awake(params), batch_stats
+    return Network(*state.graphs(build), awake(params), batch_stats)
+
+
+def count(tree: Any) -> int:
+    """Numbers in all leaves, arrays or shapes."""
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
 def by_name(tree: Any) -> dict[str, np.ndarray]:
@@ -100,3 +150,31 @@ def by_name(tree: Any) -> dict[str, np.ndarray]:
         jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
         for path, leaf in leaves
     }
+
+
+def assert_close(got: Any, expected: Any, bound: float = 1e-5) -> None:
+    """max|a - b| <= bound x max|b| for every tensor; where b is zero, a is zero."""
+    got, expected = by_name(got), by_name(expected)
+    assert got.keys() == expected.keys()
+    errors = {
+        name: (np.abs(got[name].astype(float) - b).max(initial=0), np.abs(b).max(initial=0))
+        for name, b in ((name, b.astype(float)) for name, b in expected.items())
+    }
+    far = {name: (error, size) for name, (error, size) in errors.items() if error > bound * size}
+    assert not far, f"(max|a - b|, max|b|) of {len(far)} tensors: {far}"
+
+
+def assert_same_bits(got: Any, expected: Any) -> None:
+    """Every leaf equal, nan to nan."""
+    got, expected = by_name(got), by_name(expected)
+    assert got.keys() == expected.keys()
+    for name, b in expected.items():
+        np.testing.assert_array_equal(got[name], b, err_msg=name)
+
+
+def products_below_full_precision(fn: Callable, *arguments: Any) -> list[str]:
+    """The matrix products and convolutions that an accelerator may round below float32."""
+    text = jax.jit(fn).lower(*arguments).as_text()
+    products = [line for line in text.splitlines() if re.search(r"dot_general|convolution", line)]
+    assert products, "no product found: the pattern is out of date"
+    return [line for line in products if line.count("HIGHEST") != 2]

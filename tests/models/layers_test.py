@@ -1,0 +1,172 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from segjax.models import layers
+from tests import tiny
+
+
+def pool_by_loops(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Max over 2 x 2 windows clipped to the map, and 1 where each window's first maximum lies."""
+    batch, height, width, channels = x.shape
+    out = np.zeros((batch, -(-height // 2), -(-width // 2), channels), x.dtype)
+    where = np.zeros_like(x)
+    for n, i, j, c in np.ndindex(out.shape):
+        window = x[n, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2, c]
+        down, right = np.unravel_index(window.argmax(), window.shape)
+        out[n, i, j, c] = window[down, right]
+        where[n, 2 * i + down, 2 * j + right, c] = 1
+    return out, where
+
+
+def spread(windows: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Each window's value at its pixels: [B, h, w, C] -> [B, H, W, C]."""
+    return windows.repeat(2, axis=1).repeat(2, axis=2)[:, : size[0], : size[1]]
+
+
+def with_gradients(fn, *arguments) -> tuple:
+    """The value of `fn`, and what a fixed cotangent becomes on its way back."""
+
+    @jax.jit
+    def run(arguments):
+        out, pull = jax.vjp(fn, *arguments)
+        return out, pull(jnp.cos(jnp.arange(out.size, dtype=out.dtype)).reshape(out.shape))
+
+    return run(arguments)
+
+
+@pytest.mark.parametrize("size", [(4, 6), (5, 4), (2, 3), (7, 7), (1, 1)])
+def test_pooling_is_the_maximum_of_windows_clipped_to_the_map(size):
+    x = np.random.default_rng(0).normal(size=(2, *size, 3)).astype(np.float32) - 5
+    expected, where = pool_by_loops(x)
+    np.testing.assert_array_equal(jax.jit(layers.max_pool_2x2)(x), expected)
+
+    cotangent = np.random.default_rng(1).normal(size=expected.shape).astype(np.float32)
+    gradient = jax.jit(jax.grad(lambda x: (layers.max_pool_2x2(x) * cotangent).sum()))(x)
+    np.testing.assert_array_equal(gradient, where * spread(cotangent, size))
+
+
+def test_of_equal_values_the_first_takes_the_gradient():
+    x = np.random.default_rng(0).integers(0, 2, (2, 6, 5, 3)).astype(np.float32)
+    gradient = jax.jit(jax.grad(lambda x: layers.max_pool_2x2(x).sum()))(x)
+    np.testing.assert_array_equal(gradient, pool_by_loops(x)[1])
+
+
+def test_pooling_keeps_the_type_and_lets_a_nan_through():
+    x, pool = jnp.zeros((1, 3, 3, 1), jnp.bfloat16), jax.jit(layers.max_pool_2x2)
+    assert pool(x).dtype == jnp.bfloat16
+    for place in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        pooled = pool(x.at[(0, *place, 0)].set(jnp.nan))
+        assert jnp.isnan(pooled[0, 0, 0, 0])
+        assert not jnp.isnan(pooled[0, 1:, 1:]).any()
+
+
+def test_no_window_loses_its_gradient_inside_a_larger_program():
+    """Deriving `jnp.maximum` lost per cents of them, where a fusion rounded anew."""
+    keys = jax.random.split(jax.random.key(0), 4)
+    x = jax.random.normal(keys[0], (4, 16, 24, 8))
+    kernels = [jax.random.normal(key, (3, 3, 8, 8)) / 8 for key in keys[1:]]
+    conv = functools.partial(
+        jax.lax.conv_general_dilated,
+        window_strides=(1, 1),
+        padding="SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+    def loss(probes):
+        """The gradient of a probe is that of what it is added to."""
+        y = x
+        for kernel, (before, after) in zip(kernels, probes, strict=True):
+            y = conv(y, kernel)
+            y = (y - y.mean((0, 1, 2))) * jax.lax.rsqrt(y.var((0, 1, 2)) + 1e-5)
+            y = layers.max_pool_2x2(nnx.relu(y) + before) + after
+        return (y**2).sum()
+
+    sizes = [(16, 24), (8, 12), (4, 6), (2, 3)]
+    zeros = [jnp.zeros((4, *size, 8)) for size in sizes]
+    for before, after in jax.jit(jax.grad(loss))(list(zip(zeros, zeros[1:], strict=False))):
+        windows = np.asarray(before).reshape(4, after.shape[1], 2, after.shape[2], 2, 8)
+        np.testing.assert_array_equal(windows.sum((2, 4)), after)
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "padding"), [((9, 11), 3, 1), ((8, 9), 7, 0), ((3, 4), 7, 3), ((1, 1), 7, 3)]
+)
+def test_a_large_convolution_is_a_convolution_in_value_and_gradient(size, kernel, padding):
+    layer = layers.LargeConv(
+        5, 6, kernel=kernel, padding=padding, use_bias=True, rngs=nnx.Rngs(params=0)
+    )
+    layer.bias[...] = jnp.arange(6.0)
+    x = np.random.default_rng(0).normal(size=(2, *size, 5)).astype(np.float32)
+    graph, params = nnx.split(layer)
+
+    def by_layer(x, params):
+        return nnx.merge(graph, params)(x)
+
+    def by_lax(x, params):
+        out = jax.lax.conv_general_dilated(
+            x,
+            params["kernel"][...],
+            (1, 1),
+            ((padding, padding),) * 2,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        return out + params["bias"][...]
+
+    tiny.assert_close(*(with_gradients(fn, x, params) for fn in (by_layer, by_lax)))
+
+
+@pytest.mark.parametrize("size", [(7, 7), (10, 8)])
+def test_both_forms_of_the_large_convolution_agree(size):
+    rng = np.random.default_rng(0)
+    x, kernel = (
+        rng.normal(size=shape).astype(np.float32) for shape in ((2, *size, 3), (7, 7, 3, 4))
+    )
+    forms = (layers.conv_form, layers.matmul_form)
+    tiny.assert_close(*(with_gradients(form, x, kernel) for form in forms))
+
+
+def test_the_form_is_chosen_by_the_platform_in_both_directions():
+    layer = layers.LargeConv(3, 4, kernel=7, padding=3, use_bias=False, rngs=nnx.Rngs(params=0))
+    graph, params = nnx.split(layer)
+
+    @jax.jit
+    def step(params, x):
+        return jax.grad(lambda params: nnx.merge(graph, params)(x).sum())(params)
+
+    traced = step.trace(params, jnp.zeros((1, 4, 4, 3)))
+    for platform, form, other in (
+        ("cpu", "dot_general", "convolution"),
+        ("cuda", "convolution", "dot_general"),
+        ("tpu", "convolution", "dot_general"),
+    ):
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        assert f"stablehlo.{form}" in text, platform
+        assert f"stablehlo.{other}" not in text, platform
+
+
+def test_a_block_has_a_bias_only_without_batch_norm():
+    for batch_norm, expected in (
+        (False, {"conv/kernel", "conv/bias"}),
+        (True, {"conv/kernel", "norm/scale", "norm/bias"}),
+    ):
+        block = layers.ConvBlock(3, 4, padding=1, batch_norm=batch_norm, rngs=nnx.Rngs(params=0))
+        names = {"/".join(path) for path, _ in nnx.to_flat_state(nnx.state(block, nnx.Param))}
+        assert names == expected
+
+
+def test_kernels_are_normal_with_the_variance_of_he():
+    shape = (3, 3, 128, 300)  # more than one piece
+    kernel = np.asarray(layers.he_normal(jax.random.key(0), shape))
+    assert kernel.shape == shape
+    assert kernel.dtype == np.float32
+    fan_in = 9 * 128
+    assert abs(kernel.std() / np.sqrt(2 / fan_in) - 1) < 0.01
+    assert abs(kernel.mean()) < 5 * kernel.std() / np.sqrt(kernel.size)
+    assert len(np.unique(kernel)) > 0.9 * kernel.size  # no piece is drawn twice
+    np.testing.assert_array_equal(kernel, layers.he_normal(jax.random.key(0), shape))
+    assert (kernel != layers.he_normal(jax.random.key(1), shape)).mean() > 0.9

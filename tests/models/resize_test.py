@@ -1,0 +1,121 @@
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from segjax.models import resize
+from segjax.models.features import Scores
+from segjax.models.resize import Resize
+from tests import tiny
+
+
+def transposed_by_loops(x: np.ndarray, factor: int) -> np.ndarray:
+    """Transposed convolution as Caffe defines it: kernel 2f, stride f, no padding, [h, w]."""
+    size = 2 * factor
+    full = np.zeros(((x.shape[0] - 1) * factor + size, (x.shape[1] - 1) * factor + size))
+    centre = factor - 0.5
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            for a in range(size):
+                for b in range(size):
+                    weight = (1 - abs(a - centre) / factor) * (1 - abs(b - centre) / factor)
+                    full[i * factor + a, j * factor + b] += weight * x[i, j]
+    return full
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ((7, 9), (13, 20)),
+        ((6, 8), (48, 64)),
+        ((16, 24), (5, 7)),
+        ((16, 24), (8, 12)),
+        ((5, 6), (5, 6)),
+        ((1, 3), (4, 1)),
+    ],
+)
+def test_half_pixel_is_the_linear_resize_of_opencv(before, after):
+    image = np.random.default_rng(0).normal(size=(*before, 2)).astype(np.float32)
+    how = Resize("half_pixel")
+    rows, cols = how.matrix(before[0], after[0]), how.matrix(before[1], after[1])
+    expected = cv2.resize(image, after[::-1], interpolation=cv2.INTER_LINEAR)
+    got = resize.apply(jnp.asarray(image)[None], rows, cols)[0]
+    np.testing.assert_allclose(got, expected.reshape(*after, 2), atol=1e-5)
+
+
+@pytest.mark.parametrize(("size_in", "size_out", "factor"), [(3, 23, 8), (4, 7, 2), (9, 4, None)])
+def test_rows_of_half_pixel_are_averages(size_in, size_out, factor):
+    matrix = Resize("half_pixel", factor).matrix(size_in, size_out)
+    assert matrix.shape == (size_out, size_in)
+    assert matrix.dtype == np.float32
+    assert matrix.min() >= 0
+    np.testing.assert_allclose(matrix.sum(1), 1, atol=1e-6)
+
+
+def test_a_given_factor_holds_also_where_the_output_is_cropped():
+    whole, cropped = Resize("half_pixel").matrix(3, 24), Resize("half_pixel", 8).matrix(3, 19)
+    np.testing.assert_array_equal(cropped, whole[:19])
+    moved = Resize("half_pixel", 8, offset=5).matrix(3, 19)
+    np.testing.assert_array_equal(moved, whole[5:])
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3, 8])
+def test_transposed_is_the_transposed_convolution_cropped_at_the_offset(factor):
+    x = np.random.default_rng(1).normal(size=(3, 4))
+    full = transposed_by_loops(x, factor)
+    for offset in (0, 1, 5):
+        size = (full.shape[0] - offset, full.shape[1] - offset - 1)
+        how = Resize("transposed", factor, offset)
+        got = how.matrix(3, size[0]) @ x @ how.matrix(4, size[1]).T
+        expected = full[offset : offset + size[0], offset : offset + size[1]]
+        np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+def test_transposed_is_zero_beyond_its_input():
+    assert not Resize("transposed", 2).matrix(3, 12)[8:].any()
+
+
+def test_the_adjoint_of_transposed_is_a_strided_convolution():
+    factor, offset, size = 4, 3, 17
+    matrix = Resize("transposed", factor, offset).matrix(5, size)
+    y = np.random.default_rng(2).normal(size=size).astype(np.float32)
+    back = (5 - 1) * factor + 2 * factor - offset - size
+    padded = np.pad(y, (offset, back))
+    kernel = resize.bilinear_kernel(2 * factor).astype(np.float32)
+    expected = jax.lax.conv_general_dilated(
+        padded[None, None], kernel[None, None], (factor,), "VALID"
+    )[0, 0]
+    np.testing.assert_allclose(matrix.T @ y, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [(4, [0.25, 0.75, 0.75, 0.25]), (3, [0.5, 1, 0.5]), (2, [0.5, 0.5]), (1, [1])],
+)
+def test_the_bilinear_kernel_is_that_of_the_release(size, expected):
+    np.testing.assert_allclose(resize.bilinear_kernel(size), expected)
+
+
+def test_scores_leave_in_float32_and_full_precision():
+    x = jnp.full((1, 3, 4, 2), 0.1, jnp.bfloat16)
+    rows, cols = np.eye(3, dtype=np.float32), np.ones((5, 4), np.float32)
+    assert resize.apply(x, rows, cols).dtype == jnp.float32
+    assert not tiny.products_below_full_precision(resize.apply, x, rows, cols)
+
+
+def test_two_resizes_become_one_matrix():
+    values = jnp.asarray(np.random.default_rng(3).normal(size=(1, 3, 4, 2)), jnp.float32)
+    scores = Scores(values, Resize("half_pixel", 8))
+    seen, size = (21, 30), (42, 61)
+    at_network = resize.apply(values, *scores.matrices(seen))[0]
+    expected = cv2.resize(np.asarray(at_network), size[::-1], interpolation=cv2.INTER_LINEAR)
+    got = resize.apply(values, *scores.matrices(size, seen))[0]
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_a_convention_that_is_not_known_is_refused():
+    with pytest.raises(ValueError, match="half_pixel, transposed"):
+        Resize("align_corners")
+    with pytest.raises(ValueError, match="factor"):
+        Resize("transposed")

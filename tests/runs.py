@@ -1,0 +1,83 @@
+"""Runs of the verbs, in this process and in others."""
+
+import os
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from segjax import experiment, state
+from tests import tiny
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def config(**changes: Any) -> ml_collections.ConfigDict:
+    """The smoke run of FCN-8s on scenes, six steps."""
+    return tiny.config(
+        **{
+            "total_steps": 6,
+            "every_steps__eval": 3,
+            "every_steps__checkpoint": 2,
+            "best__keep": 10,
+            "ema_decay": 0.5,
+            **changes,
+        }
+    )
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """Of a verb's process: CPU, one device, this run's own caches."""
+    cache = jax.config.jax_compilation_cache_dir
+    return os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": "1",
+        "JAX_COMPILATION_CACHE_DIR": cache,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        **extra,
+    }
+
+
+def verb(name: str, *flags: str, **extra: str) -> subprocess.CompletedProcess:
+    """Runs `python -m segjax.<name>` to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", f"segjax.{name}", *flags],
+        cwd=ROOT,
+        env=environment(**extra),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def line(done: subprocess.CompletedProcess) -> str:
+    """The one line that a verb with bad input ends with."""
+    lines = [text for text in done.stderr.splitlines() if text.startswith("segjax: ")]
+    assert done.returncode == 1, done.stderr
+    assert len(lines) == 1, done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+    return lines[0]
+
+
+def final(workdir: pathlib.Path, which: str = "latest") -> dict[str, np.ndarray]:
+    """Path -> array of the state that a checkpoint holds."""
+    _, ts, _ = experiment.restore(workdir, which)
+    return tiny.by_name(ts)
+
+
+def assert_close(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> None:
+    """Per tensor max|a - b| <= 1e-5 max|b|."""
+    assert a.keys() == b.keys()
+    for name in a:
+        apart = np.abs(a[name].astype(np.float64) - b[name]).max()
+        assert apart <= 1e-5 * np.abs(b[name]).max(), f"{name}: {apart}, {np.abs(b[name]).max()}"
+
+
+def mesh(devices: int):
+    """The first devices as one data axis."""
+    return state.make_mesh(1, jax.devices()[:devices])
