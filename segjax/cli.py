@@ -76,7 +76,7 @@ def fail(error: Exception) -> None:
 def _parse(argv: list[str]) -> list[str]:
     """absl's own parsing, but a wrong flag, config key or value is one line."""
     logging.set_verbosity(logging.INFO)
-    logging.get_absl_logger().addFilter(_of_interest)
+    logging.get_absl_handler().addFilter(_of_interest)
     try:
         return flags.FLAGS(argv)
     except InputError as error:

@@ -1,0 +1,98 @@
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from segjax import experiment, state, tracking
+from tests import runs, tiny
+
+
+def free_port() -> str:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return str(found.getsockname()[1])
+
+
+def start(command: list[str]) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", *command],
+        cwd=runs.ROOT,
+        env=runs.environment(JAX_NUM_CPU_DEVICES="2"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def start_verbs(workdir, *flags: str) -> list[subprocess.Popen]:
+    port = free_port()
+    return [
+        start(
+            [
+                "segjax.main",
+                "--config=configs/fcn8s.py:smoke",
+                "--config.model.backbone.width=4",
+                "--config.model.backbone.fc_width=8",
+                f"--workdir={workdir}",
+                f"--coordinator=127.0.0.1:{port}",
+                "--processes=2",
+                f"--process_id={process}",
+                *flags,
+            ]
+        )
+        for process in (0, 1)
+    ]
+
+
+def finish(processes: list[subprocess.Popen]) -> None:
+    for process in processes:
+        _, said = process.communicate(timeout=240)
+        assert process.returncode == 0, said
+
+
+def test_two_processes_step_like_one(tmp_path):
+    """Two devices each, batch norm and dropout on, a shard without void and one of void alone."""
+    port = free_port()
+    out = tmp_path / "params.npz"
+    finish([start(["tests.two_processes", port, str(i), str(out)]) for i in (0, 1)])
+    parts = tiny.assemble(tiny.config(), 1)
+    ts, _ = parts.train_step(tiny.awake_state(parts), state.put_batch(parts.mesh, tiny.batch(0)))
+    runs.assert_close(dict(np.load(out)), tiny.by_name((ts.params, ts.batch_stats)))
+
+
+def test_a_checkpoint_of_two_processes_goes_on_in_one(tmp_path):
+    finish(start_verbs(tmp_path))
+    assert runs.final(tmp_path)["step"] == 4
+    done = runs.verb(
+        "main",
+        "--config=configs/fcn8s.py:smoke",
+        "--config.model.backbone.width=4",
+        "--config.model.backbone.fc_width=8",
+        f"--workdir={tmp_path}",
+        "--config.total_steps=6",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Resumed from step 4" in done.stderr
+    steps = [e["step"] for e in tracking.read_metrics(tmp_path) if "train/loss" in e]
+    assert steps == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.slow
+def test_the_death_of_a_process_is_noticed_in_seconds(tmp_path):
+    processes = start_verbs(tmp_path, "--config.total_steps=2000")
+    while not (tmp_path / "metrics.jsonl").exists() or not tracking.read_metrics(tmp_path):
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.2)
+    processes[1].kill()
+    processes[0].communicate(timeout=60)
+    assert processes[0].returncode != 0
+
+
+def test_space_must_divide_the_devices_of_a_process():
+    config = tiny.config(mesh__space=3)
+    with pytest.raises(experiment.InputError, match="must divide the 8 devices"):
+        experiment.assemble(config, tiny.SPEC, None, jax.devices())

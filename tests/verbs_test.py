@@ -1,0 +1,152 @@
+"""The verbs as a user runs them, each in a process of its own."""
+
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from segjax import experiment, train
+from segjax.data import catalog, png
+from segjax.errors import InputError
+from tests import runs
+
+SMOKE = "--config=configs/fcn8s.py:smoke"
+TINY = ("--config.model.backbone.width=4", "--config.model.backbone.fc_width=8")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A finished smoke run, made by the verb itself."""
+    workdir = tmp_path_factory.mktemp("verbs") / "run"
+    done = runs.verb("main", SMOKE, *TINY, f"--workdir={workdir}")
+    assert done.returncode == 0, done.stderr
+    return workdir
+
+
+def test_evaluate_gives_the_stored_number_back_to_the_last_digit(trained):
+    stored = json.loads((trained / "eval-val.json").read_text())
+    counts = np.load(trained / "eval-val.npz")["confusion"]
+    done = runs.verb("evaluate", f"--workdir={trained}", "--step=latest")
+    assert done.returncode == 0, done.stderr
+    again = json.loads((trained / "eval-val.json").read_text())
+    assert again["scores"] == stored["scores"]
+    assert again["protocol"] == stored["protocol"]
+    np.testing.assert_array_equal(np.load(trained / "eval-val.npz")["confusion"], counts)
+    assert "mIoU" in done.stdout
+    assert "bicyclist" in done.stdout
+
+
+def write_scenes(folder: pathlib.Path, count: int) -> list[np.ndarray]:
+    """Writes the first validation scenes as PNG files; returns their labels."""
+    source = catalog.load("scenes", size=(48, 64)).splits["val"]
+    folder.mkdir()
+    labels = []
+    for i in range(count):
+        image, label = source[i]
+        cv2.imwrite(str(folder / f"{i:03}.png"), image[..., ::-1])
+        labels.append(label)
+    return labels
+
+
+def test_predict_and_evaluate_give_the_same_labels(trained, tmp_path):
+    truths = write_scenes(tmp_path / "in", 100)
+    done = runs.verb(
+        "predict", f"--workdir={trained}", f"--input={tmp_path / 'in'}",
+        f"--output={tmp_path / 'out'}", "--step=latest",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    counts = np.zeros((11, 11), np.int64)
+    limited = json.loads((trained / "eval-val.json").read_text())["protocol"]["limit"]
+    for i in np.linspace(0, 99, limited).round().astype(int):
+        predicted = png.decode_mask((tmp_path / "out" / f"{i:03}.png").read_bytes(), "")
+        valid = truths[i] != 255
+        np.add.at(counts, (truths[i][valid], predicted[valid]), 1)
+    np.testing.assert_array_equal(counts, np.load(trained / "eval-val.npz")["confusion"])
+    overlay = cv2.imread(str(tmp_path / "out" / "000_overlay.png"))
+    assert overlay.shape[0] >= 48
+    assert overlay.shape[1] >= 64
+
+
+def test_predict_takes_one_image_of_any_size(trained, tmp_path):
+    for size in ((1, 1), (37, 91)):
+        path = tmp_path / f"{size[0]}.png"
+        cv2.imwrite(str(path), np.full((*size, 3), 90, np.uint8))
+        done = runs.verb(
+            "predict", f"--workdir={trained}", f"--input={path}", f"--output={tmp_path / 'o'}"
+        )
+        assert done.returncode == 0, done.stderr
+        label = png.decode_mask((tmp_path / "o" / path.name).read_bytes(), "")
+        assert label.shape == size
+        assert label.max() < 11
+
+
+def test_bad_input_is_one_line_and_status_one(trained, tmp_path):
+    broken = tmp_path / "broken.jpg"
+    whole = cv2.imencode(".jpg", np.zeros((64, 64, 3), np.uint8))[1].tobytes()
+    broken.write_bytes(whole[: len(whole) // 2])
+    elsewhere = f"--workdir={tmp_path / 'run'}"
+    other = ("--config.optim.lr=0.5", f"--workdir={trained}")
+    cases = {
+        "unknown variant 'smoek'": ("main", "--config=configs/fcn8s.py:smoek", elsewhere),
+        "unknown config key 'lrr' Did you mean \"lr\"": (
+            "main", SMOKE, "--config.optim.lrr=1", elsewhere,
+        ),
+        "optim.lr (0.05 there, 0.5 here)": ("main", SMOKE, *TINY, *other),
+        "no such folder": ("main", "--config=configs/fcn8s.py:camvid,smoke", elsewhere),
+        "broken.jpg": ("predict", f"--workdir={trained}", f"--input={broken}"),
+        "no checkpoint '77'": ("evaluate", f"--workdir={trained}", "--step=77"),
+        "is no run folder": ("evaluate", f"--workdir={tmp_path}"),
+    }  # fmt: skip
+    for expected, (verb, *flags) in cases.items():
+        told = runs.line(runs.verb(verb, *flags, SEGJAX_DATA=str(tmp_path / "nowhere")))
+        assert expected in told
+
+
+def test_the_checkpoint_of_another_model_is_refused(trained, tmp_path):
+    config = json.loads((trained / "config.json").read_text())
+    config["model"]["backbone"]["fc_width"] = 12
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "checkpoints").symlink_to(trained / "checkpoints")
+    with pytest.raises(InputError, match="another model.*misshapen: .*norm6/mean"):
+        experiment.restore(tmp_path, "latest")
+
+
+@pytest.mark.slow
+def test_a_run_killed_three_times_ends_bit_for_bit_like_one_that_was_not(tmp_path):
+    """kill -9 at moments that differ from run to run; checkpoints every step."""
+    flags = [SMOKE, *TINY, "--config.total_steps=40", "--config.every_steps.eval=20",
+             "--config.every_steps.checkpoint=1", "--config.best.keep=3"]  # fmt: skip
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert runs.verb("main", *flags, f"--workdir={whole}").returncode == 0
+    rng = np.random.default_rng(time.time_ns())
+    command = [sys.executable, "-m", "segjax.main", *flags, f"--workdir={killed}"]
+    for kill in range(3):
+        process = subprocess.Popen(
+            command, cwd=runs.ROOT, env=runs.environment(), stderr=subprocess.DEVNULL
+        )
+        wait_for_step(killed, int(rng.integers(2, 12)) + 12 * kill, process)
+        time.sleep(float(rng.uniform(0, 0.2)))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert runs.verb("main", *flags, f"--workdir={killed}").returncode == 0
+    a, b = runs.final(killed), runs.final(whole)
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+    steps = [e["step"] for e in train.monitor.tracking.read_metrics(killed) if "train/loss" in e]
+    assert steps == list(range(1, 41))
+
+
+def wait_for_step(workdir: pathlib.Path, step: int, process: subprocess.Popen) -> None:
+    """Waits until the log holds a step."""
+    while process.poll() is None:
+        events = train.monitor.tracking.read_metrics(workdir) if workdir.exists() else []
+        if events and events[-1]["step"] >= step:
+            return
+        time.sleep(0.02)
+    raise AssertionError("the run ended before it could be killed")
