@@ -1,0 +1,99 @@
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+
+from segjax import models
+from segjax.errors import InputError
+from segjax.models.features import Features, Scores
+from segjax.models.resize import Resize
+from tests import tiny
+
+BACKBONE = {
+    "name": "vgg16",
+    "batch_norm": False,
+    "width": 4,
+    "fc_width": 8,
+    "border": "same",
+    "dropout": 0.5,
+}
+
+
+class Coarse(nnx.Module):
+    """A head from outside the package."""
+
+    def __init__(self, channels, num_classes, *, bias: bool = True, dtype=None, rngs: nnx.Rngs):
+        self.score = nnx.Conv(
+            channels["fc7"], num_classes, (1, 1), use_bias=bias, dtype=dtype, rngs=rngs
+        )
+
+    def __call__(self, features: Features, rngs: nnx.Rngs | None = None) -> Scores:
+        """Features -> Scores at stride 32."""
+        return Scores(self.score(features.stages["fc7"]), Resize("half_pixel", 32))
+
+
+def shapes(**changes) -> tuple:
+    """The shapes of the network's outputs for one image of 33 x 40."""
+    options = {"backbone": BACKBONE, "head": {"name": "fcn8s"}, "aux": None, "dtype": "float32"}
+
+    def run(x):
+        network = models.build(**options | changes, num_classes=tiny.K, rngs=nnx.Rngs(0))
+        return network(x, rngs=nnx.Rngs(0))
+
+    return jax.eval_shape(run, jnp.zeros((1, 33, 40, 3)))
+
+
+@pytest.mark.parametrize("head", sorted(models.HEADS))
+@pytest.mark.parametrize("dtype", models.DTYPES)
+def test_every_head_scores_every_class_in_float32_precision_or_its_own(head, dtype):
+    (scores,) = shapes(head={"name": head}, dtype=dtype)
+    assert scores.values.shape[-1] == tiny.K
+
+
+def test_a_head_may_come_from_another_module_with_its_options():
+    (scores,) = shapes(head={"name": "tests.models.build_test:Coarse", "bias": False})
+    assert scores.values.shape == (1, 2, 2, tiny.K)
+
+
+def test_an_auxiliary_head_comes_after_the_main_one():
+    main, aux = shapes(aux={"name": "tests.models.build_test:Coarse"})
+    assert main.values.shape == (1, 5, 5, tiny.K)
+    assert aux.values.shape == (1, 2, 2, tiny.K)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"head": {"name": "fcn8"}}, r'config.model.head: .*fcn8s.*Did you mean "fcn8s"'),
+        ({"backbone": BACKBONE | {"name": "resnet"}}, r"config.model.backbone: .*known: vgg16"),
+        ({"backbone": BACKBONE | {"depth": 3}}, "takes no 'depth'; allowed: batch_norm, width"),
+        ({"head": {"name": "fcn8s", "kernel": 3}}, "takes no 'kernel'; allowed: upsampling"),
+        ({"backbone": {"name": "vgg16", "width": 4}}, "vgg16 needs batch_norm, fc_width, border"),
+        ({"head": {"name": "no_such_module:Head"}}, "cannot import 'no_such_module:Head'"),
+        ({"head": {"name": "segjax.models:Head"}}, "cannot import 'segjax.models:Head'"),
+        ({"head": {"name": ":Head"}}, "cannot import ':Head'"),
+        ({"aux": {"name": "fcn"}}, r"config.model.aux: unknown name 'fcn'"),
+        ({"dtype": "float16"}, r"config.dtype.*float16.*float32, bfloat16"),
+    ],
+)
+def test_what_is_not_allowed_is_one_clear_line(changes, message):
+    with pytest.raises(InputError, match=message) as caught:
+        shapes(**changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_score_layers_belong_to_the_head_and_all_else_to_the_backbone():
+    network = nnx.eval_shape(
+        lambda: models.build(
+            backbone=BACKBONE,
+            head={"name": "fcn8s"},
+            aux=None,
+            num_classes=tiny.K,
+            dtype="float32",
+            rngs=nnx.Rngs(0),
+        )
+    )
+    paths = {"/".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(network))}
+    head = {f"head/score_{s}/{w}" for s in ("fc7", "pool4", "pool3") for w in ("kernel", "bias")}
+    assert {path for path in paths if path.startswith("head/")} == head
+    assert "backbone/fc7/kernel" in paths

@@ -1,0 +1,41 @@
+"""What README promises."""
+
+import re
+
+import pytest
+
+from segjax import train
+from tests import runs
+
+README = (runs.ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_head_of_readme_trains(tmp_path, monkeypatch):
+    head, recipe = blocks("python")
+    assert len(head.splitlines()) < 40
+    (tmp_path / "my_heads.py").write_text(head)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    namespace = {}
+    exec(recipe, namespace)
+    config = namespace["get_config"]("smoke")
+    assert config.model.head.name == "my_heads:MyHead"
+    config.total_steps = 1
+    train.run(config, tmp_path / "run")
+    assert (tmp_path / "run" / "eval-val.json").exists()
+
+
+def test_ci_runs_the_test_command_of_readme():
+    _, test, *_ = blocks("bash")
+    ci = (runs.ROOT / ".ci" / "run").read_text()
+    for part in ("-r requirements.txt pytest ruff", "python -m pytest"):
+        assert part in test
+        assert part in ci
+
+
+@pytest.mark.parametrize("path", re.findall(r"\]\(([\w./-]+)\)", README))
+def test_a_link_of_readme_leads_somewhere(path):
+    assert (runs.ROOT / path).exists()
