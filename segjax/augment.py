@@ -95,6 +95,7 @@ def example(
 
 
 _ONE = 1 << 14  # of the warp's fixed-point numbers
+_TURN = 1 << 12  # of sines and cosines: times the pitch at 1/16 of the size, they fit in 31 bits
 _LEVELS = 1 << 12  # values that a scale or an angle is drawn from
 
 
@@ -115,7 +116,7 @@ def _sources(key: jax.Array, size: jax.Array, options: Augment) -> tuple[jax.Arr
     start = jnp.sign(slack) * jnp.minimum(steps.astype(jnp.int32), jnp.abs(slack)) * pitch
     mirror = jnp.where(jax.random.bernoulli(key_flip, options.flip), -1, 1)
     angles = np.radians(np.linspace(-options.rotation, options.rotation, _LEVELS))
-    cos, sin = (_draw(key_turn, _ONE * f(angles)) * pitch // _ONE for f in (np.cos, np.sin))
+    cos, sin = (_draw(key_turn, _TURN * f(angles)) * pitch // _TURN for f in (np.cos, np.sin))
 
     y = 2 * jnp.arange(options.size[0])[:, None] + 1 - crop[0]
     x = (2 * jnp.arange(options.size[1])[None, :] + 1 - crop[1]) * mirror

@@ -85,7 +85,12 @@ class Checkpoints:
             )
 
     def save(
-        self, state: Any, step: int, meta: Mapping[str, Any], metrics: Mapping[str, float] | None
+        self,
+        state: Any,
+        step: int,
+        *,
+        meta: Mapping[str, Any],
+        metrics: Mapping[str, float] | None = None,
     ) -> None:
         """Starts saving; the arrays may be donated once this returns.
 

@@ -5,16 +5,17 @@ import functools
 import importlib.metadata
 import json
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import ml_collections
+from absl import logging
 from flax import nnx
 from jax.sharding import Mesh
 
 from segjax import augment, checkpoint, models, optim, state, steps
-from segjax.data import catalog, scan, sources
+from segjax.data import catalog, pipeline, scan, sources
 from segjax.data.spec import DatasetSpec
 from segjax.errors import InputError
 
@@ -159,8 +160,59 @@ def weights_of(config: ml_collections.ConfigDict, found: scan.Scan) -> list[floa
     return None if weights is None else [float(w) for w in weights]
 
 
-def memory(compiled: jax.stages.Compiled) -> str:
-    """What a compiled program needs on a device, for people."""
+def train_batches(parts: Experiment, split: Split, *, first_step: int) -> Iterator[pipeline.Batch]:
+    """This process's training batches from `first_step` on."""
+    config = parts.config
+    return pipeline.train_batches(
+        split.source,
+        canvas=_canvas(split),
+        fill=config.preprocess.mean,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        first_step=first_step,
+        process=jax.process_index(),
+        processes=jax.process_count(),
+        threads=config.loader.threads,
+        workers=config.loader.workers,
+        prefetch=config.loader.prefetch,
+    )
+
+
+def compile_steps(
+    parts: Experiment,
+    ts: state.TrainState,
+    split: Split,
+    eval_canvases: Sequence[tuple[int, int]],
+) -> Callable:
+    """Compiles training and evaluation before step 0, so that memory runs out now or never.
+
+    Returns:
+        The compiled training step.
+    """
+    config, processes = parts.config, jax.process_count()
+    fill = config.preprocess.mean
+    rows = pipeline.nothing(_canvas(split), fill, config.batch_size // processes)
+    step_fn = parts.train_step.lower(ts, state.put_batch(parts.mesh, rows)).compile()
+    logging.info(
+        "%d parameters; %d images a device and step; training step: %s.",
+        sum(leaf.size for leaf in jax.tree.leaves(ts.params)),
+        config.batch_size // parts.mesh.devices.shape[0],
+        _memory(step_fn),
+    )
+    for canvas in eval_canvases:
+        rows = pipeline.nothing(canvas, fill, config.eval.batch_size // processes)
+        batch = state.put_batch(parts.mesh, rows)
+        jax.block_until_ready(parts.eval_step(ts.params, ts.batch_stats, batch))
+    return step_fn
+
+
+def _canvas(split: Split) -> tuple[int, int]:
+    height, width = split.scan.sizes.max(axis=0)
+    return int(height), int(width)
+
+
+def _memory(compiled: jax.stages.Compiled) -> str:
+    """What a compiled program needs on a device."""
     analysis = compiled.memory_analysis()
     if analysis is None:
         return "memory unknown"

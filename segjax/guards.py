@@ -8,7 +8,7 @@ import signal
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -22,42 +22,46 @@ _HANG_FACTOR = 20  # of the median step, before the stacks are printed
 _HANG_SECONDS = 120  # and at least this long
 
 
-@contextlib.contextmanager
-def preemption(checkpoints: checkpoint.Checkpoints) -> Iterator[Callable[[int], bool]]:
-    """Gives a function that says, after a step, whether the run must save and leave.
+class Guards:
+    """Listens for the order to stop, watches the clock, keeps broken batches. A context manager.
 
     One process listens for SIGTERM itself. With several, JAX's own service hears it and tells all
     of them at the same step; a handler of ours would disable that.
-    """
-    if jax.process_count() > 1:
-        yield checkpoints.reached_preemption
-        return
-    asked = []
-    before = signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
-    try:
-        yield lambda step: bool(asked)
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
-
-class Watchdog:
-    """Prints the stacks of all threads when a step takes far longer than the median one.
-
-    Use as a context manager; call `beat` after each step, and wrap what is no step in `paused`.
+    Args:
+        workdir: the run folder; batches of non-finite steps go to nonfinite/.
+        patience: how many non-finite steps in a row end the run.
+        checkpoints: of the run; they know of preemption where there are several processes.
     """
 
-    def __init__(self):
+    def __init__(self, workdir: pathlib.Path, patience: int, checkpoints: checkpoint.Checkpoints):
+        self._folder = workdir / "nonfinite"
+        self._patience = patience
+        self._checkpoints = checkpoints
+        self._alone = jax.process_count() == 1
+        self._asked = False
         self._took: list[float] = []
         self._last = time.monotonic()
 
-    def __enter__(self) -> "Watchdog":
+    def __enter__(self) -> "Guards":
+        if self._alone:
+            self._before = signal.signal(signal.SIGTERM, self._ask)
         return self
 
     def __exit__(self, *_) -> None:
         faulthandler.cancel_dump_traceback_later()
+        if self._alone:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _ask(self, *_) -> None:
+        self._asked = True
+
+    def stopping(self, step: int) -> bool:
+        """Whether the run must save and leave after this step; the same in all processes."""
+        return self._asked if self._alone else self._checkpoints.reached_preemption(step)
 
     def beat(self) -> None:
-        """A step is done; the next one has to be in time."""
+        """A step is done. If the next takes far longer than the median, all stacks are printed."""
         now = time.monotonic()
         self._took = [*self._took[-50:], now - self._last]
         self._last = now
@@ -66,28 +70,20 @@ class Watchdog:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """The time inside does not count."""
+        """The time inside belongs to no step."""
         faulthandler.cancel_dump_traceback_later()
         yield
         self._last = time.monotonic()
 
+    def broken(self, step: int, skipped: int, batch: dict[str, np.ndarray]) -> bool:
+        """Saves the batch of a skipped step; True once there were too many in a row.
 
-class NonFinite:
-    """Keeps the batches of steps whose loss or gradient was not finite.
-
-    The step itself left the weights as they were (`steps.train_step`).
-
-    Args:
-        workdir: the run folder; batches go to nonfinite/.
-        patience: how many in a row end the run.
-    """
-
-    def __init__(self, workdir: pathlib.Path, patience: int):
-        self._folder = workdir / "nonfinite"
-        self._patience = patience
-
-    def over(self, step: int, skipped: int, batch: dict[str, np.ndarray]) -> bool:
-        """Saves the batch of a skipped step; True once there were too many in a row."""
+        Args:
+            step: the step.
+            skipped: of its scalars: non-finite steps in a row, itself included. Such a step leaves
+                the weights as they were (`steps.train_step`).
+            batch: its rows, those of this process.
+        """
         if not skipped:
             return False
         path = self._path(step)
@@ -108,7 +104,7 @@ class NonFinite:
         )
 
     def _path(self, step: int) -> pathlib.Path:
-        process = f"-process{jax.process_index()}" if jax.process_count() > 1 else ""
+        process = "" if self._alone else f"-process{jax.process_index()}"
         return self._folder / f"step-{step:07d}{process}.npz"
 
 

@@ -33,6 +33,7 @@ class Monitor:
         self.meter = tracking.Meter()
         past = [event for event in tracking.read_metrics(workdir) if event["step"] <= step]
         self._watched = [e[self._stop.metric] for e in past if self._stop.metric in e]
+        self._undrawn: list[tuple[evaluation.Result, str, int]] = []
         self._last: dict[str, float] = {k: v for event in past for k, v in event.items()}
 
     @property
@@ -65,14 +66,20 @@ class Monitor:
                 self.how,
             )
             self._write(step, {f"{kind}/{key}": v for key, v in result.scalars().items()})
-            if self.main:
-                self._show(result, kind, step)
+            self._undrawn.append((result, kind, step))
         for key in (self._stop.metric, self.parts.config.best.metric):
             if key not in self._last:
                 known = ", ".join(key for key in self._last if "/" in key)
                 raise InputError(f"No scalar is called {key!r}; there are {known}.")
         self._watched.append(self._last[self._stop.metric])
         return {key: value for key, value in self._last.items() if "/" in key}
+
+    def draw(self) -> None:
+        """Shows the evaluations since the last call: tables, pictures, files. After the save."""
+        while self._undrawn:
+            evaluated = self._undrawn.pop(0)
+            if self.main:
+                self._show(*evaluated)
 
     def should_stop(self) -> bool:
         """Whether the watched scalar has not improved for `config.stop.patience` evaluations."""

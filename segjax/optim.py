@@ -85,6 +85,7 @@ def build(
         chain += [_add_decay(decays)] if weight_decay else []
     if parts:
         chain.append(optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, rates)))
+    chain = chain or [optax.identity()]  # plain gradient descent
     return Optimizer(
         optax.chain(*chain), _schedule(schedule, lr, warmup_steps, power, decay, total_steps)
     )

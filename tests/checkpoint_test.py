@@ -33,7 +33,7 @@ def save_all(folder: pathlib.Path, scores: list[float | None], **options) -> Non
     checkpoints = opened(folder, **options)
     for step, score in enumerate(scores, start=1):
         metrics = None if score is None else {"eval/miou": score}
-        checkpoints.save(tree(step), step, {"note": f"step {step}"}, metrics)
+        checkpoints.save(tree(step), step, meta={"note": f"step {step}"}, metrics=metrics)
     checkpoints.close()
 
 
@@ -66,7 +66,7 @@ def test_the_latest_state_comes_back_on_any_number_of_devices(tmp_path, devices)
 def test_the_best_is_kept_beside_the_latest_also_after_a_restart(tmp_path):
     save_all(tmp_path / "c", [0.9, 0.2, 0.1, None])
     checkpoints = opened(tmp_path / "c")
-    checkpoints.save(tree(5), 5, {}, {"eval/miou": 0.3})
+    checkpoints.save(tree(5), 5, meta={}, metrics={"eval/miou": 0.3})
     checkpoints.close()
     kept = sorted(int(p.name) for p in (tmp_path / "c").iterdir() if p.name.isdigit())
     assert kept == [1, 4, 5]
@@ -135,7 +135,7 @@ def test_a_step_that_is_not_there_is_refused_with_those_that_are(tmp_path):
 
 def test_a_full_disk_is_one_clear_error(tmp_path, monkeypatch):
     checkpoints = opened(tmp_path / "c")
-    checkpoints.save(tree(1), 1, {}, None)
+    checkpoints.save(tree(1), 1, meta={})
     checkpoints._manager.wait_until_finished()
 
     def full(*_, **__):
@@ -143,6 +143,6 @@ def test_a_full_disk_is_one_clear_error(tmp_path, monkeypatch):
 
     monkeypatch.setattr(checkpoints._manager, "save", full)
     with pytest.raises(InputError, match="the disk is full.*last whole one: step 1"):
-        checkpoints.save(tree(2), 2, {}, None)
+        checkpoints.save(tree(2), 2, meta={})
     monkeypatch.undo()
     checkpoints.close()

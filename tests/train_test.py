@@ -12,7 +12,6 @@ from segjax.data import catalog, pipeline
 from segjax.errors import InputError
 from tests import runs
 
-
 TRACES = []
 
 
@@ -214,7 +213,7 @@ def test_a_run_stopped_on_eight_devices_goes_on_with_fewer(tmp_path, devices):
     eight = experiment.assemble(config, dataset.spec, None, jax.devices())
     ts, seen = go_on(eight, eight.initial_state(), 5)
     checkpoints = experiment.open_checkpoints(config, tmp_path)
-    checkpoints.save(ts, 5, {}, None)
+    checkpoints.save(ts, 5, meta={})
     uninterrupted, rest = go_on(eight, ts, 5)
     few = experiment.assemble(config, dataset.spec, None, jax.devices()[:devices])
     ts, _ = checkpoints.restore(few.state_shapes())
@@ -225,18 +224,18 @@ def test_a_run_stopped_on_eight_devices_goes_on_with_fewer(tmp_path, devices):
     runs.assert_close(runs.tiny.by_name(ts), runs.tiny.by_name(uninterrupted))
 
 
-def test_a_watchdog_prints_stacks_only_when_a_step_hangs(monkeypatch):
+def test_stacks_are_printed_only_when_a_step_hangs(tmp_path, monkeypatch):
     armed = []
     monkeypatch.setattr(
         guards.faulthandler,
         "dump_traceback_later",
         lambda seconds, exit: armed.append(seconds),
     )
-    with guards.Watchdog() as watchdog:
-        watchdog.beat()
+    with guards.Guards(tmp_path, 3, None) as guard:
+        guard.beat()
         assert armed[-1] == guards._HANG_SECONDS
-        watchdog._took = [60.0] * 10
-        watchdog.beat()
+        guard._took = [60.0] * 10
+        guard.beat()
         assert armed[-1] == pytest.approx(60 * guards._HANG_FACTOR)
 
 

@@ -105,7 +105,7 @@ def _find(registry: Mapping[str, type], part: str, name: str) -> type:
         module, _, attribute = name.partition(":")
         try:
             return getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
+        except (ImportError, AttributeError, TypeError, ValueError) as error:
             raise InputError(f"config.model.{part}: cannot import {name!r}: {error}.") from error
     if name not in registry:
         near = difflib.get_close_matches(name, registry, 1)

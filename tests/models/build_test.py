@@ -45,7 +45,7 @@ def shapes(**changes) -> tuple:
 
 @pytest.mark.parametrize("head", sorted(models.HEADS))
 @pytest.mark.parametrize("dtype", models.DTYPES)
-def test_every_head_scores_every_class_in_float32_precision_or_its_own(head, dtype):
+def test_every_head_scores_every_class_in_either_precision(head, dtype):
     (scores,) = shapes(head={"name": head}, dtype=dtype)
     assert scores.values.shape[-1] == tiny.K
 
@@ -72,6 +72,7 @@ def test_an_auxiliary_head_comes_after_the_main_one():
         ({"head": {"name": "no_such_module:Head"}}, "cannot import 'no_such_module:Head'"),
         ({"head": {"name": "segjax.models:Head"}}, "cannot import 'segjax.models:Head'"),
         ({"head": {"name": ":Head"}}, "cannot import ':Head'"),
+        ({"head": {"name": ".heads:Head"}}, "cannot import '.heads:Head'"),
         ({"aux": {"name": "fcn"}}, r"config.model.aux: unknown name 'fcn'"),
         ({"dtype": "float16"}, r"config.dtype.*float16.*float32, bfloat16"),
     ],

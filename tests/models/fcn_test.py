@@ -107,8 +107,9 @@ def test_the_worked_sizes_of_the_release_hold():
     assert scores.resize == resize.Resize("transposed", 8, offset=31)
     rows, cols = scores.matrices((500, 500))
     assert rows.shape == cols.shape == (500, 70)
-    # 568 rows before the crop: the last score reaches row 567, 36 rows past the window's end.
-    assert (70 - 1) * 8 + 16 == 31 + 500 + 37
+    whole = resize.Resize("transposed", 8).matrix(70, 600)
+    assert whole.any(axis=1).sum() == 568  # rows before the crop
+    np.testing.assert_array_equal(rows, whole[31:531])
 
 
 @pytest.mark.parametrize("border", ["same", "caffe"])

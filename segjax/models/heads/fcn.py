@@ -117,6 +117,7 @@ class LearnedUp2(nnx.Module):
             lhs_dilation=(2, 2),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
             feature_group_count=x.shape[-1],
+            precision="highest",  # as `resize.apply`: scores are not rounded on accelerators
         )
         return full[:, start : start + size[0], start : start + size[1]]
 
