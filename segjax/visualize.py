@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from segjax import canvas
+from segjax import drawing
 from segjax.data.spec import VOID, Color, DatasetSpec
 from segjax.errors import InputError
 
@@ -112,8 +112,8 @@ def overlay(
     present = [i for i in np.argsort(-counts, kind="stable") if counts[i]]
     entries = [_entry(i, spec) for i in present]
     if height > 1.2 * width:
-        return canvas.join([mixed, canvas.legend(entries, width=0, size=size)], axis=1)
-    return canvas.join([mixed, canvas.legend(entries, width=width, size=size)], axis=0)
+        return drawing.join([mixed, drawing.legend(entries, width=0, size=size)], axis=1)
+    return drawing.join([mixed, drawing.legend(entries, width=width, size=size)], axis=0)
 
 
 def panel(
@@ -133,27 +133,29 @@ def panel(
         cell: width of a column in pixels.
     """
     titles = ("image", "truth", "prediction", "errors")
-    parts = [canvas.join([canvas.strip(title, cell, _TEXT) for title in titles], axis=1, gap=4)]
+    parts = [drawing.join([drawing.strip(title, cell, _TEXT) for title in titles], axis=1, gap=4)]
     height = _cell_height([truth for _, truth, _ in rows], cell)
     for image, truth, prediction in rows:
-        image = canvas.fit(_rgb(image, truth, prediction), height, cell, cv2.INTER_AREA)
-        truth = canvas.fit(truth, height, cell, cv2.INTER_NEAREST_EXACT)
-        prediction = canvas.fit(prediction, height, cell, cv2.INTER_NEAREST_EXACT)
+        image = drawing.fit(_rgb(image, truth, prediction), height, cell, cv2.INTER_AREA)
+        truth = drawing.fit(truth, height, cell, cv2.INTER_NEAREST_EXACT)
+        prediction = drawing.fit(prediction, height, cell, cv2.INTER_NEAREST_EXACT)
         pictures = [
             image,
             colorize(truth, spec),
             colorize(prediction, spec),
             _errors(image, truth, prediction),
         ]
-        parts.append(canvas.join([canvas.center(p, height, cell) for p in pictures], axis=1, gap=4))
+        parts.append(
+            drawing.join([drawing.center(p, height, cell) for p in pictures], axis=1, gap=4)
+        )
     entries = [_entry(i, spec) for i in range(spec.num_classes)]
     entries += [
         _entry(VOID, spec),
         ("wrong", _WRONG),
-        ("not counted", canvas.hatching(_TEXT, _TEXT)),
+        ("not counted", drawing.hatching(_TEXT, _TEXT)),
     ]
-    parts.append(canvas.legend(entries, width=parts[0].shape[1], size=_TEXT))
-    return canvas.join(parts, axis=0, gap=4)
+    parts.append(drawing.legend(entries, width=parts[0].shape[1], size=_TEXT))
+    return drawing.join(parts, axis=0, gap=4)
 
 
 def contact_sheet(
@@ -174,18 +176,18 @@ def contact_sheet(
     height = _cell_height([label for _, label in pairs], cell)
     blocks = []
     for image, label in pairs:
-        image = canvas.fit(_rgb(image, label), height, cell, cv2.INTER_AREA)
-        color = colorize(canvas.fit(label, height, cell, cv2.INTER_NEAREST_EXACT), spec)
+        image = drawing.fit(_rgb(image, label), height, cell, cv2.INTER_AREA)
+        color = colorize(drawing.fit(label, height, cell, cv2.INTER_NEAREST_EXACT), spec)
         blocks.append(
-            canvas.join([canvas.center(p, height, cell) for p in (image, color)], axis=0, gap=2)
+            drawing.join([drawing.center(p, height, cell) for p in (image, color)], axis=0, gap=2)
         )
     parts = [
-        canvas.join(blocks[i : i + columns], axis=1, gap=8) for i in range(0, len(blocks), columns)
+        drawing.join(blocks[i : i + columns], axis=1, gap=8) for i in range(0, len(blocks), columns)
     ]
     entries = [_entry(i, spec) for i in [*range(spec.num_classes), VOID]]
     width = parts[0].shape[1] if parts else columns * cell
-    parts.append(canvas.legend(entries, width=width, size=_TEXT))
-    return canvas.join(parts, axis=0, gap=8)
+    parts.append(drawing.legend(entries, width=width, size=_TEXT))
+    return drawing.join(parts, axis=0, gap=8)
 
 
 def curves(history: Sequence[dict], path: str | os.PathLike) -> None:
@@ -295,7 +297,7 @@ def _errors(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> np.
     picture = np.repeat((60 + 0.45 * gray).astype(np.uint8)[..., None], 3, axis=2)
     picture[truth != prediction] = _WRONG
     void = truth == VOID
-    picture[void] = canvas.hatching(*truth.shape)[void]
+    picture[void] = drawing.hatching(*truth.shape)[void]
     return picture
 
 

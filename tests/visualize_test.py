@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from segjax import canvas, visualize
+from segjax import drawing, visualize
 from segjax.data.spec import VOID, DatasetSpec
 from segjax.errors import InputError
 
@@ -148,7 +148,7 @@ def test_errors_are_red_correct_pixels_gray_and_void_is_neither():
     assert right[0] < 200
     assert wrong[0] > 200
     assert max(wrong[1:]) < 50
-    assert void == canvas.hatching(1, 3)[0, 2].tolist()
+    assert void == drawing.hatching(1, 3)[0, 2].tolist()
 
 
 @pytest.mark.parametrize("count", [0, 1, 5])
@@ -169,7 +169,7 @@ def test_a_contact_sheet_shows_the_label_under_its_image():
 
 
 def test_a_legend_is_never_cut_off():
-    narrow = canvas.legend([("x" * 26, (255, 0, 0))], width=1, size=15)
+    narrow = drawing.legend([("x" * 26, (255, 0, 0))], width=1, size=15)
     assert narrow.shape[1] > 15 * 8
     assert (narrow[:, -4:] == 255).all()
 

@@ -155,6 +155,22 @@ def test_a_block_has_a_bias_only_without_batch_norm():
         assert names == expected
 
 
+def test_statistics_move_by_a_tenth_of_the_batch_and_serve_evaluation():
+    block = layers.ConvBlock(3, 4, padding=1, batch_norm=True, rngs=nnx.Rngs(params=0))
+    x = jax.random.normal(jax.random.key(0), (4, 6, 7, 3))
+    y = np.asarray(block.conv(x), np.float64)
+    mean, var = y.mean((0, 1, 2)), y.var((0, 1, 2))
+    got = block(x)
+    expected = np.maximum(0, (y - mean) / np.sqrt(var + 1e-5))
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+    np.testing.assert_allclose(block.norm.mean[...], 0.1 * mean, atol=1e-6)
+    np.testing.assert_allclose(block.norm.var[...], 0.9 + 0.1 * var, rtol=1e-5)
+
+    block.eval()
+    expected = np.maximum(0, (y - 0.1 * mean) / np.sqrt(0.9 + 0.1 * var + 1e-5))
+    np.testing.assert_allclose(block(x), expected, atol=1e-5)
+
+
 def test_kernels_are_normal_with_the_variance_of_he():
     shape = (3, 3, 128, 300)  # more than one piece
     kernel = np.asarray(layers.he_normal(jax.random.key(0), shape))
