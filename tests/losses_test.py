@@ -12,6 +12,7 @@ from segjax.models.features import Scores
 from segjax.models.resize import Resize
 
 K = 3
+WEIGHTS = (0.5, 1.0, 3.0)
 
 
 def random_scores(size: tuple[int, int] = (4, 5), seed: int = 0, batch: int = 2) -> Scores:
@@ -86,7 +87,10 @@ def by_blocks():
 
         def total(values):
             scores = Scores(values, Resize("half_pixel", 4))
-            return losses.total((scores,), label, class_weights=None, aux_weight=0.0, blocks=blocks)
+            weights = jnp.array(WEIGHTS)
+            return losses.total(
+                (scores,), label, class_weights=weights, aux_weight=0.0, blocks=blocks
+            )
 
         values = random_scores((-(-size[0] // 4), -(-size[1] // 4))).values
         (loss, count), gradient = jax.jit(jax.value_and_grad(total, has_aux=True))(values)
@@ -102,7 +106,7 @@ def test_the_loss_does_not_depend_on_the_number_of_blocks(by_blocks, size, block
     scores = random_scores((-(-size[0] // 4), -(-size[1] // 4)))
     rows, cols = scores.matrices(size)
     logits = np.einsum("Hh,bhwk,Ww->bHWk", rows, np.asarray(scores.values), cols)
-    expected, at_pixels = in_float64(logits, label)
+    expected, at_pixels = in_float64(logits, label, WEIGHTS)
     expected_gradient = np.einsum("Hh,bHWk,Ww->bhwk", rows, at_pixels, cols)
 
     loss, count, gradient = by_blocks(size, blocks)
