@@ -28,14 +28,14 @@ def get_config(variants: str = ""):
         "head": {"name": "fcn8s", "upsampling": "fixed"},
         "aux": None,
     }
-    config.total_steps = 600
+    config.total_steps = 800
     config.batch_size = 8
     config.optim.lr = 0.05
     config.optim.warmup_steps = 50
     config.optim.parts = (("*/bias", 2.0, 0.0),)
     config.augment.scale = (0.75, 1.5)
-    config.every_steps.eval = 150
-    config.every_steps.checkpoint = 150
+    config.every_steps.eval = 200
+    config.every_steps.checkpoint = 200
     return default.apply_variants(
         config,
         variants,

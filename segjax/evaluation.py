@@ -203,7 +203,7 @@ def write(
     fields = {
         "step": step,
         "weights": weights,
-        "scores": result.scalars(),
+        "scores": {k: None if np.isnan(v) else v for k, v in result.scalars().items()},
         "classes_counted": report.classes_counted,
         "examples": result.examples,
         "iou": _by_name(report.iou, spec),
@@ -212,7 +212,7 @@ def write(
         "versions": versions(),
     }
     try:
-        path.write_text(json.dumps(fields, indent=2, allow_nan=True) + "\n")
+        path.write_text(json.dumps(fields, indent=2, allow_nan=False) + "\n")
         np.savez_compressed(path.with_suffix(".npz"), confusion=report.confusion)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}.") from error

@@ -232,22 +232,18 @@ def test_the_next_epoch_looks_different(lively):
     assert (later != image).any((1, 2, 3)).all()
 
 
-def test_what_fills_the_canvas_never_shows(lively):
-    batch, image, label = lively
+def test_a_larger_canvas_and_what_fills_it_change_nothing():
+    size = (35, 50)
+    tight = tiny.batch(0, 8, size)
+    tight = {name: tight[name] for name in ("image", "label", "size", "position")}
     rng = np.random.default_rng(1)
-    height, width = (np.arange(n)[None] >= batch["size"][:, i, None] for i, n in enumerate(CANVAS))
-    beyond = height[:, :, None] | width[:, None, :]
-    garbage = {
-        "image": rng.integers(0, 256, batch["image"].shape, np.uint8),
-        "label": rng.integers(0, 256, batch["label"].shape, np.uint8),
-    }
-    filled = batch | {
-        "image": np.where(beyond[..., None], garbage["image"], batch["image"]),
-        "label": np.where(beyond, garbage["label"], batch["label"]),
-    }
-    got_image, got_label = run(filled, **LIVELY)
-    np.testing.assert_array_equal(got_image, image)
-    np.testing.assert_array_equal(got_label, label)
+    wide = dict(tight)
+    for name in ("image", "label"):
+        garbage = rng.integers(0, 256, (8, *CANVAS, *tight[name].shape[3:]), np.uint8)
+        garbage[:, : size[0], : size[1]] = tight[name]
+        wide[name] = garbage
+    for got, expected in zip(run(wide, **LIVELY), run(tight, **LIVELY), strict=True):
+        np.testing.assert_array_equal(got, expected)
 
 
 def test_brightness_adds_one_number_within_its_range():
