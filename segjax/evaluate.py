@@ -56,4 +56,5 @@ def main(_argv: list[str]) -> None:
 
 if __name__ == "__main__":
     distributed.define_flags()
+    flags.adopt_module_key_flags(distributed)
     cli.run(main)

@@ -24,4 +24,7 @@ if __name__ == "__main__":
     cli.define_config()
     cli.define_workdir()
     distributed.define_flags()
+    flags.adopt_module_key_flags(cli)
+    flags.adopt_module_key_flags(distributed)
+    flags.declare_key_flag("config")
     cli.run(main)

@@ -151,4 +151,5 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
     cli.define_config()
     define_flags()
+    flags.declare_key_flag("config")
     cli.run(main, words=1)
