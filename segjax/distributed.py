@@ -52,13 +52,6 @@ def start() -> None:
             logging.set_verbosity(logging.WARNING)
 
 
-def leave(status: int) -> None:
-    """Ends one of several processes at once; a clean exit would wait for the others' goodbye."""
-    if jax.process_count() > 1:
-        logging.flush()
-        os._exit(status)
-
-
 def _in_cluster() -> bool:
     if "JAX_COORDINATOR_ADDRESS" in os.environ:
         return True

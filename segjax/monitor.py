@@ -42,6 +42,7 @@ class Monitor:
 
     def step(self, step: int, scalars: dict[str, float]) -> None:
         """Takes the scalars of a training step; writes them when they are due."""
+        self.meter.step(self.parts.config.batch_size)
         self.tracker.progress(step, f"loss {scalars['loss']:.4f}")
         if step % self.parts.config.every_steps.log == 0 or step == self.parts.config.total_steps:
             scalars = {f"train/{key}": value for key, value in scalars.items()}

@@ -84,7 +84,6 @@ def _loop(
         with watcher.meter.waiting():
             batch = next(batches)
         ts, scalars = step_fn(ts, state.put_batch(parts.mesh, batch))
-        watcher.meter.step(config.batch_size)
         if late is not None:
             settle()
         late = step, scalars, batch

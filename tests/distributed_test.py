@@ -92,6 +92,18 @@ def test_the_death_of_a_process_is_noticed_in_seconds(tmp_path):
     assert processes[0].returncode != 0
 
 
+@pytest.mark.slow
+def test_an_order_to_stop_given_to_one_process_saves_and_ends_both(tmp_path):
+    processes = start_verbs(tmp_path, "--config.total_steps=20000")
+    while not (tmp_path / "metrics.jsonl").exists() or not tracking.read_metrics(tmp_path):
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.2)
+    processes[1].terminate()
+    finish(processes)
+    last = tracking.read_metrics(tmp_path)[-1]["step"]
+    assert runs.final(tmp_path)["step"] == last
+
+
 def test_space_must_divide_the_devices_of_a_process():
     config = tiny.config(mesh__space=3)
     with pytest.raises(experiment.InputError, match="must divide the 8 devices"):

@@ -172,29 +172,35 @@ def test_weights_move_against_the_gradient_and_biases_twice_as_far(short):
         np.testing.assert_allclose(after[name], expected, rtol=1e-5, atol=1e-6)
 
 
-def broken(ts: state.TrainState, how: str) -> state.TrainState:
-    """Weights that give a nan, or finite ones whose scores overflow."""
-    head = dict(ts.params["head"])
+def broken(params: dict, how: str) -> dict:
+    """Weights that give a nan; finite ones whose loss overflows; or only the gradient does."""
+    head = params["head"]
+    if how == "gradient":
+        stem = params["backbone"]["stem"]
+        steep = stem | {"kernel": stem["kernel"] * 1e30}
+        scores = {name: jax.tree.map(jnp.zeros_like, part) for name, part in head.items()}
+        return params | {"backbone": params["backbone"] | {"stem": steep}, "head": scores}
     kernel = head["score_fc7"]["kernel"]
     bad = kernel.at[0, 0, 0, 0].set(jnp.nan) if how == "nan" else kernel * 1e38
-    head["score_fc7"] = head["score_fc7"] | {"kernel": bad}
-    return ts.replace(params=ts.params | {"head": head})
+    return params | {"head": head | {"score_fc7": head["score_fc7"] | {"kernel": bad}}}
 
 
-@pytest.mark.parametrize("how", ["nan", "overflow"])
+@pytest.mark.parametrize("how", ["nan", "loss", "gradient"])
 def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(short, how):
-    parts = short(ema_decay=0.9)
+    parts = short(ema_decay=0.9, optim__schedule="poly", total_steps=100)
     start = tiny.awake_state(parts)
-    bad = broken(start.replace(step=start.step + 6), how)
+    bad = start.replace(step=start.step + 6, params=broken(start.params, how))
     ts, scalars = run(parts, parts.train_step, bad, tiny.batch(0), tiny.batch(1))
     assert ts.step == 8
     assert ts.skipped == 2
     assert [s["skipped"] for s in scalars] == [1, 2]
+    assert np.isfinite([s["loss"] for s in scalars]).all() == (how == "gradient")
     tiny.assert_same_bits(ts.replace(step=bad.step, skipped=bad.skipped), bad)
-    # Whole weights again: the count starts anew, and the schedule went on.
+    # Whole weights again: the count starts anew, and the schedule has gone on.
     ts, (scalars,) = run(parts, parts.train_step, ts.replace(params=start.params), tiny.batch(0))
     assert ts.skipped == scalars["skipped"] == 0
     assert ts.step == 9
+    assert scalars["lr"] == pytest.approx(LR * (1 - 8 / 100) ** 0.9)
 
 
 def test_averaged_weights_follow_their_formula(short):
