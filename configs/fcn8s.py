@@ -40,7 +40,7 @@ def get_config(variants: str = ""):
         config,
         variants,
         camvid={
-            "total_steps": 3000,
+            "total_steps": 1200,
             "batch_size": 4,
             "input_scale": 0.5,
             "augment.size": (180, 240),
@@ -52,8 +52,8 @@ def get_config(variants: str = ""):
             "loss.class_weights": "median_frequency",
             "optim.lr": 0.02,
             "optim.warmup_steps": 100,
-            "every_steps.eval": 500,
-            "every_steps.checkpoint": 500,
+            "every_steps.eval": 300,
+            "every_steps.checkpoint": 300,
         },
         folder={"augment.size": (192, 192)},
         smoke={
