@@ -47,6 +47,12 @@ def get_config() -> ml_collections.ConfigDict:
         "hue": 0.0,  # degrees
     }
 
+    _add_training(config)
+    return config
+
+
+def _add_training(config: ml_collections.ConfigDict) -> None:
+    """The keys of the network, its training and its evaluation."""
     # A recipe replaces this whole.
     config.model = {"backbone": {"name": ""}, "head": {"name": ""}, "aux": None}
     config.loss = {
@@ -86,7 +92,6 @@ def get_config() -> ml_collections.ConfigDict:
         "patience": 0,  # evaluations without a better value; 0 never stops
         "skipped": 3,  # non-finite steps in a row
     }
-    return config
 
 
 def apply_variants(

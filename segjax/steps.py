@@ -100,23 +100,9 @@ def train_step(
         total, count = loss.total(model(preprocess(image), rngs=nnx.Rngs(dropout=key)), label)
         return total, (count, state.plain(nnx.state(model, nnx.BatchStat)))
 
-    def part(carry, rows):
-        grads, total, count, batch_stats = carry
-        (part_total, (part_count, batch_stats)), part_grads = jax.value_and_grad(
-            summed_loss, has_aux=True
-        )(ts.params, batch_stats, *rows)
-        grads = jax.tree.map(jnp.add, grads, part_grads)
-        return (grads, total + part_total, count + part_count, batch_stats), None
-
-    zeros = jax.tree.map(jnp.zeros_like, ts.params)
-    carry = (zeros, jnp.zeros(()), jnp.zeros(()), ts.batch_stats)
-    if accumulate == 1:
-        carry, _ = part(carry, (image, label, key_dropout))
-    else:
-        # Every n-th row: each device works on its own rows in every part.
-        rows = [x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1) for x in (image, label)]
-        carry, _ = jax.lax.scan(part, carry, (*rows, jax.random.split(key_dropout, accumulate)))
-    grads, total, count, batch_stats = carry
+    grads, total, count, batch_stats = _summed_gradients(
+        summed_loss, ts, (image, label), key_dropout, accumulate
+    )
     divisor = losses.divisor(loss.reduction, count)
     grads = jax.tree.map(lambda g: g / divisor, grads)
     grad_norm = optax.tree.norm(grads)
@@ -133,6 +119,26 @@ def train_step(
         "skipped": skipped,
     }
     return kept.replace(step=ts.step + 1, skipped=skipped), scalars
+
+
+def _summed_gradients(summed_loss, ts, rows, key: jax.Array, accumulate: int):
+    """(gradients, loss, count) summed over the parts of a batch, and the last batch statistics."""
+
+    def part(carry, rows):
+        grads, total, count, batch_stats = carry
+        (part_total, (part_count, batch_stats)), part_grads = jax.value_and_grad(
+            summed_loss, has_aux=True
+        )(ts.params, batch_stats, *rows)
+        grads = jax.tree.map(jnp.add, grads, part_grads)
+        return (grads, total + part_total, count + part_count, batch_stats), None
+
+    zeros = jax.tree.map(jnp.zeros_like, ts.params)
+    carry = (zeros, jnp.zeros(()), jnp.zeros(()), ts.batch_stats)
+    if accumulate == 1:
+        return part(carry, (*rows, key))[0]
+    # Every n-th row: each device works on its own rows in every part.
+    rows = [x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1) for x in rows]
+    return jax.lax.scan(part, carry, (*rows, jax.random.split(key, accumulate)))[0]
 
 
 def _updated(ts, grads, batch_stats, lr, optimizer: Optimizer, ema_decay: float):
