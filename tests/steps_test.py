@@ -55,7 +55,9 @@ def reference(deep):
     return jax.device_get(ts), scalars
 
 
-@pytest.mark.parametrize(("devices", "space"), [(8, 1), (4, 2), (8, 2)])
+@pytest.mark.parametrize(
+    ("devices", "space"), [(8, 1), (4, 2), pytest.param(8, 2, marks=pytest.mark.slow)]
+)
 def test_a_step_on_many_devices_is_the_step_on_one(deep, reference, devices, space):
     """With void in unequal shares, batch norm, dropout, and the image's height split over space."""
     parts, step = deep(devices, space)
