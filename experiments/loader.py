@@ -1,4 +1,4 @@
-"""How fast the loader is alone, against the training step: python experiments/loader.py
+"""How fast the loader is alone, against the training step: python -m experiments.loader
 
 Prints JSON: images/s of one process's pipeline (grain, threads, no device), of the training step
 alone (its batch already on the device), their ratio, and both once more in turn, medians of five.
