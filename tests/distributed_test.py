@@ -61,7 +61,7 @@ def test_two_processes_step_like_one(tmp_path):
     finish([start(["tests.two_processes", port, str(i), str(out)]) for i in (0, 1)])
     parts = tiny.assemble(tiny.config(), 1)
     ts, _ = parts.train_step(tiny.awake_state(parts), state.put_batch(parts.mesh, tiny.batch(0)))
-    runs.assert_close(dict(np.load(out)), tiny.by_name((ts.params, ts.batch_stats)))
+    tiny.assert_close(dict(np.load(out)), (ts.params, ts.batch_stats))
 
 
 def test_a_checkpoint_of_two_processes_goes_on_in_one(tmp_path):

@@ -10,7 +10,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from segjax import experiment, state
+from segjax import experiment
 from tests import tiny
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -68,16 +68,3 @@ def final(workdir: pathlib.Path, which: str = "latest") -> dict[str, np.ndarray]
     """Path -> array of the state that a checkpoint holds."""
     _, ts, _ = experiment.restore(workdir, which)
     return tiny.by_name(ts)
-
-
-def assert_close(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> None:
-    """Per tensor max|a - b| <= 1e-5 max|b|."""
-    assert a.keys() == b.keys()
-    for name in a:
-        apart = np.abs(a[name].astype(np.float64) - b[name]).max()
-        assert apart <= 1e-5 * np.abs(b[name]).max(), f"{name}: {apart}, {np.abs(b[name]).max()}"
-
-
-def mesh(devices: int):
-    """The first devices as one data axis."""
-    return state.make_mesh(1, jax.devices()[:devices])

@@ -10,7 +10,7 @@ import pytest
 from segjax import checkpoint, experiment, guards, monitor, state, steps, tracking, train
 from segjax.data import catalog, pipeline
 from segjax.errors import InputError
-from tests import runs
+from tests import runs, tiny
 
 TRACES = []
 
@@ -88,10 +88,7 @@ def test_a_run_asked_to_stop_saves_and_goes_on_bit_for_bit(whole, tmp_path, monk
     saved = max(int(p.name) for p in (tmp_path / "checkpoints").iterdir())
     assert saved < 6
     train.run(runs.config(), tmp_path)
-    a, b = runs.final(tmp_path), runs.final(whole)
-    assert a.keys() == b.keys()
-    for name in a:
-        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+    tiny.assert_same_bits(runs.final(tmp_path), runs.final(whole))
     steps_logged = [e["step"] for e in tracking.read_metrics(tmp_path) if "train/loss" in e]
     assert steps_logged == [1, 2, 3, 4, 5, 6]
 
@@ -221,7 +218,7 @@ def test_a_run_stopped_on_eight_devices_goes_on_with_fewer(tmp_path, devices):
     ts, again = go_on(few, ts, 5)
     assert seen + again == list(range(80))
     assert again == rest
-    runs.assert_close(runs.tiny.by_name(ts), runs.tiny.by_name(uninterrupted))
+    tiny.assert_close(ts, uninterrupted)
 
 
 def test_stacks_are_printed_only_when_a_step_hangs(tmp_path, monkeypatch):
