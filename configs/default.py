@@ -55,6 +55,13 @@ def _add_training(config: ml_collections.ConfigDict) -> None:
     """The keys of the network, its training and its evaluation."""
     # A recipe replaces this whole.
     config.model = {"backbone": {"name": ""}, "head": {"name": ""}, "aux": None}
+    config.init = {  # of the weights, before the first step
+        "from": "",  # a file of weights, here or in $SEGJAX_WEIGHTS, or a run folder; "": drawn
+        "step": "best",  # of a run folder: best, latest or a number
+        "origin": "",  # of a file: see segjax/models/weights; "": told from its names
+        "skip": (),  # patterns of parameter paths that need not match, such as "head/*"
+        "preprocess": "weights",  # images as the weights know them; "config": as above
+    }
     config.loss = {
         "reduction": "mean_valid",  # or "sum"
         "class_weights": "none",  # median_frequency, inverse, effective_number
@@ -101,25 +108,32 @@ def apply_variants(
 
     Args:
         config: the recipe on the embedded data set.
-        variants: comma-separated words of VARIANTS; "" is the recipe as it stands.
-        **recipe: for a variant, what this recipe changes under it: dotted key -> value.
+        variants: comma-separated words of VARIANTS, and of the recipe's own; "" is the recipe as
+            it stands.
+        **recipe: for a variant, what this recipe changes under it: dotted key -> value. A name
+            that is not in VARIANTS is a word of the recipe's own, applied after the data set's.
 
     Raises:
         InputError: on an unknown variant, or two data sets.
     """
     words = [word for word in variants.split(",") if word]
+    own = [word for word in recipe if word not in VARIANTS]
+    known = (*VARIANTS, *own)
     for word in words:
-        if word not in VARIANTS:
-            near = difflib.get_close_matches(word, VARIANTS, 1)
+        if word not in known:
+            near = difflib.get_close_matches(word, known, 1)
             hint = f' Did you mean "{near[0]}"?' if near else ""
-            raise InputError(f"unknown variant {word!r}; known: {', '.join(VARIANTS)}.{hint}")
-    sets = [word for word in words if word != "smoke"]
+            raise InputError(f"unknown variant {word!r}; known: {', '.join(known)}.{hint}")
+    sets = [word for word in words if word not in ("smoke", *own)]
     if len(sets) > 1:
         raise InputError(f"variants {', '.join(sets)}: only one data set at a time.")
     for word in sets:
         if word != "scenes":
             config.data = {"name": word, "root": ""}  # "": $SEGJAX_DATA/<name>
         _set(config, recipe.get(word, {}))
+    for word in own:
+        if word in words:
+            _set(config, recipe[word])
     if "smoke" in words:
         _set(config, _SMOKE | recipe.get("smoke", {}))
         if config.data.name == "scenes":

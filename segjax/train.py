@@ -9,7 +9,7 @@ import jax
 import ml_collections
 from absl import logging
 
-from segjax import checkpoint, evaluation, experiment, guards, monitor, state
+from segjax import checkpoint, evaluation, experiment, guards, monitor, state, transfer
 from segjax.data import catalog, pipeline
 from segjax.errors import InputError
 
@@ -26,6 +26,8 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path, replay: str = 
         InputError: on bad data, a folder of another config, a full disk, or a loss that stays
             non-finite.
     """
+    start = transfer.start_of(config)
+    transfer.adopt_preprocess(config, start, workdir)
     experiment.check_workdir(workdir, config)
     dataset = catalog.load(**config.data)
     train = experiment.open_split(dataset, config, config.train_split)
@@ -43,7 +45,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path, replay: str = 
     with contextlib.ExitStack() as stack:
         checkpoints = experiment.open_checkpoints(config, workdir)
         stack.callback(checkpoints.close)
-        ts = _first_state(parts, checkpoints, meta)
+        ts = _first_state(parts, checkpoints, meta, start)
         if replay:
             guards.replay(parts, ts, pathlib.Path(replay))
             return
@@ -105,12 +107,15 @@ def _loop(
 
 
 def _first_state(
-    parts: experiment.Experiment, checkpoints: checkpoint.Checkpoints, meta: dict
+    parts: experiment.Experiment,
+    checkpoints: checkpoint.Checkpoints,
+    meta: dict,
+    start: transfer.Start | None,
 ) -> state.TrainState:
     """The newest checkpoint's state, or a new one."""
     found = checkpoints.restore(parts.state_shapes())
     if found is None:
-        return parts.initial_state()
+        return transfer.initial_state(parts, start)
     ts, before = found
     if before["data"] != meta["data"]:
         raise InputError(

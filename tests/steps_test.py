@@ -182,9 +182,9 @@ def broken(params: dict, how: str) -> dict:
         steep = stem | {"kernel": stem["kernel"] * 1e30}
         scores = {name: jax.tree.map(jnp.zeros_like, part) for name, part in head.items()}
         return params | {"backbone": params["backbone"] | {"stem": steep}, "head": scores}
-    kernel = head["score_fc7"]["kernel"]
+    kernel = head["score_top"]["kernel"]
     bad = kernel.at[0, 0, 0, 0].set(jnp.nan) if how == "nan" else kernel * 1e38
-    return params | {"head": head | {"score_fc7": head["score_fc7"] | {"kernel": bad}}}
+    return params | {"head": head | {"score_top": head["score_top"] | {"kernel": bad}}}
 
 
 @pytest.mark.parametrize("how", ["nan", "loss", "gradient"])

@@ -15,12 +15,17 @@ import jax.numpy as jnp
 from flax import nnx
 
 from segjax.errors import InputError
-from segjax.models.backbones import vgg
+from segjax.models.backbones import googlenet, vgg
 from segjax.models.features import Scores
-from segjax.models.heads import fcn
+from segjax.models.heads import classifier, fcn
 
-BACKBONES = {"vgg16": vgg.VGG16}
-HEADS = {"fcn8s": fcn.FCN8s}
+BACKBONES = {"googlenet": googlenet.GoogLeNet, "vgg16": vgg.VGG16}
+HEADS = {
+    "classifier": classifier.Classifier,
+    "fcn16s": fcn.FCN16s,
+    "fcn32s": fcn.FCN32s,
+    "fcn8s": fcn.FCN8s,
+}
 DTYPES = ("float32", "bfloat16")
 
 

@@ -18,15 +18,29 @@ class Features:
         stages: name -> [B, h, w, C]: "stage1" to "stage5" (`stageN` ends with the N-th pooling or
             stride) and what the backbone adds, such as VGG's "fc7".
         strides: name -> image pixels per feature pixel.
-        border: "same" where feature i covers the pixels from stride x i on; "caffe" where the
-            network ran on an image padded by 100 (heads then crop by the release's offsets).
+        border: "same" where feature i covers the pixels from stride x i on, but for its shift;
+            "caffe" where the network ran on an image padded by 100 (heads then crop by the
+            release's offsets).
+        shifts: name -> image pixels by which the centres of features lie beyond those of the
+            blocks of stride x stride pixels; 0 where not named. Unpadded poolings make them.
         pool_selections: name -> what max pooling chose, for networks that unpool.
     """
 
     stages: Mapping[str, jax.Array]
     strides: Mapping[str, int]
     border: str = "same"
+    shifts: Mapping[str, float] = dataclasses.field(default_factory=dict)
     pool_selections: Mapping[str, jax.Array] = dataclasses.field(default_factory=dict)
+
+    def upsampling(self, coarse: str, fine: str | None = None) -> Resize:
+        """How a stage comes to the grid of a finer one, or of the image: centre on centre.
+
+        For `border` "same"; bilinear, clamped beyond the outermost centres.
+        """
+        stride = 1 if fine is None else self.strides[fine]
+        shift = 0.0 if fine is None else self.shifts.get(fine, 0.0)
+        offset = (shift - self.shifts.get(coarse, 0.0)) / stride
+        return Resize("half_pixel", self.strides[coarse] // stride, offset)
 
 
 @flax.struct.dataclass

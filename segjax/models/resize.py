@@ -23,12 +23,13 @@ class Resize:
             transposed convolution of Long et al. 2015, kernel 2 x factor, stride factor, no
             padding, bilinear weights; zero outside.
         factor: output pixels per input pixel; None takes output size / input size.
-        offset: output pixels that are cropped at the start.
+        offset: output pixels that are cropped at the start; any number, negative too, for
+            "half_pixel", whose grids need not begin at one place.
     """
 
     convention: str
     factor: int | None = None
-    offset: int = 0
+    offset: float = 0
 
     def __post_init__(self):
         if self.convention not in CONVENTIONS:
@@ -37,18 +38,20 @@ class Resize:
             )
         if self.convention == "transposed" and self.factor is None:
             raise ValueError('"transposed" needs a whole factor.')
+        if self.convention == "transposed" and self.offset != int(self.offset):
+            raise ValueError(f'"transposed" crops whole pixels, got offset {self.offset}.')
 
     def matrix(self, size_in: int, size_out: int) -> np.ndarray:
         """float32 [size_out, size_in]; rows of "half_pixel" sum to one."""
         factor = size_out / size_in if self.factor is None else self.factor
-        target = np.arange(self.offset, self.offset + size_out)[:, None]
+        target = self.offset + np.arange(size_out)[:, None]
         source = np.arange(size_in)[None, :]
         if self.convention == "half_pixel":
             position = np.clip((target + 0.5) / factor - 0.5, 0, size_in - 1)
             weight = np.maximum(0, 1 - np.abs(position - source))
         else:
             kernel = bilinear_kernel(2 * self.factor)
-            tap = target - self.factor * source
+            tap = (target - self.factor * source).astype(np.int64)
             weight = np.where(
                 (tap >= 0) & (tap < 2 * self.factor), kernel[np.clip(tap, 0, kernel.size - 1)], 0
             )

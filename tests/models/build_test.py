@@ -95,6 +95,6 @@ def test_score_layers_belong_to_the_head_and_all_else_to_the_backbone():
         )
     )
     paths = {"/".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(network))}
-    head = {f"head/score_{s}/{w}" for s in ("fc7", "pool4", "pool3") for w in ("kernel", "bias")}
+    head = {f"head/score_{s}/{w}" for s in ("top", "pool4", "pool3") for w in ("kernel", "bias")}
     assert {path for path in paths if path.startswith("head/")} == head
     assert "backbone/fc7/kernel" in paths

@@ -34,7 +34,7 @@ def make_head(upsampling: str) -> fcn.FCN8s:
     """A head with drawn score kernels and biases."""
     head = fcn.FCN8s(CHANNELS, K, upsampling=upsampling, rngs=nnx.Rngs(params=0))
     rng = np.random.default_rng(0)
-    for conv in (head.score_fc7, head.score_pool4, head.score_pool3):
+    for conv in (head.score_top, head.score_pool4, head.score_pool3):
         conv.kernel[...] = jnp.asarray(rng.normal(size=conv.kernel.shape), jnp.float32)
         conv.bias[...] = jnp.asarray(rng.normal(size=conv.bias.shape), jnp.float32)
     return head
@@ -80,7 +80,7 @@ def release_by_loops(head: fcn.FCN8s, features: Features, size: tuple[int, int])
         assert x.shape[2] >= offset + width
         return x[:, offset : offset + height, offset : offset + width]
 
-    x = deconvolve(score(head.score_fc7, "fc7"), 2)
+    x = deconvolve(score(head.score_top, "fc7"), 2)
     x = x + crop(score(head.score_pool4, "stage4"), 5, *x.shape[1:3])
     x = deconvolve(x, 2)
     x = x + crop(score(head.score_pool3, "stage3"), 9, *x.shape[1:3])

@@ -1,0 +1,58 @@
+"""FCN-8s on GoogLeNet (Long, Shelhamer, Darrell, CVPR 2015, table 1, there as FCN-32s).
+
+The network is GoogLeNet's (Szegedy et al., CVPR 2015) with its average pooling dropped, and scores
+from 5b, 4e and 3b. It starts from the ImageNet weights of the BVLC release:
+`$SEGJAX_WEIGHTS/googlenet_bvlc.safetensors`; `:scratch` draws its weights instead, with all else
+alike, and `:smoke` does, too.
+
+Not the paper's: skips; AdamW, class weights and augmentation; on `scenes`, images of 96 x 128.
+`:camvid` trains on crops of 224 x 288 at full resolution and is judged at 360 x 480.
+"""
+
+from configs import default
+
+
+def get_config(variants: str = ""):
+    """The recipe; `variants` as in configs/default.py, and `scratch`."""
+    config = default.get_config()
+    config.model = {
+        "backbone": {"name": "googlenet", "width": 64, "dropout": 0.4},
+        "head": {"name": "fcn8s", "upsampling": "fixed"},
+        "aux": None,
+    }
+    config.init["from"] = "googlenet_bvlc.safetensors"
+    config.init.skip = ("head/*",)
+    # BVLC GoogLeNet's: also where nothing is loaded, so that `scratch` differs in nothing else.
+    config.preprocess = {"mean": (123.0, 117.0, 104.0), "std": (1.0, 1.0, 1.0), "bgr": True}
+    config.total_steps = 800
+    config.batch_size = 4
+    config.optim.name = "adamw"
+    config.optim.lr = 3e-4
+    config.optim.weight_decay = 0.01
+    config.optim.warmup_steps = 50
+    config.optim.clip_norm = 5.0
+    config.optim.parts = (("*/bias", 1.0, 0.0), ("head/*", 5.0, 1.0))
+    config.augment.scale = (0.75, 1.5)
+    config.every_steps.eval = 200
+    config.every_steps.checkpoint = 200
+    scratch = {"init.from": "", "init.skip": ()}
+    return default.apply_variants(
+        config,
+        variants,
+        scratch=scratch,
+        camvid={
+            "total_steps": 1500,
+            "augment.size": (224, 288),
+            "augment.scale": (0.6, 1.4),
+            "augment.brightness": 0.1,
+            "augment.contrast": 0.2,
+            "augment.saturation": 0.2,
+            "loader.cache": True,
+            "loss.class_weights": "median_frequency",
+            "every_steps.eval": 500,
+            "every_steps.checkpoint": 250,
+            "eval.batch_size": 4,
+        },
+        folder={"augment.size": (192, 192)},
+        smoke={"model.backbone.width": 4, "optim.warmup_steps": 0} | scratch,
+    )

@@ -1,0 +1,161 @@
+"""GoogLeNet as a fully convolutional backbone.
+
+Szegedy et al.: Going Deeper with Convolutions, CVPR 2015, table 1, as the Caffe release (BVLC
+GoogLeNet) builds it: no batch norm, local response normalisation, poolings that round up. Long,
+Shelhamer, Darrell 2015 make an FCN of it by dropping the average pooling (section 4.1).
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from segjax.models import layers, pooling
+from segjax.models.features import Features
+
+# Name: channels of 1x1; 3x3 reduce, 3x3; 5x5 reduce, 5x5; pool projection.
+INCEPTIONS = {
+    "3a": (64, 96, 128, 16, 32, 32),
+    "3b": (128, 128, 192, 32, 96, 64),
+    "4a": (192, 96, 208, 16, 48, 64),
+    "4b": (160, 112, 224, 24, 64, 64),
+    "4c": (128, 128, 256, 24, 64, 64),
+    "4d": (112, 144, 288, 32, 64, 64),
+    "4e": (256, 160, 320, 32, 128, 128),
+    "5a": (256, 160, 320, 32, 128, 128),
+    "5b": (384, 192, 384, 48, 128, 128),
+}
+
+# Image position of the first feature's centre less that of its block: the first convolution is
+# centred on pixel 0, the poolings have no padding.
+_SHIFTS = {"stage1": -0.5, "stage2": 0.5, "stage3": 2.5, "stage4": 6.5, "stage5": 14.5}
+
+
+class GoogLeNet(nnx.Module):
+    """Nine Inception modules; stages end before the poolings, with 3b, 4e and 5b.
+
+    Args:
+        width: channels of the first convolution; the paper's 64, and all others in proportion.
+        dropout: rate after the last module; the paper's is 0.4.
+        dtype: type of the computation; parameters stay float32.
+        rngs: supplies the initialisation keys.
+    """
+
+    def __init__(self, *, width: int, dropout: float, dtype=None, rngs: nnx.Rngs):
+        def scaled(channels: int) -> int:
+            return max(1, channels * width // 64)
+
+        first, second = scaled(64), scaled(192)
+        options = {"dtype": dtype, "rngs": rngs}
+        self.conv1 = ConvReLU(3, first, kernel=7, stride=2, **options)
+        self.conv2_reduce = ConvReLU(first, first, kernel=1, **options)
+        self.conv2 = ConvReLU(first, second, kernel=3, **options)
+        self.channels = {"stage1": first, "stage2": second}
+        features = second
+        for name, channels in INCEPTIONS.items():
+            module = Inception(features, tuple(map(scaled, channels)), **options)
+            setattr(self, f"inception_{name}", module)
+            features = module.features
+            self.channels[f"stage{name[0]}"] = features
+        self.dropout = nnx.Dropout(dropout)
+
+    def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> Features:
+        """[B, H, W, 3] -> Features with stage1 to stage5; any H, W >= 1."""
+        found = {}
+        found["stage1"] = x = self.conv1(x)
+        x = local_response_norm(_halved(x))
+        x = self.conv2(self.conv2_reduce(x))
+        found["stage2"] = x = local_response_norm(x)
+        for stage, modules in (("stage3", "ab"), ("stage4", "abcde"), ("stage5", "ab")):
+            x = _halved(x)
+            for letter in modules:
+                x = getattr(self, f"inception_{stage[-1]}{letter}")(x)
+            found[stage] = x
+        found["stage5"] = self.dropout(x, rngs=rngs)
+        strides = {f"stage{i}": 2**i for i in range(1, 6)}
+        return Features(found, strides, shifts=_SHIFTS)
+
+
+class Inception(nnx.Module):
+    """Four branches side by side: 1x1, 3x3, 5x5, pooled.
+
+    Args:
+        features_in: channels of the input.
+        channels: a row of INCEPTIONS.
+        dtype: type of the computation; parameters stay float32.
+        rngs: supplies the initialisation keys.
+    """
+
+    def __init__(self, features_in: int, channels: tuple[int, ...], *, dtype, rngs: nnx.Rngs):
+        one, three_in, three, five_in, five, pooled = channels
+        options = {"dtype": dtype, "rngs": rngs}
+        self.conv1x1 = ConvReLU(features_in, one, kernel=1, **options)
+        self.conv3x3_reduce = ConvReLU(features_in, three_in, kernel=1, **options)
+        self.conv3x3 = ConvReLU(three_in, three, kernel=3, **options)
+        self.conv5x5_reduce = ConvReLU(features_in, five_in, kernel=1, **options)
+        self.conv5x5 = ConvReLU(five_in, five, kernel=5, **options)
+        self.pool_proj = ConvReLU(features_in, pooled, kernel=1, **options)
+        self.features = one + three + five + pooled
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] -> [B, H, W, features]."""
+        branches = (
+            self.conv1x1(x),
+            self.conv3x3(self.conv3x3_reduce(x)),
+            self.conv5x5(self.conv5x5_reduce(x)),
+            self.pool_proj(pooling.max_pool(x, window=3, stride=1, padding=1)),
+        )
+        return jnp.concatenate(branches, axis=-1)
+
+
+class ConvReLU(nnx.Module):
+    """Convolution with bias, zeros of half a kernel on each side, and ReLU.
+
+    Args:
+        features_in, features: channels of the input and the output.
+        kernel: its side, odd.
+        stride: of the output.
+        dtype: type of the computation; parameters stay float32.
+        rngs: supplies the initialisation keys.
+    """
+
+    def __init__(
+        self,
+        features_in: int,
+        features: int,
+        *,
+        kernel: int,
+        stride: int = 1,
+        dtype=None,
+        rngs: nnx.Rngs,
+    ):
+        self.conv = nnx.Conv(
+            features_in,
+            features,
+            (kernel, kernel),
+            strides=stride,
+            padding=kernel // 2,
+            kernel_init=layers.he_normal,
+            dtype=dtype,
+            rngs=rngs,
+        )
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), K]."""
+        return nnx.relu(self.conv(x))
+
+
+def local_response_norm(x: jax.Array) -> jax.Array:
+    """x / (1 + 1e-4 mean of 5 squares)^0.75 across channels (Krizhevsky et al. 2012, in Caffe).
+
+    [B, H, W, C] -> [B, H, W, C]; channels beyond the ends count as zero.
+    """
+    wide = x.astype(jnp.float32)  # a part in ten thousand is lost in bfloat16
+    squares = jnp.pad(wide * wide, ((0, 0), (0, 0), (0, 0), (2, 2)))
+    channels = x.shape[-1]
+    total = sum(squares[..., k : k + channels] for k in range(5))
+    base = 1 + (1e-4 / 5) * total
+    return (wide * jax.lax.rsqrt(base * jnp.sqrt(base))).astype(x.dtype)
+
+
+def _halved(x: jax.Array) -> jax.Array:
+    return pooling.max_pool(x, window=3, stride=2, padding=0)

@@ -1,0 +1,162 @@
+"""Starting from weights: those of a file, or of another run. `config.init` says which."""
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from absl import logging
+
+from segjax import experiment
+from segjax.errors import InputError
+from segjax.models import weights
+from segjax.models.weights import files
+from segjax.state import TrainState
+
+PREPROCESSES = ("weights", "config")
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """Where a run's first weights come from, read when they are needed.
+
+    Attributes:
+        path: a file of weights, or a run folder.
+        step: of a run folder: "best", "latest" or a number.
+        origin: a key of `weights.ORIGINS`, or "" to tell it from the names.
+        skip: patterns of what need not match.
+    """
+
+    path: pathlib.Path
+    step: str
+    origin: str
+    skip: tuple[str, ...]
+
+    @functools.cached_property
+    def _content(self) -> tuple[Mapping[str, np.ndarray], str, Mapping[str, Any] | None]:
+        """Arrays by the names in the file, their origin, what images they are for."""
+        if self.path.is_dir():
+            parts, ts, _ = experiment.restore(self.path, self.step)
+            return flatten(ts.params, ts.batch_stats), "segjax", dict(parts.config.preprocess)
+        arrays, meta = files.read(self.path)
+        origin = self.origin or weights.origin_of(arrays, str(self.path))
+        if origin not in weights.ORIGINS:
+            raise InputError(
+                f"config.init.origin: unknown {origin!r}; known: {', '.join(weights.ORIGINS)}."
+            )
+        return arrays, origin, meta.get("preprocess") or weights.ORIGINS[origin].preprocess
+
+    @property
+    def preprocess(self) -> Mapping[str, Any] | None:
+        """What images the weights are for, as `config.preprocess`; None where it is not known."""
+        return self._content[2]
+
+    def load(self, params: Any, batch_stats: Any) -> tuple[Any, Any]:
+        """The two trees with the weights in place of what they held.
+
+        Raises:
+            InputError: listing the tensors that do not match.
+        """
+        arrays, origin, _ = self._content
+        drawn = flatten(params, batch_stats)
+        found, unused = weights.ORIGINS[origin].convert(arrays, drawn)
+        shapes = {path: leaf.shape for path, leaf in drawn.items()}
+        matched = weights.match(found, shapes, self.skip, where=str(self.path), unused=unused)
+        logging.info("Weights of %s (%s): %s.", self.path, origin, matched)
+        return _put(params, matched.arrays), _put(batch_stats, matched.arrays)
+
+
+def start_of(config: ml_collections.ConfigDict) -> Start | None:
+    """What `config.init` names, or None where it names nothing.
+
+    Raises:
+        InputError: if there is no such file or folder.
+    """
+    init = config.init
+    if init.preprocess not in PREPROCESSES:
+        raise InputError(
+            f"config.init.preprocess: unknown {init.preprocess!r}; "
+            f"known: {', '.join(PREPROCESSES)}."
+        )
+    if not init["from"]:
+        return None
+    home = pathlib.Path(os.environ.get("SEGJAX_WEIGHTS") or "weights")
+    tried = [pathlib.Path(init["from"]), home / init["from"]]
+    for path in tried:
+        if path.exists():
+            return Start(path, str(init.step), init.origin, tuple(init.skip))
+    raise InputError(
+        f"config.init.from: there is neither {tried[0]} nor {tried[1]} ($SEGJAX_WEIGHTS is where "
+        "weights are looked for)."
+    )
+
+
+def adopt_preprocess(
+    config: ml_collections.ConfigDict, start: Start | None, workdir: pathlib.Path | None = None
+) -> None:
+    """Sets `config.preprocess` to what the weights were made for, unless the config shall decide.
+
+    A run that goes on keeps what it began with, and needs the weights no more.
+    """
+    if start is None or config.init.preprocess == "config":
+        return
+    stored = workdir / "config.json" if workdir else None
+    if stored and stored.exists():
+        found = json.loads(stored.read_text()).get("preprocess")
+    else:
+        found = start.preprocess
+    if found is None:
+        logging.info("%s does not say what images it is for: config.preprocess holds.", start.path)
+        return
+    adopted = {"mean": tuple(found["mean"]), "std": tuple(found["std"]), "bgr": found["bgr"]}
+    config.preprocess = ml_collections.ConfigDict(
+        {k: tuple(map(float, v)) if k != "bgr" else bool(v) for k, v in adopted.items()}
+    )
+    logging.info("Images as the weights know them: %s.", describe(config.preprocess))
+
+
+def initial_state(parts: experiment.Experiment, start: Start | None) -> TrainState:
+    """The state before the first step, with the weights that `start` has for it."""
+    ts = parts.initial_state()
+    if start is None:
+        return ts
+    params, batch_stats = start.load(ts.params, ts.batch_stats)
+    # Copies: the state is donated, and two leaves must not share a buffer.
+    ema = jax.tree.map(jnp.copy, {"params": params, "batch_stats": batch_stats}) if ts.ema else {}
+    return ts.replace(params=params, batch_stats=batch_stats, ema=ema)
+
+
+def flatten(params: Any, batch_stats: Any) -> dict[str, Any]:
+    """Path, such as "backbone/fc6/kernel" -> array, of both trees."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for tree in (params, batch_stats)
+        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
+    }
+
+
+def describe(preprocess: Mapping[str, Any]) -> str:
+    """A preprocessing in words."""
+    order = "BGR" if preprocess["bgr"] else "RGB"
+    return (
+        f"(RGB - {tuple(preprocess['mean'])}) / {tuple(preprocess['std'])}, handed over as {order}"
+    )
+
+
+def _put(tree: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+    """The tree with new arrays, on the devices where the old ones are."""
+
+    def new(path, leaf):
+        array = arrays.get(jax.tree_util.keystr(path, simple=True, separator="/"))
+        if array is None:
+            return leaf
+        return jax.make_array_from_process_local_data(leaf.sharding, array.astype(leaf.dtype))
+
+    return jax.tree_util.tree_map_with_path(new, tree)
