@@ -91,6 +91,13 @@ def _add_training(config: ml_collections.ConfigDict) -> None:
         "bucket": 0,  # sides are filled up to a multiple; 1 never, 0: to 64 where sizes are many
         "pictures": 4,  # examples in the panel
     }
+    config.predict = {
+        "output": "labels",  # or "heatmaps": every class's map, of a classifier
+        "classes": "",  # file of class names, a line each, here or in $SEGJAX_WEIGHTS
+        "short_side": 0,  # images are brought to it first; 0 leaves them
+        "window": 1,  # cells, each way, that the classifier pools over
+        "top": 5,  # classes whose maps are drawn
+    }
     # Any scalar of metrics.jsonl chooses the best checkpoint, or ends the run.
     config.best = {"metric": "eval/miou", "mode": "max", "keep": 2}
     config.stop = {

@@ -8,13 +8,31 @@ Cut for a small machine, on `scenes`: width 32 for 64, fc width 512 for 4096, im
 `:camvid` cuts alike and sees the images at half size, 180 x 240; its scores are brought back to
 360 x 480 and judged there. The paper's width:
 `--config.model.backbone.width=64 --config.model.backbone.fc_width=4096 --config.input_scale=1`.
+
+Words of this recipe, of fcn16s.py and of fcn32s.py:
+- `staged` starts from the stage before, in its default run folder: 32s -> 16s -> 8s, with a tenth
+  of the rate. Train them in this order; the new score layer is the only thing that is drawn.
+- `heavy` is the "heavy learning" of the PAMI paper and its release, at full width: one whole image
+  a step, summed loss, momentum 0.99, fixed rates, a border of 100, no augmentation; 100,000 steps
+  a stage. It wants VGG-16: `--config.init.from=FILE --config.init.skip='("head/*",)'`, or `staged`.
+  Published with it, VOC2011 val (736 images): 32s 63.6, 16s 65.0, 8s 65.5, 8s at once 65.4 mIoU.
+- `at_once` (8s alone) trains all stages together, pool4 scaled by 0.01 and pool3 by 0.0001.
 """
 
 from configs import default
 
+_HEAVY_RATES = {"fcn32s": 1e-10, "fcn16s": 1e-12, "fcn8s": 1e-14}
+_BEFORE = {"fcn16s": "fcn32s", "fcn8s": "fcn16s"}
+_NEW_SCORE = {"fcn16s": "head/score_pool4/*", "fcn8s": "head/score_pool3/*"}
+
 
 def get_config(variants: str = ""):
-    """The recipe; `variants` as in configs/default.py."""
+    """The recipe; `variants` as in configs/default.py, and the words above."""
+    return recipe("fcn8s", variants)
+
+
+def recipe(head: str, variants: str):
+    """The family's: `head` is fcn32s, fcn16s or fcn8s."""
     config = default.get_config()
     config.model = {
         "backbone": {
@@ -25,9 +43,16 @@ def get_config(variants: str = ""):
             "border": "same",
             "dropout": 0.5,
         },
-        "head": {"name": "fcn8s", "upsampling": "fixed"},
+        "head": {"name": head},
         "aux": None,
     }
+    own = {"heavy": _heavy(head, variants)}
+    if head != "fcn32s":
+        config.model.head.upsampling = "fixed"
+        own["staged"] = _staged(head, variants)
+    if head == "fcn8s":
+        config.model.head.at_once = False
+        own["at_once"] = {"model.head.at_once": True}
     config.total_steps = 800
     config.batch_size = 8
     config.optim.lr = 0.05
@@ -61,4 +86,51 @@ def get_config(variants: str = ""):
             "model.backbone.fc_width": 16,
             "optim.warmup_steps": 0,
         },
+        **own,
     )
+
+
+def _heavy(head: str, variants: str) -> dict:
+    """Heavy learning: the release's solvers, whole images (the size of the data set's largest)."""
+    words = variants.split(",")
+    at_once = "at_once" in words
+    sizes = {"camvid": (360, 480), "folder": (500, 500)}
+    return {
+        "model.backbone.batch_norm": False,
+        "model.backbone.width": 64,
+        "model.backbone.fc_width": 4096,
+        "model.backbone.border": "caffe",
+        "preprocess.mean": (122.67892, 116.66877, 104.00699),
+        "preprocess.std": (1.0, 1.0, 1.0),
+        "preprocess.bgr": True,
+        "total_steps": 300_000 if at_once else 100_000,
+        "batch_size": 1,
+        "input_scale": 1.0,
+        "augment.size": next((sizes[word] for word in words if word in sizes), (96, 128)),
+        "augment.scale": (1.0, 1.0),
+        "augment.flip": 0.0,
+        "augment.brightness": 0.0,
+        "augment.contrast": 0.0,
+        "augment.saturation": 0.0,
+        "loss.reduction": "sum",
+        "loss.class_weights": "none",
+        "optim.lr": 1e-10 if at_once else _HEAVY_RATES[head],
+        "optim.schedule": "constant",
+        "optim.warmup_steps": 0,
+        "optim.momentum": 0.99,
+        "every_steps.eval": 4000,
+        "every_steps.checkpoint": 4000,
+        "eval.batch_size": 1,
+    }
+
+
+def _staged(head: str, variants: str) -> dict:
+    """From the default run folder of the stage before, with the same words."""
+    words = [word for word in variants.split(",") if word]
+    before = _BEFORE[head]
+    if before == "fcn32s":  # the first stage has none before it
+        words = [word for word in words if word != "staged"]
+    found = {"init.from": "-".join([f"runs/{before}", *words]), "init.skip": (_NEW_SCORE[head],)}
+    if "heavy" not in words:
+        found["optim.lr"] = 0.002 if "camvid" in words else 0.005
+    return found

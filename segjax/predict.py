@@ -1,13 +1,27 @@
-"""Labels images: python -m segjax.predict --workdir=DIR --input=PATH --output=DIR."""
+"""Labels images: python -m segjax.predict --workdir=DIR --input=PATH --output=DIR.
+
+`--config=FILE` in place of a run folder takes a network that comes with its weights, such as
+configs/imagenet_heatmap.py.
+"""
 
 import concurrent.futures
 import pathlib
 
+import ml_collections
 import numpy as np
 from absl import flags
 
-from segjax import cli, evaluation, experiment, state, tracking, visualize
-from segjax.data import png, sources
+from segjax import (
+    cli,
+    evaluation,
+    experiment,
+    heatmaps,
+    state,
+    tracking,
+    transfer,
+    visualize,
+)
+from segjax.data import catalog, png, sources
 from segjax.data.spec import VOID
 from segjax.errors import InputError
 
@@ -62,16 +76,70 @@ def find_images(path: pathlib.Path) -> list[pathlib.Path]:
 
 
 def main(_argv: list[str]) -> None:
-    """Writes OUTPUT/<stem>.png (class indices, palette inside) and OUTPUT/<stem>_overlay.png."""
-    if not _WORKDIR.value:
-        raise InputError("--workdir=DIR, the folder of a trained run, is needed.")
+    """Labels what --input names with a run's network, or as a config says."""
+    configured = flags.FLAGS.config is not None
+    if configured == bool(_WORKDIR.value):
+        raise InputError(
+            "Either --workdir=DIR, the folder of a trained run, or --config=FILE, of a network "
+            "that comes with its weights."
+        )
     images = Images(find_images(pathlib.Path(_INPUT.value)))
     with concurrent.futures.ThreadPoolExecutor() as pool:  # and every file is known to be whole
         sizes = np.array(list(pool.map(lambda i: images[i][1].shape, range(len(images)))))
-    parts, ts, meta = experiment.restore(pathlib.Path(_WORKDIR.value), _STEP.value)
-    how = meta["protocol"] | {"limit": 0}
-    plan = evaluation.plan_of(how, sizes)
     output = pathlib.Path(_OUTPUT.value)
+    if configured and cli.config().predict.output == "heatmaps":
+        named = ((images.name(i), images[i][0]) for i in range(len(images)))
+        heatmaps.predict(cli.config(), named, len(images), output)
+    elif configured:
+        write_labels(*pretrained(cli.config(), sizes), images, sizes, output)
+    else:
+        parts, ts, meta = experiment.restore(pathlib.Path(_WORKDIR.value), _STEP.value)
+        write_labels(parts, ts, meta["protocol"], images, sizes, output)
+
+
+def pretrained(
+    config: ml_collections.ConfigDict, sizes: np.ndarray
+) -> tuple[experiment.Experiment, state.TrainState, dict]:
+    """The network of a config with the weights it names, and the protocol of its data set.
+
+    Args:
+        config: the recipe.
+        sizes: int32 [N, 2], of the images.
+
+    Raises:
+        InputError: if it names no weights, or they do not fit.
+    """
+    if config.predict.output != "labels":
+        raise InputError(
+            f"config.predict.output: unknown {config.predict.output!r}; known: labels, heatmaps."
+        )
+    start = transfer.start_of(config)
+    if start is None:
+        raise InputError("config.init.from: a network without a run needs weights.")
+    transfer.adopt_preprocess(config, start)
+    parts = experiment.assemble(config, catalog.load(**config.data).spec, None)
+    how = evaluation.protocol(parts, config.eval.split, sizes)
+    return parts, transfer.initial_state(parts, start), how
+
+
+def write_labels(
+    parts: experiment.Experiment,
+    ts: state.TrainState,
+    how: dict,
+    images: Images,
+    sizes: np.ndarray,
+    output: pathlib.Path,
+) -> None:
+    """Writes OUTPUT/<stem>.png (class indices, palette inside) and OUTPUT/<stem>_overlay.png.
+
+    Args:
+        parts, ts: the network and its weights.
+        how: the protocol that it was evaluated under.
+        images, sizes: what is labelled, and int32 [N, 2].
+        output: folder.
+    """
+    how = how | {"limit": 0}
+    plan = evaluation.plan_of(how, sizes)
     palette = [*parts.spec.palette]
     line, done = tracking.ProgressLine("image", len(images)), 0
     for batch, out in evaluation.run(parts, ts.params, ts.batch_stats, images, how, plan):
@@ -91,4 +159,6 @@ def main(_argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    cli.define_config()
+    flags.declare_key_flag("config")
     cli.run(main)

@@ -87,14 +87,24 @@ def start_of(config: ml_collections.ConfigDict) -> Start | None:
         )
     if not init["from"]:
         return None
+    path = find(init["from"], "config.init.from")
+    return Start(path, str(init.step), init.origin, tuple(init.skip))
+
+
+def find(name: str, key: str) -> pathlib.Path:
+    """A file or folder, here or in `$SEGJAX_WEIGHTS` ("weights" where that is not set).
+
+    Raises:
+        InputError: naming the config's key, if it is in neither place.
+    """
     home = pathlib.Path(os.environ.get("SEGJAX_WEIGHTS") or "weights")
-    tried = [pathlib.Path(init["from"]), home / init["from"]]
+    tried = [pathlib.Path(name), home / name]
     for path in tried:
-        if path.exists():
-            return Start(path, str(init.step), init.origin, tuple(init.skip))
+        if name and path.exists():
+            return path
     raise InputError(
-        f"config.init.from: there is neither {tried[0]} nor {tried[1]} ($SEGJAX_WEIGHTS is where "
-        "weights are looked for)."
+        f"{key}: there is neither {str(tried[0])!r} nor {str(tried[1])!r}; weights are looked for "
+        "here and in $SEGJAX_WEIGHTS."
     )
 
 
