@@ -14,7 +14,7 @@ Words of this recipe, of fcn16s.py and of fcn32s.py:
   of the rate. Train them in this order; the new score layer is the only thing that is drawn.
 - `heavy` is the "heavy learning" of the PAMI paper and its release, at full width: one whole image
   a step, summed loss, momentum 0.99, fixed rates, a border of 100, no augmentation; 100,000 steps
-  a stage. It wants VGG-16: `--config.init.from=FILE --config.init.skip='("head/*",)'`, or `staged`.
+  a stage. It wants VGG-16: `--config.init.from=FILE --config.init.skip='head/*'`, or `staged`.
   Published with it, VOC2011 val (736 images): 32s 63.6, 16s 65.0, 8s 65.5, 8s at once 65.4 mIoU.
 - `at_once` (8s alone) trains all stages together, pool4 scaled by 0.01 and pool3 by 0.0001.
 """

@@ -75,6 +75,8 @@ def fail(error: Exception) -> None:
 
 def _parse(argv: list[str]) -> list[str]:
     """absl's own parsing, but a wrong flag, config key or value is one line."""
+    # ml_collections reads keys as Python, where `from` is no name; it looks into sys.argv itself.
+    argv[:] = [re.sub(r"^(--?config\.init)\.from\b", r"\1['from']", word) for word in argv]
     logging.set_verbosity(logging.INFO)
     logging.get_absl_handler().addFilter(_of_interest)
     try:

@@ -32,14 +32,11 @@ def main(_argv: list[str]) -> None:
     how = evaluation.protocol(parts, split, part.scan.sizes)
     if split == config.eval.split:
         how["bucket"] = meta["protocol"]["bucket"]
-    if _WEIGHTS.value == "ema" and not ts.ema:
-        raise InputError(f"{workdir} keeps no averaged weights (config.ema_decay is 0).")
-    weights = ts.ema if _WEIGHTS.value == "ema" else vars(ts)
+    weights = ts.weights(_WEIGHTS.value)
     line = tracking.ProgressLine("batch", len(evaluation.plan_of(how, part.scan.sizes)))
     result = evaluation.evaluate(
         parts,
-        weights["params"],
-        weights["batch_stats"],
+        *weights,
         part.source,
         part.scan.sizes,
         how,

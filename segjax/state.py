@@ -34,6 +34,18 @@ class TrainState:
     ema: Any
     skipped: jax.Array
 
+    def weights(self, which: str) -> tuple[Any, Any]:
+        """Parameters and batch statistics, "raw" or "ema" (averaged).
+
+        Raises:
+            InputError: if no averaged ones are kept.
+        """
+        if which == "raw":
+            return self.params, self.batch_stats
+        if not self.ema:
+            raise InputError("The run keeps no averaged weights (config.ema_decay is 0).")
+        return self.ema["params"], self.ema["batch_stats"]
+
 
 def make_mesh(space: int, devices: list[jax.Device] | None = None) -> Mesh:
     """A mesh ("data", "space") over all devices, or those given.

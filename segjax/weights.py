@@ -1,0 +1,99 @@
+"""Looks at files of weights, and writes a run's network as one.
+
+    python -m segjax.weights show FILE
+    python -m segjax.weights export --workdir=DIR [--step=best] [--output=FILE.safetensors]
+
+`show` names the origin of a file, the images it is for, and its tensors. `export` writes parameters
+and batch statistics under our own names, with preprocessing, classes, palette and the model's
+config in the header: `config.init.from` takes it, and so does any reader of safetensors.
+"""
+
+import json
+import pathlib
+
+import numpy as np
+from absl import flags
+
+from segjax import cli, experiment, tracking, transfer
+from segjax.errors import InputError
+from segjax.models import weights
+from segjax.models.weights import files
+
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    """The flags of `export`."""
+    flags.DEFINE_string("workdir", "", "the run folder")
+    flags.DEFINE_string("step", "best", "best, latest, or a step's number")
+    flags.DEFINE_enum("weights", "raw", ["raw", "ema"], "raw or averaged ones")
+    flags.DEFINE_string("output", "", "file; <workdir>/weights.safetensors by default")
+
+
+def show(path: pathlib.Path) -> str:
+    """What a file holds, as text.
+
+    Raises:
+        InputError: if it cannot be read, or is of no known origin.
+    """
+    arrays, meta = files.read(path)
+    origin = weights.origin_of(arrays, str(path))
+    preprocess = meta.get("preprocess") or weights.ORIGINS[origin].preprocess
+    rows = [(name, str(list(array.shape)), str(array.dtype)) for name, array in arrays.items()]
+    broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
+    count = sum(array.size for array in arrays.values())
+    lines = [
+        tracking.format_table(rows, ("tensor", "shape", "type")),
+        f"{len(arrays)} tensors, {count} numbers; origin {origin}",
+        f"images: {transfer.describe(preprocess) if preprocess else 'not said'}",
+    ]
+    if meta.get("classes"):
+        lines.append(f"classes: {', '.join(meta['classes'])}")
+    if broken:
+        lines.append(f"not finite: {', '.join(broken)}")
+    return "\n".join(lines)
+
+
+def export(workdir: pathlib.Path, step: str, which: str, output: pathlib.Path) -> pathlib.Path:
+    """Writes the network of a run as safetensors; returns the file.
+
+    Raises:
+        InputError: if there is no such checkpoint, no averaged weights, or the disk refuses.
+    """
+    if output.suffix != ".safetensors":
+        raise InputError(f"--output: weights are written as .safetensors, got {output.name!r}.")
+    parts, ts, _ = experiment.restore(workdir, step)
+    arrays = transfer.flatten(*ts.weights(which))
+    config = json.loads(parts.config.to_json())
+    meta = {
+        "preprocess": config["preprocess"],
+        "classes": parts.spec.classes,
+        "palette": parts.spec.palette,
+        "model": config["model"],
+        "step": int(ts.step),
+        "weights": which,
+        "versions": experiment.versions(),
+    }
+    files.write(output, {path: np.asarray(leaf) for path, leaf in arrays.items()}, meta)
+    return output
+
+
+def main(argv: list[str]) -> None:
+    """`weights show FILE` or `weights export`."""
+    words = argv[1:]
+    if len(words) == 2 and words[0] == "show":
+        print(show(pathlib.Path(words[1])))
+    elif words == ["export"] and FLAGS.workdir:
+        workdir = pathlib.Path(FLAGS.workdir)
+        output = pathlib.Path(FLAGS.output or workdir / "weights.safetensors")
+        print(f"Written: {export(workdir, FLAGS.step, FLAGS.weights, output)}")
+    else:
+        raise InputError(
+            "weights does one of `show FILE` and `export --workdir=DIR`, "
+            f"got {' '.join(words) or 'nothing'}."
+        )
+
+
+if __name__ == "__main__":
+    define_flags()
+    cli.run(main, words=2)

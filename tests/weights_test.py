@@ -1,0 +1,68 @@
+import pathlib
+
+import numpy as np
+import pytest
+
+from segjax import experiment, train, transfer, weights
+from segjax.errors import InputError
+from segjax.models.weights import files
+from tests import runs, tiny
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory) -> pathlib.Path:
+    """A finished run of two steps, with averaged weights."""
+    path = tmp_path_factory.mktemp("weights") / "run"
+    train.run(tiny.short_config(total_steps=2, ema_decay=0.5), path)
+    return path
+
+
+def test_an_exported_network_holds_the_runs_weights_and_says_what_they_are(workdir, tmp_path):
+    for which in ("raw", "ema"):
+        path = weights.export(workdir, "latest", which, tmp_path / f"{which}.safetensors")
+        arrays, meta = files.read(path)
+        _, ts, _ = experiment.restore(workdir, "latest")
+        expected = transfer.flatten(*ts.weights(which))
+        assert arrays.keys() == expected.keys()
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(array, expected[name])
+        config = experiment.read_config(workdir)
+        assert tuple(meta["preprocess"]["mean"]) == config.preprocess.mean
+        assert meta["model"]["head"]["name"] == "fcn8s"
+        assert len(meta["classes"]) == len(meta["palette"]) == 11
+        assert (meta["step"], meta["weights"]) == (2, which)
+    text = weights.show(tmp_path / "raw.safetensors")
+    assert "head/score_top/kernel" in text
+    assert "origin segjax" in text
+    assert "bicyclist" in text
+
+
+def test_a_run_that_starts_from_the_file_has_its_weights_and_preprocessing(workdir, tmp_path):
+    path = weights.export(workdir, "latest", "raw", tmp_path / "net.safetensors")
+    config = tiny.short_config(preprocess__mean=(1.0, 2.0, 3.0))
+    config.init["from"] = str(path)
+    start = transfer.start_of(config)
+    transfer.adopt_preprocess(config, start)
+    assert config.preprocess.mean == experiment.read_config(workdir).preprocess.mean
+    _, ts, _ = experiment.restore(workdir, "latest")
+    found = start.load(ts.params, ts.batch_stats)
+    tiny.assert_same_bits(found, (ts.params, ts.batch_stats))
+
+
+def test_what_cannot_be_done_is_one_line(workdir, tmp_path):
+    with pytest.raises(InputError, match=r"written as .safetensors, got 'net.npz'"):
+        weights.export(workdir, "latest", "raw", tmp_path / "net.npz")
+    with pytest.raises(InputError, match="no checkpoint '7'"):
+        weights.export(workdir, "7", "raw", tmp_path / "net.safetensors")
+    with pytest.raises(InputError, match="nix.npz: cannot be read"):
+        weights.show(tmp_path / "nix.npz")
+    told = runs.line(runs.verb("weights", "export"))
+    assert "`show FILE` and `export --workdir=DIR`" in told
+
+
+def test_a_tensor_that_is_not_finite_is_shown(tmp_path):
+    arrays = {"backbone/a": np.array([1.0, np.nan], np.float32), "head/b": np.ones(3, np.float32)}
+    files.write(tmp_path / "net.safetensors", arrays, {})
+    text = weights.show(tmp_path / "net.safetensors")
+    assert "not finite: backbone/a" in text
+    assert "images: not said" in text
