@@ -1,0 +1,293 @@
+"""FCN's logits against pytorch-fcn with the same random weights; the fixtures of the tests.
+
+    python -m experiments.parity.fcn --oracle=DIR --oracle-commit=4b98850 --hardware="2 CPU cores"
+
+DIR is a checkout of github.com/wkentaro/pytorch-fcn, whose networks are imported from there and run
+by torch; nothing of it is kept but their logits. Writes tests/fixtures/fcn/*.npz (narrow networks,
+every third pixel of the logits) and experiments/parity/fcn.{json,md} (narrow and full width).
+"""
+
+import argparse
+import datetime
+import functools
+import importlib
+import json
+import math
+import pathlib
+import subprocess
+import sys
+import types
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from flax import nnx
+
+from segjax import experiment, models, state, steps, transfer
+from segjax.models import resize
+from segjax.models import weights as importers
+
+ROOT = pathlib.Path(__file__).parents[2]
+FIXTURES = ROOT / "tests" / "fixtures" / "fcn"
+SEED = 0
+K = 5
+SIZES = ((64, 64), (57, 43), (97, 130))
+EVERY = 3  # pixels kept in a fixture: shares no factor with 8, 16 and 32, so every phase is seen
+TOLERANCE = 1e-4
+MEAN = (104.00698793, 116.66876762, 122.67891434)  # BGR, of the oracle's loader
+ORIGIN = importers.ORIGINS["caffe_fcn"]
+NARROW = {64: 4, 128: 8, 256: 16, 512: 32, 4096: 24}
+FULL = {width: width for width in NARROW}
+# Of the oracle's class, of our head, and what its skips are multiplied by before they are scored.
+VARIANTS = {
+    "fcn32s": ("FCN32s", {"name": "fcn32s"}, {}),
+    "fcn16s": ("FCN16s", {"name": "fcn16s"}, {"score_pool4": 1}),
+    "fcn8s": ("FCN8s", {"name": "fcn8s"}, {"score_pool4": 1, "score_pool3": 1}),
+    "fcn8s_at_once": (
+        "FCN8sAtOnce",
+        {"name": "fcn8s", "at_once": True},
+        {"score_pool4": 0.01, "score_pool3": 0.0001},
+    ),
+}
+_GAINS = {"conv1_1": 2**-6, "score_fr": 4}  # colours are large, what fc7 has left is small
+
+
+def main() -> None:
+    """Measures, then writes the fixtures and the page."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--oracle", required=True, help="a checkout of wkentaro/pytorch-fcn")
+    parser.add_argument("--oracle-commit", required=True, help="of that checkout, for the page")
+    parser.add_argument("--hardware", required=True, help="for the page")
+    given = parser.parse_args()
+    images = draw_images()
+    measured = {"narrow": {}, "full": {}}
+    for width, widths in (("narrow", NARROW), ("full", FULL)):
+        for variant in VARIANTS:
+            net = oracle(given.oracle, variant, widths)
+            weights = draw_weights(net, variant)
+            expected = [run_oracle(net, weights, image) for image in images]
+            found = {"sizes": compare(variant, widths, weights, images, expected)}
+            if width == "narrow":
+                found["shares"] = shares(net, weights, images, expected)
+                write_fixtures(variant, weights, images, expected)
+            measured[width][variant] = found
+    write_page(measured, given)
+
+
+def draw_images() -> list[np.ndarray]:
+    """uint8 [H, W, 3] of each size, patches of colour of 5 x 7 pixels."""
+    rng = np.random.default_rng(SEED)
+    images = []
+    for height, width in SIZES:
+        patches = rng.integers(0, 256, (-(-height // 5), -(-width // 7), 3), np.uint8)
+        images.append(patches.repeat(5, axis=0).repeat(7, axis=1)[:height, :width])
+    return images
+
+
+def draw_weights(net: torch.nn.Module, variant: str) -> dict[str, np.ndarray]:
+    """float32 under the oracle's names, OIHW; the upsamplings as it makes them itself.
+
+    Whole numbers from -15 to 15 times a power of two: exact, and they compress. The same seed gives
+    all variants the same trunk.
+    """
+    factors = VARIANTS[variant][2]
+    weights = {}
+    for name, tensor in net.state_dict().items():
+        layer, kind = name.split(".")
+        if layer.startswith("upscore"):
+            weights[name] = tensor.numpy()
+            continue
+        rng = np.random.default_rng([SEED, *name.encode()])
+        whole = rng.integers(-15, 16, tuple(tensor.shape), np.int8)
+        if kind == "bias":
+            scale = 2**-6
+        else:
+            rms = math.sqrt(2 / math.prod(tensor.shape[1:]))  # He et al. 2015
+            scale = rms / 9 * _GAINS.get(layer, 1) / factors.get(layer, 1)
+        weights[name] = np.ldexp(whole.astype(np.float32), round(math.log2(scale)))
+    return weights
+
+
+def oracle(checkout: str, variant: str, widths: Mapping[int, int]) -> torch.nn.Module:
+    """The network of pytorch-fcn in evaluation mode, with its channels renamed by `widths`."""
+    # Its package imports more than its networks need: they alone are taken, and what they import
+    # for downloads is left empty.
+    for name in ("fcn", "torchvision"):
+        sys.modules.setdefault(name, types.ModuleType(name))
+    package = types.ModuleType("torchfcn")
+    package.__path__ = [str(pathlib.Path(checkout, "torchfcn"))]
+    sys.modules["torchfcn"] = package
+    networks = importlib.import_module("torchfcn.models")
+
+    class Conv2d(torch.nn.Conv2d):
+        def __init__(self, features_in, features, *args, **options):
+            features_in, features = (widths.get(n, n) for n in (features_in, features))
+            super().__init__(features_in, features, *args, **options)
+
+    cls = getattr(networks, VARIANTS[variant][0])
+    for module in ("fcn32s", "fcn16s", "fcn8s"):
+        layers = types.SimpleNamespace(**vars(torch.nn) | {"Conv2d": Conv2d})
+        sys.modules[f"torchfcn.models.{module}"].nn = layers
+    return cls(n_class=K).eval()
+
+
+def run_oracle(net: torch.nn.Module, weights: Mapping, image: np.ndarray) -> np.ndarray:
+    """Logits float32 [H, W, K]; its input is BGR less the mean, as its loader makes it."""
+    net.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
+    x = image[:, :, ::-1].astype(np.float64) - np.array(MEAN)
+    x = torch.from_numpy(x.transpose(2, 0, 1)[None]).float()
+    with torch.no_grad():
+        return net(x)[0].permute(1, 2, 0).numpy()
+
+
+def build(variant: str, widths: Mapping[int, int], rngs: nnx.Rngs) -> models.Segmenter:
+    """Our network of that variant, as the FCN release has it."""
+    backbone = {"name": "vgg16", "batch_norm": False, "border": "caffe", "dropout": 0.5}
+    return models.build(
+        backbone=backbone | {"width": widths[64], "fc_width": widths[4096]},
+        head=VARIANTS[variant][1],
+        aux=None,
+        num_classes=K,
+        dtype="float32",
+        rngs=rngs,
+    )
+
+
+def as_params(like: Any, weights: Mapping[str, np.ndarray], variant: str) -> dict:
+    """The oracle's tensors in the tree of our parameters."""
+    wanted = transfer.flatten(like, {})
+    found, unused = ORIGIN.convert(weights, wanted)
+    shapes = {path: leaf.shape for path, leaf in wanted.items()}
+    arrays = importers.match(found, shapes, (), where=variant, unused=unused).arrays
+
+    def take(path, _):
+        return jnp.asarray(arrays[jax.tree_util.keystr(path, simple=True, separator="/")])
+
+    return jax.tree_util.tree_map_with_path(take, like)
+
+
+def run_ours(variant: str, widths: Mapping, weights: Mapping, images: list) -> list[np.ndarray]:
+    """Logits float32 [H, W, K] of each image."""
+    ours = functools.partial(build, variant, widths)
+    _, graph = state.graphs(ours)
+    preprocess = steps.Preprocess(**ORIGIN.preprocess)
+
+    @jax.jit
+    def run(params, image):
+        scores = state.merge(graph, params, {})(preprocess(image[None]))[0]
+        return resize.apply(scores.values, *scores.matrices(image.shape[:2]))[0]
+
+    like, _ = jax.eval_shape(functools.partial(state.initial_arrays, ours), 0)
+    params = as_params(like, weights, variant)
+    return [np.asarray(run(params, image)) for image in images]
+
+
+def compare(variant: str, widths: Mapping, weights: Mapping, images: list, expected: list) -> dict:
+    """Largest difference over all pixels by size, and the spread of the logits."""
+    rows = {}
+    for size, a, b in zip(SIZES, run_ours(variant, widths, weights, images), expected, strict=True):
+        largest = float(np.abs(b).max())
+        rows[f"{size[0]} x {size[1]}"] = {
+            "relative_error": float(np.abs(a - b).max()) / largest,
+            "largest": largest,
+            "spread": float(b.std((0, 1)).min()) / largest,
+        }
+    return rows
+
+
+def shares(net: torch.nn.Module, weights: Mapping, images: list, expected: list) -> dict:
+    """Largest change of the logits, of the largest logit, without a score layer: least of all."""
+    found = {}
+    for layer in sorted({name.split(".")[0] for name in weights if name.startswith("score")}):
+        without = {n: 0 * w if n.startswith(f"{layer}.") else w for n, w in weights.items()}
+        found[layer] = min(
+            float(np.abs(run_oracle(net, without, image) - logits).max() / np.abs(logits).max())
+            for image, logits in zip(images, expected, strict=True)
+        )
+    return found
+
+
+def write_fixtures(variant: str, weights: Mapping, images: list, expected: list) -> None:
+    """shared.npz: images, trunk, score_fr; VARIANT.npz: its other layers and its logits."""
+    FIXTURES.mkdir(parents=True, exist_ok=True)
+    names = [f"{height}x{width}" for height, width in SIZES]
+    shared = {n: w for n, w in weights.items() if not n.startswith(("score_pool", "upscore"))}
+    own = {n: w for n, w in weights.items() if n not in shared}
+    shared |= {f"image_{name}": image for name, image in zip(names, images, strict=True)}
+    own |= {f"logits_{n}": e[::EVERY, ::EVERY] for n, e in zip(names, expected, strict=True)}
+    np.savez_compressed(FIXTURES / "shared.npz", **shared)
+    np.savez_compressed(FIXTURES / f"{variant}.npz", **own)
+
+
+def write_page(measured: Mapping, given: argparse.Namespace) -> None:
+    """fcn.json and fcn.md beside this file."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    versions = experiment.versions() | {"torch": torch.__version__}
+    about = {
+        "command": "python -m experiments.parity.fcn --oracle=DIR --oracle-commit=HASH "
+        "--hardware=TEXT",
+        "oracle": f"github.com/wkentaro/pytorch-fcn at {given.oracle_commit[:7]}",
+        "hardware": given.hardware,
+        "date": str(datetime.date.today()),
+        "commit": commit,
+        "versions": versions,
+    }
+    folder = pathlib.Path(__file__).parent
+    (folder / "fcn.json").write_text(json.dumps(about | measured, indent=2) + "\n")
+    (folder / "fcn.md").write_text(page(about, measured))
+
+
+def page(about: Mapping, measured: Mapping) -> str:
+    """The page in Markdown."""
+    software = ", ".join(f"{k} {v}" for k, v in about["versions"].items() if k != "devices")
+    layers = ("score_fr", "score_pool4", "score_pool3")
+    sizes = [f"{height} x {width}" for height, width in SIZES]
+
+    def table(head: list[str], rows: list[list[str]]) -> str:
+        lines = [head, ["---"] * len(head), *rows]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+    errors = [
+        [variant, width, *(f"{found['sizes'][size]['relative_error']:.1e}" for size in sizes)]
+        for width, variants in (("4 / 24", measured["narrow"]), ("64 / 4096", measured["full"]))
+        for variant, found in variants.items()
+    ]
+    shares = [
+        [
+            variant,
+            *(f"{found['shares'][n]:.2f}" if n in found["shares"] else "" for n in layers),
+            f"{min(found['sizes'][size]['spread'] for size in sizes):.3f}",
+        ]
+        for variant, found in measured["narrow"].items()
+    ]
+    parts = [
+        "# FCN against pytorch-fcn",
+        f"```bash\n{about['command']}\n```",
+        f"{about['oracle']}; {about['hardware']}; {about['date']}; {software}; made on top of "
+        f"commit {about['commit']}.",
+        "Both networks have the same random weights, score layers too, and see the same images in "
+        f"float32. Largest difference of their logits over all pixels and {K} classes, of the "
+        f"largest logit (allowed: {TOLERANCE:.0e}); width / fc width of the first column:",
+        table(["net", "width", *sizes], errors),
+        "The tests repeat the narrow rows without torch, from every third pixel of the oracle's "
+        "logits in `tests/fixtures/fcn`. That every part is seen: largest change of the narrow "
+        "networks' logits where a score layer is set to zero, and the smallest standard deviation "
+        "of a class over an image, both of the largest logit, at the size where it is least:",
+        table(["net", *layers, "spread"], shares),
+        "At once, the drawn weights of the skips are 100 and 10,000 times larger (to a power of "
+        "two), so that their factors do not hide them.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+if __name__ == "__main__":
+    main()
