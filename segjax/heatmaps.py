@@ -133,7 +133,7 @@ def predict(
     classifier = Maps(config)
     line = tracking.ProgressLine("image", count)
     for done, (stem, image) in enumerate(images, 1):
-        image = _to_short_side(image, config.predict.short_side)
+        image = to_short_side(image, config.predict.short_side)
         found = classifier(image)
         encoded = cv2.imencode(".png", found["argmax"])[1].tobytes()
         visualize.write_file(output / f"{stem}.png", encoded)
@@ -198,7 +198,8 @@ def _means(size: int, window: int) -> np.ndarray:
     return inside.astype(np.float32) / window
 
 
-def _to_short_side(image: np.ndarray, short_side: int) -> np.ndarray:
+def to_short_side(image: np.ndarray, short_side: int) -> np.ndarray:
+    """Resizes uint8 [H, W, 3] so that min(H, W) is `short_side`; 0 leaves it."""
     if not short_side:
         return image
     scale = short_side / min(image.shape[:2])
