@@ -2,9 +2,9 @@
 
     SEGJAX_WEIGHTS=DIR python -m experiments.fcn.heatmaps --hardware="2 CPU cores"
 
-Long, Shelhamer, Darrell 2015, section 3.1, figure 2. Writes heatmaps.{json,md,jpg} beside this file: what
-the classifier says of the central 224 pixels, what it says of the whole photograph, and how much of
-the best class's map lies on the object.
+Long, Shelhamer, Darrell 2015, section 3.1, figure 2. Writes heatmaps.{json,md,jpg} beside this
+file: what the classifier says of the central 224 pixels, what it says of the whole photograph, and
+how much of the best class's map lies on the object.
 """
 
 import argparse
@@ -72,7 +72,7 @@ def best(found: dict[str, np.ndarray], names: list[str]) -> list[tuple[str, floa
 
 
 def on_object(heat: np.ndarray, box: tuple[float, ...]) -> dict[str, float]:
-    """The box's share of the photograph and of the map's sum; the map's mean in it, over outside."""
+    """The box's share of the photograph and of the map; mean of the map inside over outside."""
     height, width = heat.shape
     top, left, bottom, right = (
         round(part * n) for part, n in zip(box, (height, width) * 2, strict=True)
@@ -104,21 +104,17 @@ def page(result: dict[str, Any]) -> str:
             f"| {100 * row['box_share']:.0f} % | {100 * row['map_share']:.0f} % "
             f"| {row['density']} |"
         )
-    return (
-        "\n\n".join(
-            [
-                "# A classifier, fully convolutionally",
-                '```bash\nSEGJAX_WEIGHTS=DIR python -m experiments.fcn.heatmaps --hardware="..."\n```',
-                f"{result['hardware']}; {result['date']}; {versions}; BVLC GoogLeNet, half-precision "
-                "file; photographs of scikit-image.",
-                "\n".join(lines),
-                "The box is the object's, by hand; the map is the softmax at each place of the class "
-                "that is best for the whole photograph.",
-                "![maps of the best classes](heatmaps.jpg)",
-            ]
-        )
-        + "\n"
-    )
+    parts = [
+        "# A classifier, fully convolutionally",
+        '```bash\nSEGJAX_WEIGHTS=DIR python -m experiments.fcn.heatmaps --hardware="..."\n```',
+        f"{result['hardware']}; {result['date']}; {versions}; BVLC GoogLeNet, half-precision "
+        "file; photographs of scikit-image.",
+        "\n".join(lines),
+        "The box is the object's, by hand; the map is the softmax at each place of the class "
+        "that is best for the whole photograph.",
+        "![maps of the best classes](heatmaps.jpg)",
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 if __name__ == "__main__":
