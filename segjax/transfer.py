@@ -28,16 +28,21 @@ class Start:
     """Where a run's first weights come from, read when they are needed.
 
     Attributes:
-        path: a file of weights, or a run folder.
+        name: a file of weights, or a run folder, as `config.init.from` has it.
         step: of a run folder: "best", "latest" or a number.
         origin: a key of `weights.ORIGINS`, or "" to tell it from the names.
         skip: patterns of what need not match.
     """
 
-    path: pathlib.Path
+    name: str
     step: str
     origin: str
     skip: tuple[str, ...]
+
+    @functools.cached_property
+    def path(self) -> pathlib.Path:
+        """Where it is: see `find`. A run that goes on never asks."""
+        return find(self.name, "config.init.from")
 
     @functools.cached_property
     def _content(self) -> tuple[Mapping[str, np.ndarray], str, Mapping[str, Any] | None]:
@@ -74,10 +79,10 @@ class Start:
 
 
 def start_of(config: ml_collections.ConfigDict) -> Start | None:
-    """What `config.init` names, or None where it names nothing.
+    """What `config.init` names, or None where it names nothing; nothing is read yet.
 
     Raises:
-        InputError: if there is no such file or folder.
+        InputError: if `config.init.preprocess` is none of PREPROCESSES.
     """
     init = config.init
     if init.preprocess not in PREPROCESSES:
@@ -87,8 +92,7 @@ def start_of(config: ml_collections.ConfigDict) -> Start | None:
         )
     if not init["from"]:
         return None
-    path = find(init["from"], "config.init.from")
-    return Start(path, str(init.step), init.origin, tuple(init.skip))
+    return Start(init["from"], str(init.step), init.origin, tuple(init.skip))
 
 
 def find(name: str, key: str) -> pathlib.Path:

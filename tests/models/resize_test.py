@@ -60,6 +60,23 @@ def test_a_given_factor_holds_also_where_the_output_is_cropped():
     np.testing.assert_array_equal(moved, whole[5:])
 
 
+@pytest.mark.parametrize("factor", [1, 2, 8, None])
+@pytest.mark.parametrize("offset", [-14.5, -0.5, 0.25, 3.75])
+def test_an_offset_of_any_number_moves_the_grid(factor, offset):
+    """Pixel j reads the input at (j + offset + 0.5) / factor - 0.5, linear between its cells."""
+    values = np.random.default_rng(0).normal(size=5)
+    size_out = 5 * (factor or 3)
+    got = Resize("half_pixel", factor, offset).matrix(5, size_out) @ values
+    at = (np.arange(size_out) + offset + 0.5) / (factor or 3) - 0.5
+    np.testing.assert_allclose(got, np.interp(at, np.arange(5), values), atol=1e-5)
+
+
+def test_a_transposed_convolution_crops_whole_pixels():
+    with pytest.raises(ValueError, match="whole pixels, got offset 0.5"):
+        Resize("transposed", 2, 0.5)
+    assert Resize("transposed", 2, 5.0).matrix(3, 2).shape == (2, 3)
+
+
 @pytest.mark.parametrize("factor", [1, 2, 3, 8])
 def test_transposed_is_the_transposed_convolution_cropped_at_the_offset(factor):
     x = np.random.default_rng(1).normal(size=(3, 4))

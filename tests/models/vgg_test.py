@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from segjax import state
+from segjax import models, state, transfer
 from segjax.errors import InputError
 from segjax.models.backbones import vgg
 from tests import tiny
@@ -44,6 +44,42 @@ def test_the_trunk_has_the_parameters_of_the_paper(batch_norm, parameters, stati
     )
     assert tiny.count(params) == parameters
     assert tiny.count(batch_stats) == statistics
+
+
+@pytest.mark.parametrize(
+    ("batch_norm", "fc_batch_norm", "norms", "biases"),
+    [
+        (False, None, 0, 15),
+        (True, None, 15, 0),
+        (True, True, 15, 0),
+        (True, False, 13, 2),  # torchvision's vgg16_bn
+        (False, True, 2, 13),
+    ],
+)
+def test_the_last_two_layers_have_a_norm_or_biases(batch_norm, fc_batch_norm, norms, biases):
+    options = {"batch_norm": batch_norm, "fc_batch_norm": fc_batch_norm}
+    arrays = functools.partial(state.initial_arrays, functools.partial(build, **options))
+    params, batch_stats = jax.eval_shape(arrays, 0)
+    paths = list(transfer.flatten(params, batch_stats))
+    normed = [path for path in paths if path.endswith("/scale")]
+    assert len(normed) == norms
+    assert sum(path.endswith("/bias") for path in paths) == norms + biases
+    last = bool(batch_norm if fc_batch_norm is None else fc_batch_norm)
+    assert ("norm6/scale" in paths, "norm7/scale" in paths) == (last, last)
+    assert ("fc6/bias" in paths, "fc7/bias" in paths) == (not last, not last)
+
+
+def test_vgg16_bn_has_the_parameters_of_torchvision_less_the_biases_before_its_norms():
+    def classifier(rngs):
+        backbone = PAPER | {"name": "vgg16", "batch_norm": True, "fc_batch_norm": False}
+        head = {"name": "classifier"}
+        return models.build(
+            backbone=backbone, head=head, aux=None, num_classes=1000, dtype="float32", rngs=rngs
+        )
+
+    params, batch_stats = jax.eval_shape(functools.partial(state.initial_arrays, classifier), 0)
+    assert tiny.count(params) == 138_365_992 - 4_224
+    assert tiny.count(batch_stats) == 2 * 4_224
 
 
 def test_a_border_of_100_gives_the_sizes_of_the_release():

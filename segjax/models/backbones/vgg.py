@@ -21,14 +21,15 @@ class VGG16(nnx.Module):
     """The 13 convolutions, the poolings (rounding up) and the transplanted fc6 and fc7.
 
     Args:
-        batch_norm: after every 3 x 3 convolution, as torchvision's vgg16_bn; also after fc6 and
-            fc7, which that classifier has not: from scratch they do not train without it. The
-            convolutions then have no bias (`layers.ConvBlock`).
+        batch_norm: after every 3 x 3 convolution, as torchvision's vgg16_bn. The convolutions then
+            have no bias (`layers.ConvBlock`).
         width: channels of stage 1; the paper's 64 gives 64, 128, 256, 512, 512.
         fc_width: channels of fc6 and fc7; the paper's is 4096.
         border: "same" pads fc6 by 3, so that every stage covers exactly the image; "caffe" pads the
             image by 100 and fc6 by nothing, as the FCN release does.
         dropout: rate after fc6 and fc7.
+        fc_batch_norm: after fc6 and fc7, in place of their biases; None: as `batch_norm`. False is
+            torchvision's vgg16_bn; from scratch fc6 and fc7 do not train without it.
         dtype: type of the computation; parameters stay float32.
         rngs: supplies the initialisation keys.
     """
@@ -41,9 +42,12 @@ class VGG16(nnx.Module):
         fc_width: int,
         border: str,
         dropout: float,
+        fc_batch_norm: bool | None = None,
         dtype=None,
         rngs: nnx.Rngs,
     ):
+        fc_batch_norm = batch_norm if fc_batch_norm is None else fc_batch_norm
+        options = {"dtype": dtype, "rngs": rngs}
         if border not in BORDERS:
             raise InputError(
                 f"config.model.backbone: unknown border {border!r}; known: {', '.join(BORDERS)}."
@@ -60,8 +64,7 @@ class VGG16(nnx.Module):
                     scale * width,
                     padding=padding,
                     batch_norm=batch_norm,
-                    dtype=dtype,
-                    rngs=rngs,
+                    **options,
                 )
                 blocks.append(block)
                 features_in = scale * width
@@ -72,22 +75,20 @@ class VGG16(nnx.Module):
             fc_width,
             kernel=7,
             padding=0 if border == "caffe" else 3,
-            use_bias=not batch_norm,
-            dtype=dtype,
-            rngs=rngs,
+            use_bias=not fc_batch_norm,
+            **options,
         )
         self.fc7 = nnx.Conv(
             fc_width,
             fc_width,
             (1, 1),
             padding="VALID",
-            use_bias=not batch_norm,
+            use_bias=not fc_batch_norm,
             kernel_init=layers.he_normal,
-            dtype=dtype,
-            rngs=rngs,
+            **options,
         )
-        if batch_norm:
-            norm = {"momentum": 0.9, "epsilon": 1e-5, "dtype": dtype, "rngs": rngs}
+        if fc_batch_norm:
+            norm = {"momentum": 0.9, "epsilon": 1e-5} | options
             self.norm6 = nnx.BatchNorm(fc_width, **norm)
             self.norm7 = nnx.BatchNorm(fc_width, **norm)
         self.dropout = nnx.Dropout(dropout)

@@ -25,14 +25,14 @@ class Origin:
     """A family of weight files.
 
     Attributes:
-        recognise: whether a file with tensors of these names is one.
+        recognise: whether these tensors, by the names in their file, are of one.
         convert: (tensors, the network's paths) -> (arrays by our paths, reasons by the names of
             tensors that are rightly not used). Tensors it does not know keep their names.
         preprocess: `mean`, `std` (RGB, 0 to 255) and `bgr`, as `config.preprocess` has them; None
             where the file itself says it.
     """
 
-    recognise: Callable[[Iterable[str]], bool]
+    recognise: Callable[[Arrays], bool]
     convert: Callable[[Arrays, Iterable[str]], tuple[dict[str, np.ndarray], dict[str, str]]]
     preprocess: Mapping[str, Any] | None
 
@@ -54,13 +54,13 @@ def _own(arrays: Arrays, _paths: Iterable[str]) -> tuple[dict[str, np.ndarray], 
 
 # The first that recognises a file is its origin; `init.origin` may name another.
 ORIGINS: Mapping[str, Origin] = {
-    "segjax": Origin(lambda names: any(n.startswith("backbone/") for n in names), _own, None),
+    "segjax": Origin(lambda arrays: any(n.startswith("backbone/") for n in arrays), _own, None),
     "torchvision_vgg16_bn": Origin(torchvision.has_batch_norm, torchvision.vgg16_bn, _IMAGENET_RGB),
-    "torchvision_vgg16": Origin(torchvision.is_vgg, torchvision.vgg16, _IMAGENET_RGB),
     # IMAGENET1K_FEATURES: Caffe's weights for RGB of 0 to 1; its classifier is not a number.
     "torchvision_vgg16_features": Origin(
-        lambda _: False, torchvision.vgg16, _caffe(123.0, 117.0, 104.0, bgr=False)
+        torchvision.is_features, torchvision.vgg16, _caffe(123.0, 117.0, 104.0, bgr=False)
     ),
+    "torchvision_vgg16": Origin(torchvision.is_vgg, torchvision.vgg16, _IMAGENET_RGB),
     "keras_vgg16": Origin(keras.is_vgg, keras.vgg16, _caffe(123.68, 116.779, 103.939)),
     "caffe_fcn": Origin(caffe.is_fcn, caffe.fcn, _caffe(122.67892, 116.66877, 104.00699)),
     "caffe_vgg16": Origin(caffe.is_vgg, caffe.fcn, _caffe(123.68, 116.779, 103.939)),
@@ -68,18 +68,17 @@ ORIGINS: Mapping[str, Origin] = {
 }
 
 
-def origin_of(names: Iterable[str], where: str) -> str:
-    """The key of ORIGINS whose files hold tensors of these names.
+def origin_of(arrays: Arrays, where: str) -> str:
+    """The key of ORIGINS whose files hold tensors like these, by the names in the file.
 
     Raises:
         InputError: if none does.
     """
-    names = list(names)
     for name, origin in ORIGINS.items():
-        if origin.recognise(names):
+        if origin.recognise(arrays):
             return name
     raise InputError(
-        f"{where}: its tensors ({_some(names)}) are of no known origin; known: "
+        f"{where}: its tensors ({_some(list(arrays))}) are of no known origin; known: "
         f"{', '.join(ORIGINS)}."
     )
 
@@ -144,7 +143,12 @@ def match(
     def skipped(path: str) -> bool:
         return any(fnmatch.fnmatchcase(path, pattern) for pattern in skip)
 
-    pairs = {path: found[path] for path in wanted if path in found and not skipped(path)}
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is told
+        pairs = {
+            path: np.asarray(found[path], np.float32)
+            for path in wanted
+            if path in found and not skipped(path)
+        }
     problems = {
         "missing": [path for path in wanted if path not in found and not skipped(path)],
         "extra": [path for path in found if path not in wanted and not skipped(path)],
@@ -162,7 +166,7 @@ def match(
             "by config.init.skip, such as ('head/*',) for another head or other classes."
         )
     return Match(
-        arrays={path: np.asarray(array, np.float32) for path, array in pairs.items()},
+        arrays=pairs,
         kept=[path for path in wanted if skipped(path)],
         left=[path for path in found if skipped(path)],
         unused=dict(unused or {}),

@@ -1,7 +1,7 @@
 """VGG-16 and its FCNs as Caffe names their layers: `conv1_1`, `fc6`, `score_fr`, `upscore2`.
 
 A tensor is `<layer>.weight`, `<layer>/0` or `<layer>_W`, and `<layer>.bias`, `<layer>/1` or
-`<layer>_b`: what the usual converters of Caffe models write. fc6 and fc7 may be dense or
+`<layer>_b`: what the usual converters of Caffe models write. fc6, fc7 and fc8 may be dense or
 convolutions.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from segjax.models import resize
 from segjax.models.backbones.vgg import DEPTHS, STAGES
-from segjax.models.weights import dense
+from segjax.models.weights import dense, naming
 
 _LAYERS = {
     f"conv{i + 1}_{block + 1}": f"backbone/{stage}/{block}/conv"
@@ -29,24 +29,17 @@ _LAYERS = {
 _LEARNED = {"upscore2": "head/up_top/kernel", "upscore_pool4": "head/up_pool4/kernel"}
 _UPSAMPLINGS = (*_LEARNED, "upscore", "upscore16", "upscore8")
 _NAME = re.compile(r"(.+?)(?:[./](weight|bias|0|1)|_(W|b))")
-_KINDS = {
-    "weight": "weight",
-    "0": "weight",
-    "W": "weight",
-    "bias": "bias",
-    "1": "bias",
-    "b": "bias",
-}
+_KINDS = {"0": "weight", "W": "weight", "1": "bias", "b": "bias"}
 
 
-def is_fcn(names: Iterable[str]) -> bool:
-    """Whether a file with these tensors is an FCN of the release."""
-    return ("score_fr", "weight") in set(map(_parse, names))
+def is_fcn(arrays: Mapping[str, np.ndarray]) -> bool:
+    """Whether these tensors are those of an FCN of the release."""
+    return ("score_fr", "weight") in set(map(_parse, arrays))
 
 
-def is_vgg(names: Iterable[str]) -> bool:
-    """Whether a file with these tensors is a Caffe VGG."""
-    return ("conv1_1", "weight") in set(map(_parse, names))
+def is_vgg(arrays: Mapping[str, np.ndarray]) -> bool:
+    """Whether these tensors are a Caffe VGG's."""
+    return ("conv1_1", "weight") in set(map(_parse, arrays))
 
 
 def fcn(
@@ -55,45 +48,65 @@ def fcn(
     """Tensors of an FCN or a VGG-16 -> arrays by our paths: see `weights.Origin`.
 
     A fixed upsampling is not a parameter of ours: its kernel is checked to be the bilinear one, on
-    the diagonal of the classes, and then not used. A learned one keeps its diagonal.
+    the diagonal of the classes, and then not used. A learned one keeps its diagonal. The factors of
+    FCN-8s at once, `scale_pool4` and `scale_pool3`, are not parameters of ours either; the file
+    cannot see whether the head has them (`at_once`), so `init.skip` must name them.
     """
-    paths, found, unused = set(paths), {}, {}
+    paths, unused = set(paths), {}
+
+    def place(name, array):
+        layer, kind = _parse(name)
+        if layer in _LAYERS and kind == "bias":
+            return f"{_LAYERS[layer]}/bias", _without_ones(array, 1)
+        if layer in _LAYERS and kind == "weight":
+            weight = _without_ones(array, 2)
+            return f"{_LAYERS[layer]}/kernel", dense.chw_to_conv(weight, 7 if layer == "fc6" else 1)
+        if layer in _LEARNED and kind == "weight" and _LEARNED[layer] in paths:
+            each = _per_class(array)
+            return None if each is None else (_LEARNED[layer], each)
+        return None
+
     for name, array in arrays.items():
         layer, kind = _parse(name)
-        if layer in _LAYERS and kind:
-            path = _LAYERS[layer]
-            found[f"{path}/{'kernel' if kind == 'weight' else 'bias'}"] = (
-                _kernel(layer, array) if kind == "weight" else array
-            )
-        elif layer in _UPSAMPLINGS and kind == "weight" and _is_diagonal(array):
-            each = np.einsum("ccij->ijc", array)[:, :, None]
-            ramp = resize.bilinear_kernel(array.shape[-1])
-            if _LEARNED.get(layer) in paths:
-                found[_LEARNED[layer]] = each
-            elif np.allclose(each, np.outer(ramp, ramp)[:, :, None, None], atol=1e-6):
-                unused[name] = "bilinear, as ours"
-            else:
-                found[name] = array
-        else:
-            found[name] = array
-    return found, unused
+        learned = _LEARNED.get(layer) in paths
+        if layer in _UPSAMPLINGS and kind == "weight" and not learned and _is_bilinear(array):
+            unused[name] = "bilinear, as ours"
+    rest = {name: array for name, array in arrays.items() if name not in unused}
+    return naming.rename(rest, place), unused
 
 
 def _parse(name: str) -> tuple[str, str]:
     """(layer, "weight" or "bias" or "") of a tensor's name."""
     parts = _NAME.fullmatch(name)
-    return (parts[1], _KINDS.get(kind := parts[2] or parts[3], kind)) if parts else (name, "")
+    if not parts:
+        return name, ""
+    kind = parts[2] or parts[3]
+    return parts[1], _KINDS.get(kind, kind)
 
 
-def _kernel(layer: str, weight: np.ndarray) -> np.ndarray:
-    if weight.ndim == 4:
+def _without_ones(array: np.ndarray, ndim: int) -> np.ndarray:
+    """Blobs of old files have four axes: [1, 1, K, N] is dense, [1, 1, 1, K] a bias."""
+    if array.ndim == 4 and array.shape[: 4 - ndim] == (1,) * (4 - ndim):
+        array = array.reshape(array.shape[4 - ndim :])
+    return array
+
+
+def _per_class(weight: np.ndarray) -> np.ndarray | None:
+    """[K, K, k, k] where each class feeds itself alone, or [K, 1, k, k] -> [k, k, 1, K]."""
+    if weight.ndim != 4 or weight.shape[1] not in (1, weight.shape[0]):
+        return None
+    if weight.shape[1] == 1:
         return dense.from_oihw(weight)
-    return dense.chw_to_conv(weight, 7 if layer == "fc6" else 1)
+    if weight[~np.eye(weight.shape[0], dtype=bool)].any():
+        return None
+    return np.einsum("ccij->ijc", weight)[:, :, None]
 
 
-def _is_diagonal(weight: np.ndarray) -> bool:
-    """Whether [K, K, k, k] lets each class feed itself alone."""
-    if weight.ndim != 4 or weight.shape[0] != weight.shape[1]:
+def _is_bilinear(weight: np.ndarray) -> bool:
+    """Whether an upsampling is the release's fixed one, as near as float16 has it."""
+    each = _per_class(weight)
+    if each is None:
         return False
-    off = ~np.eye(weight.shape[0], dtype=bool)
-    return not weight[off].any()
+    ramp = resize.bilinear_kernel(weight.shape[-1])
+    expected = np.outer(ramp, ramp)[:, :, None, None]
+    return each.shape[:2] == expected.shape[:2] and np.allclose(each, expected, rtol=1e-3, atol=0)

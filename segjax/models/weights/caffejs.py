@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from segjax.models.backbones.googlenet import INCEPTIONS
-from segjax.models.weights import dense
+from segjax.models.weights import dense, naming
 
 _BRANCHES = {
     "1x1": "conv1x1",
@@ -27,22 +27,22 @@ _LAYERS = {
 }
 
 
-def is_googlenet(names: Iterable[str]) -> bool:
-    """Whether a file with these tensors is a GoogLeNet."""
-    return "conv1/7x7_s2_filter" in set(names)
+def is_googlenet(arrays: Mapping[str, np.ndarray]) -> bool:
+    """Whether these tensors are a GoogLeNet's."""
+    return "conv1/7x7_s2_filter" in arrays
 
 
 def googlenet(
     arrays: Mapping[str, np.ndarray], _paths: Iterable[str]
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Tensors of GoogLeNet -> arrays by our paths: see `weights.Origin`."""
-    found = {}
-    for name, array in arrays.items():
-        layer, _, kind = name.rpartition("_")
-        if layer in _LAYERS and kind == "filter":
-            found[f"{_LAYERS[layer]}/kernel"] = dense.from_ohwi(array)
-        elif layer in _LAYERS and kind == "bias":
-            found[f"{_LAYERS[layer]}/bias"] = array
-        else:
-            found[name] = array
-    return found, {}
+    return naming.rename(arrays, _place), {}
+
+
+def _place(name: str, array: np.ndarray) -> tuple[str, np.ndarray] | None:
+    layer, _, kind = name.rpartition("_")
+    if layer not in _LAYERS or kind not in ("filter", "bias"):
+        return None
+    if kind == "filter":
+        return f"{_LAYERS[layer]}/kernel", dense.from_ohwi(array)
+    return f"{_LAYERS[layer]}/bias", array

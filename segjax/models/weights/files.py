@@ -3,8 +3,11 @@
 No file runs code: npz without pickle, pth through torch's weights-only loader.
 """
 
+import contextlib
 import json
 import pathlib
+import pickle
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,8 +38,8 @@ def read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     if not arrays:
         raise InputError(f"{path}: holds no tensor.")
     for name, array in arrays.items():
-        if array.dtype == object:
-            raise InputError(f"{path}: {name} is a pickled object, not an array of numbers.")
+        if not np.can_cast(array.dtype, np.float64, "same_kind"):
+            raise InputError(f"{path}: {name} holds {array.dtype}, not real numbers.")
     return arrays, meta
 
 
@@ -48,14 +51,15 @@ def write(path: pathlib.Path, arrays: Mapping[str, np.ndarray], meta: Mapping[st
     """
     from safetensors.numpy import save
 
-    data = save({k: np.ascontiguousarray(v) for k, v in arrays.items()}, {_KEY: json.dumps(meta)})
+    data = save({k: np.asarray(v, order="C") for k, v in arrays.items()}, {_KEY: json.dumps(meta)})
     partial = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.write_bytes(data)
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise InputError(f"{path}: cannot be written: {error.strerror}.") from error
 
 
@@ -64,12 +68,43 @@ def _read_safetensors(path):
 
     with safe_open(path, "numpy") as file:
         meta = json.loads((file.metadata() or {}).get(_KEY, "{}"))
+        if not isinstance(meta, dict) or not _is_preprocess(meta.get("preprocess")):
+            raise InputError(f"{path}: its metadata {_KEY!r} is damaged: {str(meta)[:200]}.")
         return {name: file.get_tensor(name) for name in file.keys()}, meta  # noqa: SIM118
 
 
+def _is_preprocess(found: Any) -> bool:
+    """Whether it is one, of the form of `config.preprocess`, or there is none."""
+    if found is None:
+        return True
+    try:
+        mean, std = (np.asarray(found[key], np.float64) for key in ("mean", "std"))
+        numbers = mean.shape == std.shape == (3,) and np.isfinite([mean, std]).all() and std.all()
+        return bool(numbers) and isinstance(found["bgr"], bool)
+    except (KeyError, TypeError, ValueError):
+        return False
+
+
 def _read_npz(path):
+    arrays = {}
+    with path.open("rb") as stream:
+        if stream.read(2) not in (b"PK", b""):
+            raise InputError(f"{path}: is no npz, which is a zip archive of arrays.")
     with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}, {}
+        for name in file.files:
+            try:
+                array = file[name]
+            except ValueError as error:
+                if "pickle" not in str(error):
+                    raise
+                raise InputError(
+                    f"{path}: {name} is a pickled object; pickles are not read, "
+                    "for they can run code."
+                ) from error
+            if not isinstance(array, np.ndarray):
+                raise InputError(f"{path}: is no npz: {name} in it is no array.")
+            arrays[name] = array
+    return arrays, {}
 
 
 def _read_h5(path):
@@ -78,8 +113,16 @@ def _read_h5(path):
     arrays = {}
 
     def visit(name, node):
-        if isinstance(node, h5py.Dataset) and not name.startswith("optimizer"):
-            arrays[name] = node[()]
+        if not isinstance(node, h5py.Dataset):
+            return
+        # Keras 3 names groups by class and order; the layer's own name is an attribute.
+        own = node.parent.attrs.get("name")
+        by_order = re.fullmatch(r"(|.*/)layers/[^/]+/vars/(\d+)", name)
+        if own and by_order:
+            name = f"{by_order[1]}layers/{own}/vars/{by_order[2]}"
+        if name in arrays:
+            raise InputError(f"{path}: two tensors are called {name}.")
+        arrays[name] = node[()]
 
     with h5py.File(path) as file:
         file.visititems(visit)
@@ -93,12 +136,20 @@ def _read_pth(path):
         raise InputError(
             f"{path}: torch is needed to read it, and is not installed; or save it as safetensors."
         ) from None
-    tree = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        tree = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"{path}: holds more than tensors, or is damaged; other pickled objects are not read, "
+            "for they can run code."
+        ) from error
     for key in ("state_dict", "model"):  # a checkpoint that holds more than the weights
-        if isinstance(tree.get(key), dict):
+        if isinstance(tree, dict) and isinstance(tree.get(key), dict):
             tree = tree[key]
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: holds a {type(tree).__name__}, not tensors by their names.")
     tensors = {k.removeprefix("module."): v for k, v in tree.items() if torch.is_tensor(v)}
-    return {k: v.float().numpy() for k, v in tensors.items()}, {}
+    return {k: v.detach().float().numpy() for k, v in tensors.items()}, {}
 
 
 _READERS = {

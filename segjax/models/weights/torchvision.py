@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from segjax.models.backbones.vgg import DEPTHS, STAGES
-from segjax.models.weights import dense
+from segjax.models.weights import dense, naming
 
 _DENSE = {  # layer: (our path, the map it was flattened from)
     "classifier.0": ("backbone/fc6", 7),
@@ -23,22 +23,27 @@ _NORM = {
 }
 
 
-def is_vgg(names: Iterable[str]) -> bool:
-    """Whether a file with these tensors is a torchvision VGG."""
-    return "features.0.weight" in set(names)
+def is_vgg(arrays: Mapping[str, np.ndarray]) -> bool:
+    """Whether these tensors are a torchvision VGG's."""
+    return "features.0.weight" in arrays
 
 
-def has_batch_norm(names: Iterable[str]) -> bool:
-    """Whether it is one with batch norm."""
-    names = set(names)
-    return is_vgg(names) and "features.1.running_mean" in names
+def has_batch_norm(arrays: Mapping[str, np.ndarray]) -> bool:
+    """Whether they are one's with batch norm."""
+    return is_vgg(arrays) and "features.1.running_mean" in arrays
+
+
+def is_features(arrays: Mapping[str, np.ndarray]) -> bool:
+    """Whether they are IMAGENET1K_FEATURES, whose classifier is nan throughout."""
+    classifier = arrays.get("classifier.0.weight")
+    return is_vgg(arrays) and classifier is not None and bool(np.isnan(classifier).all())
 
 
 def vgg16(
     arrays: Mapping[str, np.ndarray], _paths: Iterable[str]
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Tensors of vgg16 -> arrays by our paths: see `weights.Origin`."""
-    return _convert(arrays, _layers(2), {})
+    return _rename(arrays, _convolutions(2), {}), {}
 
 
 def vgg16_bn(
@@ -49,26 +54,22 @@ def vgg16_bn(
     Our convolutions have no bias before batch norm: theirs is taken off the running mean, which
     gives the same.
     """
-    layers = _layers(3)
+    convolutions, norms = _convolutions(3), {}
     arrays, unused = dict(arrays), {}
-    for layer in layers:
-        mean = f"features.{int(layer.split('.')[1]) + 1}.running_mean"
-        if f"{layer}.bias" in arrays and mean in arrays:
-            arrays[mean] = arrays[mean] - arrays.pop(f"{layer}.bias")
-            unused[f"{layer}.bias"] = "taken off the running mean"
+    for layer, path in convolutions.items():
+        norm = f"features.{int(layer.removeprefix('features.')) + 1}"
+        norms[norm] = f"{path.removesuffix('conv')}norm"
+        bias, mean = f"{layer}.bias", f"{norm}.running_mean"
+        if bias in arrays and mean in arrays and arrays[bias].shape == arrays[mean].shape:
+            arrays[mean] = arrays[mean].astype(np.float32) - arrays.pop(bias)
+            unused[bias] = "taken off the running mean"
     for name in [name for name in arrays if name.endswith(".num_batches_tracked")]:
         del arrays[name]
         unused[name] = "a counter"
-    found, _ = _convert(arrays, layers, unused)
-    for layer, path in layers.items():
-        norm = f"features.{int(layer.split('.')[1]) + 1}"
-        for theirs, ours in _NORM.items():
-            if f"{norm}.{theirs}" in found:
-                found[f"{path.removesuffix('conv')}norm/{ours}"] = found.pop(f"{norm}.{theirs}")
-    return found, unused
+    return _rename(arrays, convolutions, norms), unused
 
 
-def _layers(step: int) -> dict[str, str]:
+def _convolutions(step: int) -> dict[str, str]:
     """Name of each convolution -> our path; `step` modules from one to the next."""
     layers, index = {}, 0
     for stage, depth in zip(STAGES, DEPTHS, strict=True):
@@ -79,21 +80,22 @@ def _layers(step: int) -> dict[str, str]:
     return layers
 
 
-def _convert(arrays, layers: Mapping[str, str], unused: dict[str, str]):
-    found = {}
-    for name, array in arrays.items():
+def _rename(arrays, convolutions: Mapping[str, str], norms: Mapping[str, str]):
+    def place(name, array):
         layer, _, kind = name.rpartition(".")
-        if layer in layers:
-            path = layers[layer]
-            convert = dense.from_oihw
+        if layer in norms and kind in _NORM:
+            return f"{norms[layer]}/{_NORM[kind]}", array
+        if layer in convolutions:
+            path, size = convolutions[layer], None
         elif layer in _DENSE:
             path, size = _DENSE[layer]
-            convert = lambda weight, size=size: dense.chw_to_conv(weight, size)  # noqa: E731
         else:
-            found[name] = array
-            continue
-        if kind == "weight":
-            found[f"{path}/kernel"] = convert(array)
-        else:
-            found[f"{path}/{kind}"] = array
-    return found, unused
+            return None
+        if kind == "bias":
+            return f"{path}/bias", array
+        if kind != "weight":
+            return None
+        kernel = dense.chw_to_conv(array, size) if size else dense.from_oihw(array)
+        return f"{path}/kernel", kernel
+
+    return naming.rename(arrays, place)
