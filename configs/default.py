@@ -6,7 +6,8 @@ import ml_collections
 
 from segjax.errors import InputError
 
-VARIANTS = ("scenes", "camvid", "folder", "smoke")
+VARIANTS = ("scenes", "camvid", "folder", "lecture", "smoke")
+_OPTIONS = {"lecture": {"val_count": 50, "channel": ""}}  # of data sets, beside their root
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -18,6 +19,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.accumulate = 1  # parts that a batch is worked off in
     config.dtype = "float32"  # of the computation; "bfloat16" on accelerators
     config.input_scale = 1.0  # the network sees images at this scale; scores return to full size
+    config.input_size = (0, 0)  # or every image at this size; (0, 0): input_scale counts
     config.ema_decay = 0.0  # of the averaged weights, evaluated beside the raw ones; 0 keeps none
     config.mesh = {"space": 1}  # devices that share one image's height
 
@@ -136,7 +138,8 @@ def apply_variants(
         raise InputError(f"variants {', '.join(sets)}: only one data set at a time.")
     for word in sets:
         if word != "scenes":
-            config.data = {"name": word, "root": ""}  # "": $SEGJAX_DATA/<name>
+            # "": $SEGJAX_DATA/<name>
+            config.data = {"name": word, "root": ""} | _OPTIONS.get(word, {})
         _set(config, recipe.get(word, {}))
     for word in own:
         if word in words:

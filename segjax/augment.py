@@ -23,8 +23,10 @@ class Augment:
     Attributes:
         size: (h, w) of the crop: what the network is trained on.
         scale: (least, most) factor of the image, drawn evenly in its logarithm. It multiplies
-            `base_scale`.
+            what `base_scale` or `base_size` makes of it.
         base_scale: factor of every image before augmentation (`config.input_scale`).
+        base_size: (h, w) that every image is brought to before augmentation, whatever its shape
+            (`config.input_size`); (0, 0): `base_scale` counts.
         flip: probability of mirroring left and right.
         rotation: most degrees, either way, about the crop's centre.
         brightness: most that is added or taken away, in units of 255.
@@ -35,6 +37,7 @@ class Augment:
     size: tuple[int, int]
     scale: tuple[float, float]
     base_scale: float
+    base_size: tuple[int, int]
     flip: float
     rotation: float
     brightness: float
@@ -48,6 +51,15 @@ class Augment:
             raise InputError(f"augment.scale: 0 < least <= most, got {self.scale}.")
         if not 0 <= self.flip <= 1:
             raise InputError(f"augment.flip is a probability, got {self.flip}.")
+        if min(self.base_size) < 0 or (min(self.base_size) == 0 < max(self.base_size)):
+            raise InputError(
+                f"config.input_size is (height, width) or (0, 0), got {self.base_size}."
+            )
+        if self.base_scale != 1 and any(self.base_size):
+            raise InputError(
+                f"config.input_scale {self.base_scale} and config.input_size {self.base_size}: "
+                "only one of them at a time."
+            )
         if self.base_scale * low < 1 / 16:
             raise InputError(f"augment.scale: images at {self.base_scale * low} of their size.")
         if self.contrast >= 1 or min(self.contrast, self.brightness, self.saturation) < 0:
@@ -95,7 +107,7 @@ def example(
 
 
 _ONE = 1 << 14  # of the warp's fixed-point numbers
-_TURN = 1 << 12  # of sines and cosines: times the pitch at 1/16 of the size, they fit in 31 bits
+_TURN = 1 << 12  # of sines and cosines
 _LEVELS = 1 << 12  # values that a scale or an angle is drawn from
 
 
@@ -108,20 +120,25 @@ def _sources(key: jax.Array, size: jax.Array, options: Augment) -> tuple[jax.Arr
     """
     key_scale, key_place, key_flip, key_turn = jax.random.split(key, 4)
     logs = np.linspace(*np.log(options.scale), _LEVELS)
-    pitch = _draw(key_scale, _ONE / (options.base_scale * np.exp(logs)))  # source per crop pixel
+    zoom = _draw(key_scale, _ONE / (options.base_scale * np.exp(logs)))  # seen per crop pixel
+    seen = jnp.array(options.base_size, jnp.int32) if any(options.base_size) else size
+    # Source per crop pixel: zoom x size / seen, rounded down, so that the last pixel of the whole
+    # image lies inside it. In two products, since zoom x size itself may not fit in 31 bits.
+    pitch = size // seen * zoom + size % seen * zoom // seen
     crop = jnp.array(options.size, jnp.int32)
     # Negative where the scaled image is smaller than the crop, and placed inside it.
-    slack = jnp.round((size * _ONE).astype(jnp.float32) / pitch).astype(jnp.int32) - crop
+    slack = jnp.round((seen * _ONE).astype(jnp.float32) / zoom).astype(jnp.int32) - crop
     steps = jnp.floor(jax.random.uniform(key_place, (2,)) * (jnp.abs(slack) + 1))
     start = jnp.sign(slack) * jnp.minimum(steps.astype(jnp.int32), jnp.abs(slack)) * pitch
     mirror = jnp.where(jax.random.bernoulli(key_flip, options.flip), -1, 1)
     angles = np.radians(np.linspace(-options.rotation, options.rotation, _LEVELS))
-    cos, sin = (_draw(key_turn, _TURN * f(angles)) * pitch // _TURN for f in (np.cos, np.sin))
+    turns = [_draw(key_turn, _TURN * f(angles)) for f in (np.cos, np.sin)]
+    cos, sin = (t * (pitch // _TURN) + t * (pitch % _TURN) // _TURN for t in turns)  # t x pitch
 
     y = 2 * jnp.arange(options.size[0])[:, None] + 1 - crop[0]
     x = (2 * jnp.arange(options.size[1])[None, :] + 1 - crop[1]) * mirror
     centre = 2 * start + crop * pitch
-    return cos * y + sin * x + centre[0], cos * x - sin * y + centre[1]
+    return cos[0] * y + sin[0] * x + centre[0], cos[1] * x - sin[1] * y + centre[1]
 
 
 def _draw(key: jax.Array, table: np.ndarray) -> jax.Array:

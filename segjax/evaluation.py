@@ -49,15 +49,27 @@ def protocol(experiment: Experiment, split: str, sizes: np.ndarray) -> dict[str,
         experiment: the run.
         split: name of the split.
         sizes: int32 [N, 2], of its images.
+
+    Raises:
+        InputError: if images shall be filled up that the network sees at one fixed size.
     """
     config = experiment.config
+    bucket = config.eval.bucket
+    if any(config.input_size):
+        # What fills an image up would be squeezed into that size with it.
+        if bucket > 1:
+            raise InputError(
+                f"config.eval.bucket is {bucket}; with config.input_size it is 0 or 1."
+            )
+        bucket = 1
     return {
         "split": split,
         "limit": config.eval.limit,
         "batch_size": config.eval.batch_size,
-        "bucket": pipeline.resolve_bucket(config.eval.bucket, sizes),
+        "bucket": pipeline.resolve_bucket(bucket, sizes),
         "fill": list(config.preprocess.mean),
         "input_scale": config.input_scale,
+        "input_size": list(config.input_size),
         "resize": "scores, bilinear with half-pixel centres, to the label's size, before argmax",
     }
 

@@ -108,7 +108,9 @@ def assemble(
         graph=graph,
         optimizer=optimizer,
         preprocess=preprocess,
-        augmentation=augment.Augment(**config.augment, base_scale=config.input_scale),
+        augmentation=augment.Augment(
+            **config.augment, base_scale=config.input_scale, base_size=config.input_size
+        ),
         loss=loss,
         seed=config.seed,
         accumulate=config.accumulate,
@@ -121,6 +123,7 @@ def assemble(
         loss=loss,
         num_classes=spec.num_classes,
         input_scale=config.input_scale,
+        fixed_size=config.input_size,
     )
     return Experiment(
         config=config,

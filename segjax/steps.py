@@ -163,6 +163,7 @@ def eval_step(
     loss: Loss,
     num_classes: int,
     input_scale: float,
+    fixed_size: tuple[int, int],
 ) -> dict[str, jax.Array]:
     """Predicts a batch and counts.
 
@@ -172,15 +173,15 @@ def eval_step(
         graph: the model's evaluation graph.
         preprocess, loss: of the recipe.
         num_classes: K.
-        input_scale: the network sees the image at this scale (bilinear, half-pixel centres); its
-            scores are brought to the size of the label.
+        input_scale, fixed_size: the network sees the image at this scale or size: see `input_size`
+            (bilinear, half-pixel centres); its scores are brought to the size of the label.
 
     Returns:
         `prediction` uint8 [B, H, W]; and counts to be added up on the host: `confusion` int32
         [K, K], `loss` and `pixels` float32 [].
     """
     height, width = batch["label"].shape[1:]
-    seen = input_size((height, width), input_scale)
+    seen = input_size((height, width), input_scale, fixed_size)
     image = batch["image"].astype(jnp.float32)
     if seen != (height, width):
         half_pixel = resize.Resize("half_pixel")
@@ -208,6 +209,13 @@ def eval_step(
     }
 
 
-def input_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
-    """The size at which the network sees an image of `size`; never empty."""
+def input_size(
+    size: tuple[int, int], scale: float, fixed: tuple[int, int] = (0, 0)
+) -> tuple[int, int]:
+    """The size at which the network sees an image of `size`; never empty.
+
+    `scale` is `config.input_scale`, `fixed` is `config.input_size`, which counts unless (0, 0).
+    """
+    if any(fixed):
+        return tuple(fixed)
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))

@@ -1,4 +1,5 @@
 import functools
+import zlib
 
 import jax
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from segjax import augment, state
 from segjax.data.spec import VOID
 from segjax.errors import InputError
+from segjax.models import resize
 from tests import tiny
 
 CANVAS = (48, 64)
@@ -15,6 +17,7 @@ STILL = {
     "size": CANVAS,
     "scale": (1.0, 1.0),
     "base_scale": 1.0,
+    "base_size": (0, 0),
     "flip": 0.0,
     "rotation": 0.0,
     "brightness": 0.0,
@@ -202,6 +205,81 @@ def test_an_image_at_a_twelfth_of_its_size_is_still_there():
     assert ((label != VOID).sum((1, 2)) == 4 * 5).all()
 
 
+GEOMETRY = {"size": (32, 40), "scale": (0.5, 2.0), "flip": 0.5, "rotation": 20.0}
+
+
+@pytest.mark.parametrize(
+    ("options", "image_crc", "label_crc"),
+    [
+        (GEOMETRY, 0xDA916C9C, 0x3872C678),
+        (GEOMETRY | {"base_scale": 0.5, "scale": (0.75, 1.75)}, 0xB77BD2E4, 0x0642EB5B),
+        ({"base_scale": 1 / 3}, 0xE3D0190E, 0xBF4E80A2),
+    ],
+)
+def test_the_warp_gives_the_bits_that_it_gave_to_runs_of_the_past(options, image_crc, label_crc):
+    rng = np.random.default_rng(3)
+    batch = {
+        "image": rng.integers(0, 256, (64, *CANVAS, 3), np.uint8),
+        "label": rng.integers(0, 12, (64, *CANVAS), np.uint8),
+        "size": np.stack([rng.integers(20, 49, 64), rng.integers(20, 65, 64)], 1).astype(np.int32),
+        "position": np.arange(64, dtype=np.uint32),
+    }
+    image, label = run(batch, **options)
+    assert zlib.crc32(image.tobytes()) == image_crc
+    assert zlib.crc32(label.tobytes()) == label_crc
+
+
+def test_a_fixed_size_shows_each_image_whole_as_evaluation_sees_it():
+    image, label = noise()
+    sizes = np.array([(48, 64), (47, 33), (20, 64), (37, 10)], np.int32)
+    batch = repeated(image, np.where(label == VOID, 0, label), 4) | {"size": sizes}
+    seen = (30, 24)
+    got_image, got_label = run(batch, size=seen, base_size=seen)
+    for row, (height, width) in enumerate(sizes):
+        part = image[None, :height, :width]
+        half_pixel = resize.Resize("half_pixel")
+        matrices = half_pixel.matrix(height, seen[0]), half_pixel.matrix(width, seen[1])
+        (expected,) = np.asarray(resize.apply(jax.numpy.asarray(part), *matrices))
+        np.testing.assert_allclose(got_image[row], expected, atol=2.5)  # weights of 8 bits
+        y, x = (
+            (np.arange(n) * 2 + 1) * s // (2 * n)
+            for n, s in zip(seen, (height, width), strict=True)
+        )
+        assert (got_label[row] == batch["label"][row][y[:, None], x]).mean() > 0.97  # but for ties
+
+
+def test_an_image_of_the_fixed_size_is_copied():
+    image, label = noise()
+    got_image, got_label = run(repeated(image, label), base_size=CANVAS)
+    np.testing.assert_array_equal(got_image[0], image)
+    np.testing.assert_array_equal(got_label[0], label)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (5, 64), (48, 61)])
+def test_no_image_is_too_small_or_too_narrow_for_the_fixed_size(size):
+    image, _ = noise()
+    batch = repeated(image, np.full(CANVAS, 3), 1) | {"size": np.array([size], np.int32)}
+    for seen in ((224, 224), (300, 7)):
+        _, label = run(batch, size=seen, base_size=seen)
+        assert (label == 3).all()
+
+
+@pytest.mark.parametrize("wide", [2, 200])
+def test_augmentation_multiplies_on_top_of_the_fixed_size(wide):
+    """An image stretched in width looks like the one it was stretched from, turned and all."""
+    narrow = np.indices((16, 32)).sum(0)  # y + x
+    stretched = narrow.repeat(wide, axis=1)
+    options = GEOMETRY | {"rotation": 80.0, "scale": (0.25, 2.0)}
+    results = [
+        run(repeated(np.stack([label] * 3, -1), label, 40), **options, base_size=base_size)[1]
+        for label, base_size in ((narrow, (0, 0)), (stretched, (16, 32)))
+    ]
+    assert (results[0] == results[1]).mean() > 0.99
+    inside = results[0] != VOID
+    assert 0.2 < inside.mean() < 0.9
+    assert (results[0] == results[1])[inside].mean() > 0.97
+
+
 @pytest.fixture(scope="module")
 def lively() -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     """Eight examples at eight places, and what becomes of them."""
@@ -317,4 +395,17 @@ def test_colours_are_mapped_in_full_precision_on_accelerators(lively):
 )
 def test_options_out_of_range_are_refused(changes):
     with pytest.raises(InputError, match=f"augment.*{next(iter(changes))}"):
+        augment.Augment(**STILL | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"base_size": (224, 0)}, r"config.input_size is .* got \(224, 0\)"),
+        ({"base_size": (-1, -1)}, r"config.input_size is .* got \(-1, -1\)"),
+        ({"base_size": (48, 64), "base_scale": 0.5}, "input_scale 0.5 and config.input_size .48"),
+    ],
+)
+def test_a_fixed_size_is_two_sides_and_no_scale_beside_it(changes, message):
+    with pytest.raises(InputError, match=message):
         augment.Augment(**STILL | changes)

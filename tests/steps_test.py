@@ -247,9 +247,12 @@ def logits_of(parts: experiment.Experiment, ts: state.TrainState, image: np.ndar
     )
 
 
-@pytest.mark.parametrize("scale", [1.0, 0.5])
-def test_evaluation_counts_its_own_predictions_and_no_filling_rows(short, scale):
-    parts = short(input_scale=scale, augment__size=(16, 24))
+@pytest.mark.parametrize(
+    ("changes", "seen"),
+    [({}, (32, 48)), ({"input_scale": 0.5}, (16, 24)), ({"input_size": (40, 24)}, (40, 24))],
+)
+def test_evaluation_counts_its_own_predictions_and_no_filling_rows(short, changes, seen):
+    parts = short(**changes, augment__size=(16, 24))
     ts = tiny.awake_state(parts)
     batch = tiny.batch(0) | {"weight": np.array([1, 1, 0, 1, 1, 0, 1, 1], np.float32)}
     found = jax.device_get(
@@ -266,8 +269,7 @@ def test_evaluation_counts_its_own_predictions_and_no_filling_rows(short, scale)
     assert found["pixels"] == valid.sum()
 
     image = batch["image"].astype(np.float32)
-    small = (round(48 * scale), round(32 * scale))
-    image = np.stack([cv2.resize(i, small, interpolation=cv2.INTER_LINEAR) for i in image])
+    image = np.stack([cv2.resize(i, seen[::-1], interpolation=cv2.INTER_LINEAR) for i in image])
     logits = logits_of(parts, ts, image)
     logits = np.stack([cv2.resize(x, (48, 32), interpolation=cv2.INTER_LINEAR) for x in logits])
     assert (prediction == logits.argmax(-1)).mean() > 0.999  # of rows without weight too
@@ -335,6 +337,7 @@ def test_images_are_normalised_channel_by_channel():
 )
 def test_the_network_sees_an_image_of_the_scaled_size(size, scale, expected):
     assert steps.input_size(size, scale) == expected
+    assert steps.input_size(size, scale, (224, 200)) == (224, 200)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """Named data sets: name and options -> what the labels mean and where the examples are.
 
 A data set of your own needs no code: `folder` takes any root with `images/<split>/` and
-`labels/<split>/` in it; `read_classes` says how `classes.txt` names its classes.
+`labels/<split>/` in it, `lecture` one with `images_prepped_<split>/` and
+`annotations_prepped_<split>/`; `read_classes` says how `classes.txt` names its classes.
 """
 
 import dataclasses
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from segjax.data import scan, sources
-from segjax.data.spec import MAX_CLASSES, VOID, Color, DatasetSpec, hls_palette
+from segjax.data.spec import CHANNELS, MAX_CLASSES, VOID, Color, DatasetSpec, hls_palette
 from segjax.errors import InputError
 
 _SCENES_VAL_SEED, _SCENES_TEST_SEED = 1_000_001, 1_000_002
@@ -166,11 +167,71 @@ def folder(*, root: str) -> Dataset:
     """
     if not root:
         raise InputError("data.root is empty; give the data set's folder: --config.data.root=DIR")
+    path = _existing(root)
+    if (path / "classes.txt").is_file():
+        return _folders(path, read_classes(path / "classes.txt"))
+    splits = sources.list_splits(path)
+    split = "train" if "train" in splits else splits[0]
+    labels = [label for _, label in sources.list_pairs(path, split)]
+    return _folders(path, _guess_classes(path, path / "labels" / split, labels))
+
+
+_LECTURE = "images_prepped_<split>/ and annotations_prepped_<split>/"
+
+
+def lecture(*, root: str = "", val_count: int = 50, channel: str = "") -> Dataset:
+    """A data set in a lecture's layout: `images_prepped_train/` and `annotations_prepped_train/`.
+
+    Its last files, by name, are the split `val`, those before them `train`; `test` is the same two
+    folders with `_test`, where they are. Masks are grey or palette PNGs, or RGB ones that hold the
+    ids in a channel. Without `classes.txt` the classes are the ids 0 to the largest in any mask of
+    `annotations_prepped_train/`, and 255 is VOID.
+
+    Args:
+        root: holds the folders and perhaps classes.txt (`read_classes`); `$SEGJAX_DATA/lecture` if
+            empty.
+        val_count: examples in `val`.
+        channel: of RGB masks, the one with the ids: red, green or blue. "": all three, and masks in
+            which they differ are refused.
+    """
+    if channel not in ("", *CHANNELS):
+        raise InputError(f'data.channel: unknown {channel!r}; known: "", {", ".join(CHANNELS)}.')
+    channel = channel or "equal"
+    path = _existing(root or str(data_home() / "lecture"))
+    images, labels = (
+        {part: path / f"{kind}_prepped_{part}" for part in ("train", "test")}
+        for kind in ("images", "annotations")
+    )
+    pairs = sources.pair_folders(images["train"], labels["train"], _LECTURE)
+    if not 0 < val_count < len(pairs):
+        raise InputError(
+            f"data.val_count is {val_count}; 1 to {len(pairs) - 1} of the {len(pairs)} examples in "
+            f"{images['train']} are allowed."
+        )
+    if (path / "classes.txt").is_file():
+        spec = read_classes(path / "classes.txt")
+    else:
+        spec = _guess_classes(path, labels["train"], [label for _, label in pairs], channel)
+    spec = dataclasses.replace(spec, channel=channel)
+
+    def names() -> tuple[str, ...]:
+        return ("train", "val", "test") if images["test"].is_dir() else ("train", "val")
+
+    def open_split(split: str) -> sources.Source:
+        if split == "test":
+            found = sources.pair_folders(images["test"], labels["test"], _LECTURE)
+        else:
+            found = pairs[:-val_count] if split == "train" else pairs[-val_count:]
+        return sources.FolderSource(pairs=found, spec=spec)
+
+    return Dataset(spec, Splits(names, open_split))
+
+
+def _existing(root: str) -> Path:
     path = Path(root)
     if not path.is_dir():
         raise InputError(f"{path}: no such folder (--config.data.root=DIR).")
-    classes = path / "classes.txt"
-    return _folders(path, read_classes(classes) if classes.is_file() else _guess_classes(path))
+    return path
 
 
 def read_classes(path: Path) -> DatasetSpec:
@@ -250,23 +311,20 @@ def _spec_of_entries(path: Path, entries: list[tuple[int, str, Color | None]]) -
     )
 
 
-def _guess_classes(root: Path) -> DatasetSpec:
-    """The ids that the train masks hold, as classes without names."""
-    splits = sources.list_splits(root)
-    split = "train" if "train" in splits else splits[0]
-    labels = [label for _, label in sources.list_pairs(root, split)]
-    ids = sorted(scan.find_ids(labels))
+def _guess_classes(root: Path, folder: Path, labels: list[Path], channel: str = "") -> DatasetSpec:
+    """The ids that the masks in `folder` hold, as classes without names."""
+    ids = sorted(scan.find_ids(labels, channel=channel))
     found = ", ".join(map(str, ids[:10])) + (", ..." if len(ids) > 10 else "")
     if set(ids) <= {0, 255}:
         raise InputError(
-            f"{root / 'labels' / split}: the masks hold only {found}; if 255 is a class, write "
+            f"{folder}: the masks hold only {found}; if 255 is a class, write "
             f"{root / 'classes.txt'} with the lines `0 background` and `255 <its name>`."
         )
     known = [i for i in ids if i != VOID]
     count = known[-1] + 1
     if count > MAX_CLASSES or 2 * len(known) < count:
         raise InputError(
-            f"{root / 'labels' / split}: {len(known)} ids from 0 to {count - 1} occur ({found}): "
+            f"{folder}: {len(known)} ids from 0 to {count - 1} occur ({found}): "
             f"classes cannot be told from them; list the ids in {root / 'classes.txt'}."
         )
     return DatasetSpec(
@@ -288,4 +346,5 @@ CATALOG: Mapping[str, Callable[..., Dataset]] = {
     "scenes": scenes,
     "camvid": camvid,
     "folder": folder,
+    "lecture": lecture,
 }

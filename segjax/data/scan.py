@@ -20,7 +20,7 @@ import numpy as np
 from absl import logging
 
 from segjax.data import png, sources
-from segjax.data.spec import VOID, DatasetSpec
+from segjax.data.spec import VOID, DatasetSpec, ids_of_channel
 from segjax.errors import InputError
 
 SAMPLED = 200
@@ -123,6 +123,7 @@ def scan(
 def find_ids(
     labels: Sequence[Path],
     *,
+    channel: str = "",
     cache: Path | None = None,
     log: Callable[[str], None] = logging.info,
 ) -> dict[int, int]:
@@ -130,16 +131,23 @@ def find_ids(
 
     A file that is no index mask is passed over: the scan lists all of those.
 
+    Args:
+        labels: the files.
+        channel: of RGB masks, the one with the ids, as `spec.ids_of_channel` takes it; "": none.
+        cache, log: as of `scan`.
+
     Raises:
         InputError: of the first file, if none of them is an index mask.
     """
-    memory = _Cache(cache, "ids", [_stamp(label) for label in labels])
+    memory = _Cache(cache, "ids", [channel, *(_stamp(label) for label in labels)])
     if found := memory.read(lambda fields: {int(i): int(n) for i, n in fields.items()}):
         return found
 
     def count(i: int) -> np.ndarray | InputError:
         try:
             mask = png.decode_mask(sources.read_bytes(labels[i]), str(labels[i]))
+            if mask.ndim == 3 and channel:
+                mask = ids_of_channel(mask, channel, str(labels[i]))
         except InputError as error:
             return error
         if mask.ndim == 2:

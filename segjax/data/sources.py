@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from segjax.data import png
-from segjax.data.spec import DatasetSpec
+from segjax.data.spec import DatasetSpec, ids_of_channel
 from segjax.errors import InputError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
@@ -180,9 +180,13 @@ def decode_image(data: bytes, where: str, *, upright: bool = False) -> np.ndarra
 
 
 def decode_ids(data: bytes, where: str, spec: DatasetSpec) -> np.ndarray:
-    """An encoded mask to raw ids, uint8 [H, W]; RGB masks by the colours of `spec`."""
+    """An encoded mask to raw ids, uint8 [H, W]; RGB masks by the colours or channel of `spec`."""
     mask = png.decode_mask(data, where)
-    return mask if mask.ndim == 2 else spec.ids_of_colors(mask, where)
+    if mask.ndim == 2:
+        return mask
+    if spec.channel:
+        return ids_of_channel(mask, spec.channel, where)
+    return spec.ids_of_colors(mask, where)
 
 
 def check_sizes(image: np.ndarray, mask: np.ndarray, image_path: Path, label_path: Path) -> None:
@@ -211,15 +215,29 @@ def list_splits(root: Path) -> tuple[str, ...]:
 def list_pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
     """Images of `root/images/<split>/**` with the masks of `root/labels/<split>/**`.
 
+    See `pair_folders`.
+    """
+    return pair_folders(Path(root) / "images" / split, Path(root) / "labels" / split)
+
+
+def pair_folders(
+    images_folder: Path, labels_folder: Path, layout: str = "images/<split>/ and labels/<split>/"
+) -> list[tuple[Path, Path]]:
+    """The images below one folder with the masks below another.
+
     Files pair by their path without suffix; hidden files and files that are no images by their
     suffix are passed over. Sorted, so that a position means the same example on every machine.
+
+    Args:
+        images_folder, labels_folder: searched with all that is below them.
+        layout: what a data set of this kind is made of, for errors.
 
     Raises:
         InputError: if a folder is missing or empty, an image has no mask, a mask no image, or two
             files of one folder differ in nothing but the suffix.
     """
-    folders = [Path(root) / kind / split for kind in ("images", "labels")]
-    images, labels = (_files_by_stem(folder) for folder in folders)
+    folders = [images_folder, labels_folder]
+    images, labels = (_files_by_stem(folder, layout) for folder in folders)
     problems = [
         f"{len(missing)} {text} ({_first(missing)})"
         for missing, text in (
@@ -236,12 +254,10 @@ def list_pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
     return [(images[stem], labels[stem]) for stem in sorted(images)]
 
 
-def _files_by_stem(folder: Path) -> dict[str, Path]:
+def _files_by_stem(folder: Path, layout: str) -> dict[str, Path]:
     """Path below `folder` without suffix -> file, of every image file."""
     if not folder.is_dir():
-        raise InputError(
-            f"{folder}: no such folder; a data set is images/<split>/ and labels/<split>/."
-        )
+        raise InputError(f"{folder}: no such folder; a data set is {layout}.")
     files: dict[str, Path] = {}
     for path in _walk(folder):
         stem = path.relative_to(folder).with_suffix("").as_posix()

@@ -15,6 +15,8 @@ VOID = 255
 _UNDECLARED = 254  # in the lookup table only: an id that the spec does not know
 MAX_CLASSES = 254
 
+CHANNELS = ("red", "green", "blue")
+
 _SHOWN = 5  # undeclared ids or colours named in one message
 
 Color = tuple[int, int, int]
@@ -43,6 +45,8 @@ class DatasetSpec:
         colors: ((R, G, B), raw id) where masks are stored as RGB, for `ids_of_colors`; empty
             refuses RGB masks.
         void_color: RGB of VOID in pictures.
+        channel: of RGB masks, the one that holds the raw ids, one of CHANNELS or "equal" (see
+            `ids_of_channel`); "" reads RGB masks by `colors`.
 
     Raises:
         InputError: if the table names a class that is not there, or two entries disagree.
@@ -54,6 +58,7 @@ class DatasetSpec:
     table: tuple[tuple[int, int], ...]
     colors: tuple[tuple[Color, int], ...] = ()
     void_color: Color = (0, 0, 0)
+    channel: str = ""
 
     def __post_init__(self):
         if not 1 <= len(self.classes) <= MAX_CLASSES:
@@ -76,6 +81,11 @@ class DatasetSpec:
             raise InputError(f"{self.name}: a raw id stands twice in the table.")
         if len(dict(self.colors)) != len(self.colors):
             raise InputError(f"{self.name}: a mask colour stands for two raw ids.")
+        if self.channel not in ("", "equal", *CHANNELS):
+            raise InputError(
+                f'{self.name}: unknown channel {self.channel!r}; known: "", equal, '
+                f"{', '.join(CHANNELS)}."
+            )
         unknown = sorted({raw for _, raw in self.colors} - {raw for raw, _ in self.table})
         if unknown:
             raise InputError(f"{self.name}: mask colours name raw ids {unknown}, not in the table.")
@@ -144,7 +154,10 @@ class DatasetSpec:
 
     def to_json(self) -> dict:
         """Plain lists and strings; `from_json` gives the spec back."""
-        return dataclasses.asdict(self)
+        fields = dataclasses.asdict(self)
+        if not self.channel:
+            del fields["channel"]  # else every data set would have another fingerprint than before
+        return fields
 
     @classmethod
     def from_json(cls, fields: dict) -> "DatasetSpec":
@@ -154,6 +167,28 @@ class DatasetSpec:
             return tuple(map(freeze, value)) if isinstance(value, list | tuple) else value
 
         return cls(**{key: freeze(value) for key, value in fields.items()})
+
+
+def ids_of_channel(rgb: np.ndarray, channel: str, where: str) -> np.ndarray:
+    """The ids that stand in one channel of an RGB mask: uint8 [H, W, 3] -> uint8 [H, W].
+
+    Args:
+        rgb: the mask.
+        channel: one of CHANNELS, or "equal" where all three hold the ids.
+        where: named in errors.
+
+    Raises:
+        InputError: if they shall be equal and are not.
+    """
+    if channel != "equal":
+        return rgb[..., CHANNELS.index(channel)]
+    if (rgb != rgb[..., :1]).any():
+        raise InputError(
+            f"{where}: an RGB mask whose channels differ; if the ids stand in one of them, say "
+            f"which: data.channel={', '.join(CHANNELS)}. Code that takes OpenCV's first channel, "
+            "as the lecture's does, reads blue."
+        )
+    return rgb[..., 0]
 
 
 def _most_common(values: np.ndarray, text: Callable[[int], str]) -> str:

@@ -17,13 +17,14 @@ from flax import nnx
 from segjax.errors import InputError
 from segjax.models.backbones import googlenet, vgg
 from segjax.models.features import Scores
-from segjax.models.heads import classifier, fcn
+from segjax.models.heads import classifier, fcn, fcn8_lecture
 
 BACKBONES = {"googlenet": googlenet.GoogLeNet, "vgg16": vgg.VGG16}
 HEADS = {
     "classifier": classifier.Classifier,
     "fcn16s": fcn.FCN16s,
     "fcn32s": fcn.FCN32s,
+    "fcn8_lecture": fcn8_lecture.FCN8Lecture,
     "fcn8s": fcn.FCN8s,
 }
 DTYPES = ("float32", "bfloat16")

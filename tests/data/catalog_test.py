@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segjax.data import catalog, png
+from segjax.data import catalog, png, scan
 from segjax.data.spec import VOID
 from segjax.errors import InputError
 
@@ -39,7 +39,7 @@ def _classes(root: Path, text: str):
 
 def test_an_unknown_data_set_names_the_known_and_the_near_one():
     with pytest.raises(
-        InputError, match=r"'camvidd'; known are scenes, camvid, folder\..*'camvid'"
+        InputError, match=r"'camvidd'; known are scenes, camvid, folder, .*'camvid'"
     ):
         catalog.load("camvidd")
 
@@ -130,6 +130,101 @@ def test_rgb_masks_need_a_colour_for_every_class(tmp_path: Path):
     (tmp_path / "classes.txt").write_text("grey 9 9 9\nred 255 0 0\nvoid 0 0 0\n")
     _, label = catalog.load("folder", root=str(tmp_path)).splits["train"][0]
     np.testing.assert_array_equal(label, [[0, 1, VOID]])
+
+
+def _lecture(root: Path, masks: dict[str, np.ndarray], split: str = "train") -> Path:
+    """Images and masks in the lecture's layout: stem -> ids [H, W] or RGB [H, W, 3]."""
+    for kind in ("images", "annotations"):
+        (root / f"{kind}_prepped_{split}").mkdir(parents=True, exist_ok=True)
+    for stem, mask in masks.items():
+        image = Image.new("RGB", mask.shape[1::-1], (int(stem), 0, 0))
+        image.save(root / f"images_prepped_{split}" / f"{stem}.png")
+        Image.fromarray(mask).save(root / f"annotations_prepped_{split}" / f"{stem}.png")
+    return root
+
+
+def _grey(ids: np.ndarray) -> np.ndarray:
+    return np.stack([ids] * 3, axis=-1)
+
+
+def test_the_last_files_by_name_are_the_lectures_validation(tmp_path: Path):
+    masks = {f"{i:02}": _grey(_ids(i % 4, 0)) for i in (7, 3, 10, 1, 0, 5)}
+    splits = catalog.load("lecture", root=str(_lecture(tmp_path, masks)), val_count=2).splits
+    names = {split: [s.name(i) for i in range(len(s))] for split, s in splits.items()}
+    assert names == {"train": ["00", "01", "03", "05"], "val": ["07", "10"]}
+    image, label = splits["val"][0]
+    assert image[0, 0, 0] == 7
+    np.testing.assert_array_equal(label, [[3, 0]])
+    _lecture(tmp_path, {"20": _grey(_ids(2, 1))}, "test")
+    splits = catalog.load("lecture", root=str(tmp_path), val_count=2).splits
+    assert list(splits) == ["train", "val", "test"]
+    np.testing.assert_array_equal(splits["test"][0][1], [[2, 1]])
+
+
+def test_the_lectures_classes_are_those_of_all_its_masks(tmp_path: Path):
+    masks = {"0": _grey(_ids(0, 1)), "1": _grey(_ids(0, 2)), "2": _grey(_ids(3, 255))}
+    root = str(_lecture(tmp_path, masks))
+    dataset = catalog.load("lecture", root=root, val_count=1)
+    assert dataset.spec.classes == ("class 0", "class 1", "class 2", "class 3")
+    np.testing.assert_array_equal(dataset.splits["val"][0][1], [[3, VOID]])
+    (tmp_path / "classes.txt").write_text("road\ncar\nvoid\ntree\n")
+    dataset = catalog.load("lecture", root=root, val_count=1)
+    assert dataset.spec.classes == ("road", "car", "tree")
+    np.testing.assert_array_equal(dataset.splits["train"][1][1], [[0, VOID]])
+    np.testing.assert_array_equal(dataset.splits["val"][0][1], [[2, VOID]])
+
+
+def test_grey_and_palette_masks_of_the_lecture_are_taken_whatever_the_channel(tmp_path: Path):
+    _lecture(tmp_path, {"0": _ids(0, 1), "1": _ids(2, 1), "2": _grey(_ids(1, 1))})
+    path = tmp_path / "annotations_prepped_train" / "1.png"
+    path.write_bytes(png.encode_indices(_ids(2, 1), [(9, 9, 9), (200, 0, 0), (0, 0, 7)]))
+    for channel in ("", "blue"):
+        splits = catalog.load("lecture", root=str(tmp_path), val_count=1, channel=channel).splits
+        np.testing.assert_array_equal(splits["train"][0][1], [[0, 1]])
+        np.testing.assert_array_equal(splits["train"][1][1], [[2, 1]])
+        np.testing.assert_array_equal(splits["val"][0][1], [[1, 1]])
+
+
+def test_masks_whose_channels_differ_need_the_channel_by_name(tmp_path: Path):
+    ids = {"red": _ids(0, 2), "green": _ids(1, 1), "blue": _ids(3, 0)}
+    rgb = np.stack([ids[channel] for channel in ("red", "green", "blue")], axis=-1)
+    root = str(_lecture(tmp_path, {"0": rgb, "1": rgb}))
+    with pytest.raises(InputError, match=r"train/0\.png: .* differ.*data\.channel=.*reads blue"):
+        catalog.load("lecture", root=root, val_count=1)
+    for channel, expected in ids.items():
+        dataset = catalog.load("lecture", root=root, val_count=1, channel=channel)
+        assert dataset.spec.num_classes == expected.max() + 1
+        np.testing.assert_array_equal(dataset.splits["train"][0][1], expected)
+    with pytest.raises(InputError, match="data.channel: unknown 'bleu'.*red, green, blue"):
+        catalog.load("lecture", root=root, channel="bleu")
+
+
+def test_one_mask_whose_channels_differ_is_found_by_the_scan(tmp_path: Path):
+    bad = _grey(_ids(1, 1))
+    bad[0, 0, 2] = 0
+    root = _lecture(tmp_path, {"0": _grey(_ids(0, 1)), "1": bad, "2": _grey(_ids(0, 2))})
+    dataset = catalog.load("lecture", root=str(root), val_count=1)
+    with pytest.raises(
+        scan.ScanError, match=r"1 problems in 1 of 2 .*RGB mask 1.*1\.png: .*differ"
+    ):
+        scan.scan(dataset.splits["train"], dataset.spec, name="lecture/train")
+
+
+def test_what_the_lectures_layout_lacks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SEGJAX_DATA", str(tmp_path))
+    with pytest.raises(InputError, match=r"lecture: no such folder \(--config\.data\.root=DIR"):
+        catalog.load("lecture")
+    root = tmp_path / "lecture"
+    root.mkdir()
+    with pytest.raises(InputError, match="images_prepped_train: no such folder; .*annotations_pre"):
+        catalog.load("lecture")
+    _lecture(root, {f"{i}": _grey(_ids(0, 1)) for i in range(3)})
+    for val_count in (0, 3, 50):
+        with pytest.raises(InputError, match=f"data.val_count is {val_count}; 1 to 2 of the 3"):
+            catalog.load("lecture", val_count=val_count)
+    (root / "annotations_prepped_train" / "1.png").unlink()
+    with pytest.raises(InputError, match=r"1 images without a mask \(1\)"):
+        catalog.load("lecture", val_count=1)
 
 
 def test_classes_without_ids_count_from_zero(tmp_path: Path):

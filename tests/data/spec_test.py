@@ -83,6 +83,7 @@ def test_a_spec_without_colours_refuses_rgb_masks():
         ({"table": ((0, 0), (0, 1))}, "twice"),
         ({"colors": (((1, 2, 3), 7), ((1, 2, 3), 26))}, "two raw ids"),
         ({"colors": (((1, 2, 3), 99),)}, r"\[99\]"),
+        ({"channel": "alpha"}, "unknown channel 'alpha'.*equal, red, green, blue"),
     ],
 )
 def test_a_spec_that_contradicts_itself_is_refused(changes: dict, message: str):
@@ -93,8 +94,14 @@ def test_a_spec_that_contradicts_itself_is_refused(changes: dict, message: str):
 def test_a_spec_survives_json_and_pickle():
     spec = _spec(colors=(((1, 2, 3), 7),), void_color=(9, 9, 9))
     assert DatasetSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+    by_channel = _spec(channel="blue")
+    assert DatasetSpec.from_json(json.loads(json.dumps(by_channel.to_json()))) == by_channel
     spec.encode(np.full((1, 1), 7, np.uint8), "a.png")
     assert pickle.loads(pickle.dumps(spec)) == spec
+
+
+def test_a_spec_without_a_channel_is_written_as_it_was_before_there_were_any():
+    assert "channel" not in _spec().to_json()  # fingerprints of data sets are made of it
 
 
 def test_palette_colours_differ():
