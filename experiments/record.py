@@ -87,13 +87,16 @@ def section(result: dict) -> str:
         f"{sum(not isinstance(v, str) and v > bar for v in result['iou'].values())} above {bar}"
         for bar in (0.3, 0.4)
     )
+    seen = f"at scale {protocol['input_scale']}"
+    if any(protocol["input_size"]):
+        seen = "of {} x {}".format(*protocol["input_size"])
     return (
         f"## {protocol['split']}, step {result['step']}, {result['weights']} weights\n\n"
         f"mIoU **{percent(scores['miou'])}** over {result['classes_counted']} classes ({above}), "
         f"pixel accuracy {percent(scores['pixel_accuracy'])}, mean accuracy "
         f"{percent(scores['mean_accuracy'])}, frequency-weighted IoU {percent(scores['fwiou'])}; "
-        f"{result['examples']} images, network input at scale {protocol['input_scale']}, scores "
-        "brought to the label's size before argmax.\n\n"
+        f"{result['examples']} images, network input {seen}, scores brought to the label's size "
+        "before argmax.\n\n"
         "| class | IoU % | accuracy % |\n|---|---|---|\n" + "\n".join(rows)
     )
 

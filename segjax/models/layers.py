@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
-
+from segjax.models import convolution
 
 _CHUNK = 1 << 18
 
@@ -104,6 +103,7 @@ class ConvBlock(nnx.Module):
             use_bias=not batch_norm,
             kernel_init=he_normal,
             dtype=dtype,
+            conv_general_dilated=_conv_3x3,
             rngs=rngs,
         )
         if batch_norm:
@@ -117,12 +117,16 @@ class ConvBlock(nnx.Module):
         return nnx.relu(x)
 
 
+def _conv_3x3(x, kernel, strides, padding, **fixed):
+    """Stands in `nnx.Conv` for `jax.lax.conv_general_dilated`."""
+    del strides, fixed  # `ConvBlock` leaves them at stride 1, no dilation, one group
+    return convolution.conv_3x3(x, kernel, padding[0][0])
+
+
 class LargeConv(nnx.Module):
     """k x k convolution with many channels on a small map, such as VGG's fc6.
 
-    On CPU it is one matrix product over shifted copies: XLA's convolution falls to a naive loop
-    when the kernel is larger than the map (2 to 200 times slower, measured). Elsewhere it is a
-    convolution. The choice is made when the program is lowered, so one trace serves every device.
+    See `convolution.large`.
 
     Args:
         features_in, features: channels of the input and the output.
@@ -156,41 +160,5 @@ class LargeConv(nnx.Module):
         dtype = self.dtype or jnp.result_type(x, jnp.float32)
         pad = ((0, 0), (self.padding,) * 2, (self.padding,) * 2, (0, 0))
         x = jnp.pad(x.astype(dtype), pad)
-        x = _valid_conv(x, self.kernel[...].astype(dtype))
+        x = convolution.large(x, self.kernel[...].astype(dtype))
         return x + self.bias[...].astype(dtype) if hasattr(self, "bias") else x
-
-
-def conv_form(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The convolution itself, no padding: [B, H, W, C], [k, k, C, K] -> [B, H-k+1, W-k+1, K]."""
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=_DIMENSIONS)
-
-
-def matmul_form(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The same as one matrix product over the k x k shifted copies of x."""
-    size = kernel.shape[0]
-    height, width = x.shape[1] - size + 1, x.shape[2] - size + 1
-    shifted = [x[:, i : i + height, j : j + width] for i in range(size) for j in range(size)]
-    return jnp.concatenate(shifted, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
-
-
-# Its own derivative rule, so that only x and the kernel are kept for the way back (not the k x k
-# copies, nor both branches of the choice), and the way back chooses by device again.
-@jax.custom_vjp
-def _valid_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return jax.lax.platform_dependent(x, kernel, cpu=matmul_form, default=conv_form)
-
-
-def _valid_conv_forward(x, kernel):
-    return _valid_conv(x, kernel), (x, kernel)
-
-
-def _valid_conv_backward(kept, cotangent):
-    def pull(form):
-        return lambda x, kernel, cotangent: jax.vjp(form, x, kernel)[1](cotangent)
-
-    return jax.lax.platform_dependent(
-        *kept, cotangent, cpu=pull(matmul_form), default=pull(conv_form)
-    )
-
-
-_valid_conv.defvjp(_valid_conv_forward, _valid_conv_backward)

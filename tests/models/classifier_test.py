@@ -1,8 +1,11 @@
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
+from segjax.errors import InputError
 from segjax.models.features import Features
 from segjax.models.heads import classifier
 from segjax.models.resize import Resize
@@ -55,3 +58,9 @@ def test_the_deepest_stage_is_the_last_one(top):
     if top == "stage4":
         del channels["stage5"]
     assert classifier.Classifier(channels, K, rngs=nnx.Rngs(params=0)).top == top
+
+
+def test_a_backbone_with_a_border_is_refused():
+    head, features = make()
+    with pytest.raises(InputError, match="border \"same\", got 'caffe'"):
+        head(dataclasses.replace(features, border="caffe"))

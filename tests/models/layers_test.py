@@ -122,16 +122,6 @@ def test_a_large_convolution_is_a_convolution_in_value_and_gradient(size, kernel
     tiny.assert_close(*(with_gradients(fn, x, params) for fn in (by_layer, by_lax)))
 
 
-@pytest.mark.parametrize("size", [(7, 7), (10, 8)])
-def test_both_forms_of_the_large_convolution_agree(size):
-    rng = np.random.default_rng(0)
-    x, kernel = (
-        rng.normal(size=shape).astype(np.float32) for shape in ((2, *size, 3), (7, 7, 3, 4))
-    )
-    forms = (layers.conv_form, layers.matmul_form)
-    tiny.assert_close(*(with_gradients(form, x, kernel) for form in forms))
-
-
 def test_the_form_is_chosen_by_the_platform_in_both_directions():
     layer = layers.LargeConv(3, 4, kernel=7, padding=3, use_bias=False, rngs=nnx.Rngs(params=0))
     graph, params = nnx.split(layer)

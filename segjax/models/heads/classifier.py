@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from flax import nnx
 
+from segjax.errors import InputError
 from segjax.models import layers
 from segjax.models.features import Features, Scores
 
@@ -41,6 +42,15 @@ class Classifier(nnx.Module):
         )
 
     def __call__(self, features: Features, rngs: nnx.Rngs | None = None) -> Scores:
-        """Features -> Scores [B, h, w, K] at the stride of the deepest stage."""
+        """Features -> Scores [B, h, w, K] at the stride of the deepest stage.
+
+        Raises:
+            InputError: if the image had a border: its cells do not lie where `upsampling` has them.
+        """
         del rngs  # no dropout of its own
+        if features.border != "same":
+            raise InputError(
+                'config.model.head: classifier needs a backbone of border "same", '
+                f"got {features.border!r}."
+            )
         return Scores(self.classifier(features.stages[self.top]), features.upsampling(self.top))
