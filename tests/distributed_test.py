@@ -64,6 +64,7 @@ def test_two_processes_step_like_one(tmp_path):
     tiny.assert_close(dict(np.load(out)), (ts.params, ts.batch_stats))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_two_processes_goes_on_in_one(tmp_path):
     finish(start_verbs(tmp_path))
     assert runs.final(tmp_path)["step"] == 4
