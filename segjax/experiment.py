@@ -100,17 +100,15 @@ def assemble(
     optimizer = optim.build(**config.optim, params=params, total_steps=config.total_steps)
     preprocess = steps.Preprocess(**config.preprocess)
     weights = None if class_weights is None else tuple(class_weights)
-    loss_options = {key: config.loss[key] for key in ("reduction", "aux_weight", "blocks")}
-    loss = steps.Loss(class_weights=weights, **loss_options)
+    loss = steps.Loss(**{**config.loss, "class_weights": weights})
+    seen = {"base_scale": config.input_scale, "base_size": config.input_size}
     graph, frozen = state.graphs(build)
     train = functools.partial(
         steps.train_step,
         graph=graph,
         optimizer=optimizer,
         preprocess=preprocess,
-        augmentation=augment.Augment(
-            **config.augment, base_scale=config.input_scale, base_size=config.input_size
-        ),
+        augmentation=augment.Augment(**config.augment, **seen),
         loss=loss,
         seed=config.seed,
         accumulate=config.accumulate,
