@@ -10,7 +10,7 @@ bench-DEVICE.json and the page, README.md. On a GPU:
 import os
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the GPU's memory is shared
-# Threads that wait by spinning lose a time slice whenever anything else runs: ten times slower then.
+# Threads that wait by spinning lose a time slice whenever anything else runs: ten times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import argparse
