@@ -124,9 +124,10 @@ def _conv_3x3(x, kernel, strides, padding, **fixed):
 
 
 class LargeConv(nnx.Module):
-    """k x k convolution with many channels on a small map, such as VGG's fc6.
+    """k x k convolution with many channels on a small map, such as VGG's fc6 and fc7.
 
-    See `convolution.large`.
+    See `convolution.large`; for k = 1, too, XLA:CPU would compute the kernel's gradient as a
+    convolution with a kernel as large as the map.
 
     Args:
         features_in, features: channels of the input and the output.

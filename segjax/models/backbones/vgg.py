@@ -78,14 +78,8 @@ class VGG16(nnx.Module):
             use_bias=not fc_batch_norm,
             **options,
         )
-        self.fc7 = nnx.Conv(
-            fc_width,
-            fc_width,
-            (1, 1),
-            padding="VALID",
-            use_bias=not fc_batch_norm,
-            kernel_init=layers.he_normal,
-            **options,
+        self.fc7 = layers.LargeConv(
+            fc_width, fc_width, kernel=1, padding=0, use_bias=not fc_batch_norm, **options
         )
         if fc_batch_norm:
             norm = {"momentum": 0.9, "epsilon": 1e-5} | options
