@@ -19,3 +19,11 @@ jax.config.update("jax_compilation_cache_dir", str(_CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 flags.FLAGS.mark_as_parsed()  # grain's worker processes read flags, and no test runs under absl
+
+# Files of few and long tests go first: at the end one process would work on them alone.
+_LONG = ("augment", "distributed", "steps", "train", "transfer", "verbs")
+
+
+def pytest_collection_modifyitems(items: list) -> None:
+    """Sorts by file; the order within a file stays."""
+    items.sort(key=lambda item: item.path.stem.removesuffix("_test") not in _LONG)

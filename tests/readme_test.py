@@ -32,7 +32,7 @@ def test_ci_runs_the_test_command_of_readme():
     _, test, *_ = blocks("bash")
     ci = (runs.ROOT / ".ci" / "run").read_text()
     packages = "-r requirements.txt pytest pytest-xdist ruff scikit-image"
-    for part in (packages, "python -m pytest -n auto --dist loadfile"):
+    for part in (packages, "python -m pytest -n auto --dist loadfile --no-loadscope-reorder"):
         assert part in test
         assert part in ci
 
