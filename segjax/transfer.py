@@ -129,10 +129,8 @@ def adopt_preprocess(
     if found is None:
         logging.info("%s does not say what images it is for: config.preprocess holds.", start.path)
         return
-    adopted = {"mean": tuple(found["mean"]), "std": tuple(found["std"]), "bgr": found["bgr"]}
-    config.preprocess = ml_collections.ConfigDict(
-        {k: tuple(map(float, v)) if k != "bgr" else bool(v) for k, v in adopted.items()}
-    )
+    mean, std = (tuple(map(float, found[key])) for key in ("mean", "std"))
+    config.preprocess = {"mean": mean, "std": std, "bgr": bool(found["bgr"])}
     logging.info("Images as the weights know them: %s.", describe(config.preprocess))
 
 
