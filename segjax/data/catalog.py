@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from segjax.data import scan, sources
+from segjax.data import annotations, scan, sources
 from segjax.data.spec import CHANNELS, MAX_CLASSES, VOID, Color, DatasetSpec, hls_palette
 from segjax.errors import InputError
 
@@ -77,6 +77,14 @@ class Dataset:
     splits: Mapping[str, sources.Source]
 
 
+@dataclasses.dataclass(frozen=True)
+class RegionDataset:
+    """Examples with several segmentations each, and no classes, by split."""
+
+    name: str
+    splits: Mapping[str, annotations.RegionSource]
+
+
 def data_home() -> Path:
     """The folder of named data sets: `$SEGJAX_DATA`, else `data` in the current folder."""
     return Path(os.environ.get("SEGJAX_DATA") or "data")
@@ -86,8 +94,35 @@ def load(name: str, **options) -> Dataset:
     """Opens the data set `name` of CATALOG; nothing is read before a split is asked for.
 
     Raises:
+        InputError: if the name is unknown, or an option is missing or not one of this data set, or
+            it has no classes.
+    """
+    dataset = _open(name, options)
+    if isinstance(dataset, RegionDataset):
+        raise InputError(
+            f"Data set {name!r} has regions, but no classes that a network could be trained for; "
+            f"it is for the classical methods, such as configs/slic.py:{name}."
+        )
+    return dataset
+
+
+def load_regions(name: str, **options) -> RegionDataset:
+    """Opens any data set of CATALOG for the classical methods; label maps serve as segmentations.
+
+    Raises:
         InputError: if the name is unknown, or an option is missing or not one of this data set.
     """
+    dataset = _open(name, options)
+    if isinstance(dataset, RegionDataset):
+        return dataset
+    splits = dataset.splits
+    return RegionDataset(
+        dataset.spec.name,
+        Splits(lambda: tuple(splits), lambda split: annotations.LabelRegions(splits[split])),
+    )
+
+
+def _open(name: str, options: Mapping[str, object]) -> Dataset | RegionDataset:
     if name not in CATALOG:
         near = difflib.get_close_matches(name, CATALOG, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
@@ -154,6 +189,23 @@ def camvid(*, root: str = "") -> Dataset:
         table=(*((i, i) for i in range(void)), (void, VOID)),
     )
     return _folders(Path(root) if root else data_home() / "camvid", spec)
+
+
+def bsds500(*, root: str = "") -> RegionDataset:
+    """Berkeley segmentation data set: photographs of 481 x 321, each cut by about five people.
+
+    Arbelaez, Maire, Fowlkes, Malik, PAMI 2011: 200 train, 100 val, 200 test.
+
+    Args:
+        root: holds images/<split>/<id>.jpg and labels/<split>/<id>_<k>.png, 16-bit region numbers
+            of annotator k; `$SEGJAX_DATA/bsds500` if empty.
+    """
+    path = Path(root) if root else data_home() / "bsds500"
+
+    def open_split(split: str) -> annotations.RegionSource:
+        return annotations.AnnotatedFolder(annotations.list_annotated(path, split))
+
+    return RegionDataset("bsds500", Splits(lambda: sources.list_splits(path), open_split))
 
 
 def folder(*, root: str) -> Dataset:
@@ -342,9 +394,10 @@ def _folders(root: Path, spec: DatasetSpec) -> Dataset:
     return Dataset(spec, Splits(lambda: sources.list_splits(root), open_split))
 
 
-CATALOG: Mapping[str, Callable[..., Dataset]] = {
+CATALOG: Mapping[str, Callable[..., Dataset | RegionDataset]] = {
     "scenes": scenes,
     "camvid": camvid,
+    "bsds500": bsds500,
     "folder": folder,
     "lecture": lecture,
 }

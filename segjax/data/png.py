@@ -89,6 +89,34 @@ def decode_mask(data: bytes, where: str) -> np.ndarray:
     return pixels if depth == 8 else pixels // (255 // (2**depth - 1))  # libpng's stretch, undone
 
 
+def decode_regions(data: bytes, where: str) -> np.ndarray:
+    """Bytes of a grey PNG of 8 or 16 bits to the region numbers in it: int [H, W].
+
+    Raises:
+        BadFileError: for any other PNG, or a file that is no PNG, truncated or damaged.
+    """
+    header = read_chunks(data, where)[0][1]
+    if header[_COLOR_TYPE] != _GREY or header[_COLOR_TYPE - 1] < 8:
+        raise BadFileError(f"{where}: region numbers are grey PNGs of 8 or 16 bits.", "not grey")
+    pixels = inflate(data, cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise BadFileError(f"{where}: the PNG is damaged (its pixels).", "damaged")
+    return pixels
+
+
+def encode_regions(labels: np.ndarray, where: str) -> bytes:
+    """A 16-bit grey PNG of region numbers: int [H, W], 0 to 65535 -> the file's bytes.
+
+    Raises:
+        InputError: naming `where`, if there are more regions.
+    """
+    if labels.max(initial=0) > 65535:
+        raise InputError(
+            f"{where}: {labels.max() + 1} regions; a 16-bit label map holds at most 65536."
+        )
+    return cv2.imencode(".png", labels.astype(np.uint16))[1].tobytes()
+
+
 def encode_indices(label: np.ndarray, palette: Sequence[tuple[int, int, int]]) -> bytes:
     """An 8-bit palette PNG whose indices are the labels.
 

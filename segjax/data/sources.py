@@ -237,7 +237,7 @@ def pair_folders(
             files of one folder differ in nothing but the suffix.
     """
     folders = [images_folder, labels_folder]
-    images, labels = (_files_by_stem(folder, layout) for folder in folders)
+    images, labels = (files_by_stem(folder, layout) for folder in folders)
     problems = [
         f"{len(missing)} {text} ({_first(missing)})"
         for missing, text in (
@@ -254,7 +254,7 @@ def pair_folders(
     return [(images[stem], labels[stem]) for stem in sorted(images)]
 
 
-def _files_by_stem(folder: Path, layout: str) -> dict[str, Path]:
+def files_by_stem(folder: Path, layout: str) -> dict[str, Path]:
     """Path below `folder` without suffix -> file, of every image file."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; a data set is {layout}.")

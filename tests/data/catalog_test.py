@@ -39,7 +39,7 @@ def _classes(root: Path, text: str):
 
 def test_an_unknown_data_set_names_the_known_and_the_near_one():
     with pytest.raises(
-        InputError, match=r"'camvidd'; known are scenes, camvid, folder, .*'camvid'"
+        InputError, match=r"'camvidd'; known are scenes, camvid, bsds500, folder, .*'camvid'"
     ):
         catalog.load("camvidd")
 

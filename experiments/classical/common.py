@@ -1,0 +1,48 @@
+"""Reading BSDS500 and timing calls in turn, for the measurements of this folder."""
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from segjax.data import catalog
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """A photograph: uint8 [H, W, 3], and what people made of it: int32 [H, W] each."""
+
+    name: str
+    image: np.ndarray
+    humans: list[np.ndarray]
+
+
+def val_images(count: int, split: str = "val") -> list[Example]:
+    """`count` images of BSDS500 (in `$SEGJAX_DATA`), spread over the split; 0 takes all."""
+    source = catalog.load_regions("bsds500").splits[split]
+    chosen = np.arange(len(source))
+    if 0 < count < len(source):
+        chosen = np.linspace(0, len(source) - 1, count).round().astype(int)
+    examples = []
+    for index in chosen:
+        image, humans = source[int(index)]
+        examples.append(Example(source.name(int(index)), image, list(humans)))
+    return examples
+
+
+def median_ms(*calls: Callable[[], object], rounds: int) -> list[float]:
+    """Median milliseconds of each call, the calls taken in turn in every round.
+
+    A call has to wait for its own result; each is made once before, so that it is compiled.
+    """
+    for call in calls:
+        call()
+    times = [[] for _ in calls]
+    for _ in range(rounds):
+        for call, mine in zip(calls, times, strict=True):
+            start = time.perf_counter()
+            call()
+            mine.append(1e3 * (time.perf_counter() - start))
+    return [statistics.median(mine) for mine in times]

@@ -1,0 +1,281 @@
+"""Tools on a label map: its pieces, its numbering, its boundaries, which regions touch, merging.
+
+A label map is int32 [H, W]. Functions that speak of regions 0 .. K-1 take `regions`, a static
+number at or above K; rows beyond K are empty.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from segjax.errors import InputError
+
+_HALF = {4: ((0, 1), (1, 0)), 8: ((0, 1), (1, 0), (1, 1), (1, -1))}
+"""(down, right) steps to half of the neighbours; the other half is theirs."""
+
+
+def components(labels: jax.Array, *, connectivity: int = 4) -> jax.Array:
+    """The connected pieces of equal labels: int32 [H, W] -> int32 [H, W].
+
+    Minimum labels travel along the links, and pointers are doubled after every round, so that the
+    rounds grow with the logarithm of a piece's length (Shiloach, Vishkin 1982).
+
+    Args:
+        labels: any integers.
+        connectivity: 4 or 8.
+
+    Returns:
+        Pieces 0, 1, ... in the raster order of their first pixels.
+
+    Raises:
+        InputError: for another connectivity.
+    """
+    links = [(step, _same(labels, step)) for step in _half(connectivity)]
+    shape = labels.shape
+    own = jnp.arange(labels.size, dtype=jnp.int32).reshape(shape)
+
+    def hook(parent: jax.Array) -> jax.Array:
+        """Every root points to the smallest root that a link of its piece leads to."""
+        lowest = parent
+        for step, linked in links:
+            far = _neighbor(parent, step, labels.size)
+            lowest = jnp.minimum(lowest, jnp.where(linked, far, labels.size))
+            back = jnp.where(linked, jnp.minimum(parent, far), labels.size)
+            lowest = jnp.minimum(lowest, _neighbor(back, (-step[0], -step[1]), labels.size))
+        return parent.ravel().at[parent.ravel()].min(lowest.ravel())
+
+    def shorten(parent: jax.Array) -> jax.Array:
+        def again(pair):
+            return jnp.any(pair[0] != pair[1])
+
+        def jump(pair):
+            _, new = pair
+            return new, new[new]
+
+        return jax.lax.while_loop(again, jump, (parent, parent[parent]))[1]
+
+    def body(carry):
+        parent, _ = carry
+        new = shorten(hook(parent)).reshape(shape)
+        return new, jnp.any(new != parent)
+
+    parent, _ = jax.lax.while_loop(lambda carry: carry[1], body, (own, jnp.array(True)))
+    return _rank(parent, parent == own)
+
+
+def relabel(labels: jax.Array) -> jax.Array:
+    """Numbers regions 0, 1, ... in the raster order of their first pixels.
+
+    Args:
+        labels: int32 [H, W], 0 to H W - 1; others are taken for the nearest of these.
+    """
+    place = jnp.arange(labels.size, dtype=jnp.int32)
+    flat = jnp.clip(labels, 0, labels.size - 1).ravel()
+    first = jnp.full(labels.size, labels.size, jnp.int32).at[flat].min(place)
+    root = first[flat].reshape(labels.shape)
+    return _rank(root, root == place.reshape(labels.shape))
+
+
+def _rank(root: jax.Array, is_root: jax.Array) -> jax.Array:
+    """Roots (places of pixels) to their rank in raster order."""
+    rank = jnp.cumsum(is_root.ravel().astype(jnp.int32)) - 1
+    return rank[root.ravel()].reshape(root.shape)
+
+
+def boundaries(labels: jax.Array, *, thin: bool = False) -> jax.Array:
+    """Pixels with a 4-neighbour of another label: int [..., H, W] -> bool [..., H, W].
+
+    Args:
+        labels: any integers.
+        thin: only those whose right or lower neighbour differs, so that a boundary is one pixel
+            wide.
+    """
+    down = labels[..., :-1, :] != labels[..., 1:, :]
+    right = labels[..., :-1] != labels[..., 1:]
+    edge = _pad_last(down, -2, after=True) | _pad_last(right, -1, after=True)
+    if thin:
+        return edge
+    return edge | _pad_last(down, -2, after=False) | _pad_last(right, -1, after=False)
+
+
+def sizes(labels: jax.Array, *, regions: int) -> jax.Array:
+    """Pixels in each region: int32 [regions]."""
+    return jnp.zeros(regions, jnp.int32).at[labels.ravel()].add(1, mode="drop")
+
+
+def means(values: jax.Array, labels: jax.Array, *, regions: int) -> jax.Array:
+    """The mean of each region, such as its colour; 0 where a region is empty.
+
+    Args:
+        values: uint8 or float32 [H, W, C].
+        labels: int32 [H, W], 0 to regions - 1.
+        regions: capacity.
+
+    Returns:
+        float32 [regions, C].
+    """
+    flat = values.reshape(-1, values.shape[-1]).astype(jnp.float32)
+    sums = jnp.zeros((regions, flat.shape[1])).at[labels.ravel()].add(flat, mode="drop")
+    return sums / jnp.maximum(sizes(labels, regions=regions), 1)[:, None]
+
+
+def mean_image(image: jax.Array, labels: jax.Array, *, regions: int) -> jax.Array:
+    """Every region in its mean colour: uint8 [H, W, C], int32 [H, W] -> uint8 [H, W, C]."""
+    colors = jnp.round(means(image, labels, regions=regions)).astype(jnp.uint8)
+    return colors[labels]
+
+
+def adjacency(
+    labels: jax.Array,
+    values: jax.Array | None = None,
+    *,
+    regions: int,
+    connectivity: int = 4,
+) -> tuple[jax.Array, jax.Array]:
+    """The region adjacency graph, dense.
+
+    Args:
+        labels: int32 [H, W], 0 to regions - 1.
+        values: float32 [H, W], such as a gradient's magnitude; ones by default.
+        regions: capacity K.
+        connectivity: 4 or 8.
+
+    Returns:
+        counts: int32 [K, K], symmetric, neighbouring pixel pairs between two regions; 0 on the
+            diagonal, and where regions do not touch.
+        sums: float32 [K, K], of the pairs' mean values.
+
+    Raises:
+        InputError: for another connectivity.
+    """
+    counts = jnp.zeros((regions * regions,), jnp.int32)
+    sums = jnp.zeros((regions * regions,), jnp.float32)
+    for down, right in _half(connectivity):
+        near, far = _pairs(labels, (down, right))
+        outside = regions * regions  # dropped
+        index = jnp.where(near == far, outside, jnp.minimum(near, far) * regions
+                          + jnp.maximum(near, far)).ravel()  # fmt: skip
+        counts = counts.at[index].add(1, mode="drop")
+        if values is not None:
+            one, other = _pairs(values, (down, right))
+            sums = sums.at[index].add(0.5 * (one + other).ravel(), mode="drop")
+    counts, sums = (array.reshape(regions, regions) for array in (counts, sums))
+    sums = counts.astype(jnp.float32) if values is None else sums
+    return counts + counts.T, sums + sums.T
+
+
+@functools.partial(jax.jit, static_argnames=("regions", "keep"))
+def merge(features: jax.Array, labels: jax.Array, *, regions: int, keep: int) -> jax.Array:
+    """Merges touching regions until `keep` are left, the pair of the smallest loss first.
+
+    A merge's loss is the growth of the squared error around the regions' means,
+    n m / (n + m) |a - b|^2 (Ward 1963), so that explained variation falls as little as it can at
+    every step.
+
+    Args:
+        features: uint8 or float32 [H, W, C], such as CIELAB.
+        labels: int32 [H, W], 0 to regions - 1.
+        regions: capacity; work and memory grow with its square.
+        keep: regions to be left; if the map has no more, it comes back.
+
+    Returns:
+        int32 [H, W], 0 to K - 1 in raster order of the first pixels.
+
+    Raises:
+        InputError: if keep is not at least 1.
+    """
+    if keep < 1:
+        raise InputError(f"keep is {keep}; at least 1 region is left.")
+    own = jnp.arange(regions, dtype=jnp.int32)
+    count = sizes(labels, regions=regions).astype(jnp.float32)
+    touching = adjacency(labels, regions=regions)[0] > 0
+    mean = means(features, labels, regions=regions)
+    left = jnp.sum(count > 0)
+
+    def losses(index, mean, count, touching):
+        """float32 [regions], of merging region `index` with each one."""
+        weight = count[index] * count / jnp.maximum(count[index] + count, 1)
+        square = jnp.sum((mean - mean[index]) ** 2, axis=-1)
+        return jnp.where(touching[index], weight * square, jnp.inf)
+
+    table = jax.vmap(losses, (0, None, None, None))(own, mean, count, touching)
+
+    def body(carry):
+        left, into, mean, count, touching, table = carry
+        keeper, gone = jnp.divmod(jnp.argmin(table).astype(jnp.int32), regions)
+        total = count[keeper] + count[gone]
+        middle = (count[keeper] * mean[keeper] + count[gone] * mean[gone]) / total
+        mean = mean.at[keeper].set(middle)
+        count = count.at[keeper].set(total).at[gone].set(0)
+        row = (touching[keeper] | touching[gone]) & (own != keeper) & (own != gone)
+        touching = touching.at[gone].set(False).at[:, gone].set(False)
+        touching = touching.at[keeper].set(row).at[:, keeper].set(row)
+        line = losses(keeper, mean, count, touching)
+        table = table.at[gone].set(jnp.inf).at[:, gone].set(jnp.inf)
+        table = table.at[keeper].set(line).at[:, keeper].set(line)
+        into = jnp.where(into == gone, keeper, into)
+        return left - 1, into, mean, count, touching, table
+
+    def more(carry):
+        left, table = carry[0], carry[-1]
+        return (left > keep) & jnp.any(jnp.isfinite(table))
+
+    carry = (left, own, mean, count, touching, table)
+    into = jax.lax.while_loop(more, body, carry)[1]
+    return relabel(into[labels])
+
+
+def vote(labels: jax.Array, values: jax.Array, *, regions: int, classes: int) -> jax.Array:
+    """Gives every region the class that most of its pixels have; of equals, the lowest.
+
+    Args:
+        labels: int32 [H, W], 0 to regions - 1.
+        values: int [H, W], classes; a pixel outside 0 to classes - 1, such as VOID, has no vote.
+        regions, classes: capacities.
+
+    Returns:
+        int32 [H, W], classes; `classes` where no pixel of the region has a vote.
+    """
+    values = values.astype(jnp.int32)
+    valid = (values >= 0) & (values < classes)
+    index = jnp.where(valid, labels * classes + values, regions * classes)
+    counts = jnp.zeros(regions * classes, jnp.int32).at[index.ravel()].add(1, mode="drop")
+    counts = counts.reshape(regions, classes)
+    winner = jnp.where(counts.max(axis=1) > 0, jnp.argmax(counts, axis=1), classes)
+    return winner.astype(jnp.int32)[labels]
+
+
+def _half(connectivity: int) -> tuple[tuple[int, int], ...]:
+    if connectivity not in _HALF:
+        raise InputError(f"connectivity is {connectivity}; 4 and 8 are allowed.")
+    return _HALF[connectivity]
+
+
+def _pairs(values: jax.Array, step: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
+    """A map without its last rows and columns, and the neighbours `step` away."""
+    height, width = values.shape
+    down, right = step
+    near = values[: height - down, max(0, -right) : width - max(0, right)]
+    far = values[down:, max(0, right) : width + min(0, right)]
+    return near, far
+
+
+def _neighbor(values: jax.Array, step: tuple[int, int], fill: int) -> jax.Array:
+    """values[y + down, x + right], `fill` outside: int32 [H, W] -> int32 [H, W]."""
+    down, right = step
+    # A negative amount cuts off.
+    config = ((-down, down, 0), (-right, right, 0))
+    return jax.lax.pad(values, jnp.array(fill, values.dtype), config)
+
+
+def _same(labels: jax.Array, step: tuple[int, int]) -> jax.Array:
+    """Whether the neighbour `step` away is inside and has the same label: bool [H, W]."""
+    inside = _neighbor(jnp.ones(labels.shape, jnp.int32), step, 0) > 0
+    return inside & (_neighbor(labels, step, 0) == labels)
+
+
+def _pad_last(mask: jax.Array, axis: int, *, after: bool) -> jax.Array:
+    width = [(0, 0)] * mask.ndim
+    width[axis] = (0, 1) if after else (1, 0)
+    return jnp.pad(mask, width)
