@@ -6,7 +6,7 @@ import ml_collections
 
 from segjax.errors import InputError
 
-VARIANTS = ("scenes", "camvid", "folder", "lecture", "smoke")
+VARIANTS = ("scenes", "camvid", "bsds500", "folder", "lecture", "smoke")
 _OPTIONS = {"lecture": {"val_count": 50, "channel": ""}}  # of data sets, beside their root
 
 
@@ -55,7 +55,8 @@ def get_config() -> ml_collections.ConfigDict:
 
 def _add_training(config: ml_collections.ConfigDict) -> None:
     """The keys of the network, its training and its evaluation."""
-    # A recipe replaces this whole.
+    # A recipe replaces one of these whole: a classical method and its options, or a network.
+    config.method = {"name": ""}
     config.model = {"backbone": {"name": ""}, "head": {"name": ""}, "aux": None}
     config.init = {  # of the weights, before the first step
         "from": "",  # a file of weights, here or in $SEGJAX_WEIGHTS, or a run folder; "": drawn
@@ -99,6 +100,7 @@ def _add_training(config: ml_collections.ConfigDict) -> None:
         "short_side": 0,  # images are brought to it first; 0 leaves them
         "window": 1,  # cells, each way, that the classifier pools over
         "top": 5,  # classes whose maps are drawn
+        "box": (0, 0, 0, 0),  # top, left, bottom, right around what grabcut shall cut out
     }
     # Any scalar of metrics.jsonl chooses the best checkpoint, or ends the run.
     config.best = {"metric": "eval/miou", "mode": "max", "keep": 2}

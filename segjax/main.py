@@ -1,7 +1,8 @@
 """Runs a recipe: python -m segjax.main --config=configs/fcn8s.py [--workdir=DIR].
 
-Trains and evaluates the recipe's network. A run that finds its own checkpoint in the workdir goes
-on from there; SIGTERM saves and leaves with status 0.
+Trains and evaluates the recipe's network, or runs its classical method over a data set. A training
+that finds its own checkpoint in the workdir goes on from there; SIGTERM saves and leaves with
+status 0.
 """
 
 from absl import flags
@@ -15,9 +16,15 @@ def main(_argv: list[str]) -> None:
     """Joins the other processes and starts the run."""
     config, workdir = cli.config(), cli.workdir()
     distributed.start()
-    from segjax import train  # after the start: importing it must not touch the devices before
+    # After the start: importing these must not touch the devices before.
+    if config.method.name:
+        from segjax import study
 
-    train.run(config, workdir, _REPLAY.value)
+        study.run(config, workdir)
+    else:
+        from segjax import train
+
+        train.run(config, workdir, _REPLAY.value)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Labels images: python -m segjax.predict --workdir=DIR --input=PATH --output=DIR.
 
 `--config=FILE` in place of a run folder takes a network that comes with its weights, such as
-configs/imagenet_heatmap.py.
+configs/imagenet_heatmap.py, or a classical method, such as configs/slic.py.
 """
 
 import concurrent.futures
@@ -17,6 +17,7 @@ from segjax import (
     experiment,
     heatmaps,
     state,
+    study,
     tracking,
     transfer,
     visualize,
@@ -81,14 +82,16 @@ def main(_argv: list[str]) -> None:
     if configured == bool(_WORKDIR.value):
         raise InputError(
             "Either --workdir=DIR, the folder of a trained run, or --config=FILE, of a network "
-            "that comes with its weights."
+            "that comes with its weights or of a classical method."
         )
     images = Images(find_images(pathlib.Path(_INPUT.value)))
     with concurrent.futures.ThreadPoolExecutor() as pool:  # and every file is known to be whole
         sizes = np.array(list(pool.map(lambda i: images[i][1].shape, range(len(images)))))
     output = pathlib.Path(_OUTPUT.value)
-    if configured and cli.config().predict.output == "heatmaps":
-        named = ((images.name(i), images[i][0]) for i in range(len(images)))
+    named = ((images.name(i), images[i][0]) for i in range(len(images)))
+    if configured and cli.config().method.name:
+        study.predict(cli.config(), named, len(images), output)
+    elif configured and cli.config().predict.output == "heatmaps":
         heatmaps.predict(cli.config(), named, len(images), output)
     elif configured:
         write_labels(*pretrained(cli.config(), sizes), images, sizes, output)

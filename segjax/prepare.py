@@ -4,7 +4,8 @@
     python -m segjax.prepare check --config=configs/fcn8s.py:camvid
 
 `show` writes `<name>-<split>-sheet.png`, examples over their coloured labels, and
-`<name>-<split>.json`, what the labels hold. `check` reads every split and lists every problem.
+`<name>-<split>.json`, what the labels hold. `check` reads every split and lists every problem. Of a
+data set without classes, such as bsds500, the sheet shows the boundaries that people drew.
 """
 
 import collections
@@ -15,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from segjax import cli, visualize
-from segjax.data import catalog, scan
+from segjax import cli, region_pictures, visualize
+from segjax.data import annotations, catalog, scan
 from segjax.data.spec import DatasetSpec
 from segjax.errors import InputError
 
@@ -134,18 +135,61 @@ def check(dataset: catalog.Dataset, *, log: Callable[[str], None] = print) -> No
         raise InputError(f"{dataset.spec.name}: {problems} problems in {', '.join(bad)}.")
 
 
+def show_regions(
+    dataset: catalog.RegionDataset, split: str, output: Path, *, log: Callable[[str], None] = print
+) -> None:
+    """Writes the sheet and the sizes of a split without classes into `output`, and logs them.
+
+    Raises:
+        InputError: if there is no such split, or one of its files cannot be taken.
+    """
+    source = dataset.splits[split]
+    measures = annotations.sizes(source, range(len(source)))
+    sizes = collections.Counter(map(tuple, measures[:, :2].tolist())).most_common()
+    facts = {
+        "dataset": dataset.name,
+        "split": split,
+        "examples": len(source),
+        "sizes": [{"height": h, "width": w, "examples": n} for (h, w), n in sizes],
+        "annotators": {"fewest": int(measures[:, 2].min()), "most": int(measures[:, 2].max())},
+    }
+    start = f"{dataset.name}-{split}"
+    visualize.write_file(output / f"{start}.json", (json.dumps(facts, indent=2) + "\n").encode())
+    rows = []
+    for index in np.linspace(0, len(source) - 1, min(_ON_SHEET // 2, len(source))).astype(int):
+        image, humans = source[int(index)]
+        drawn = [region_pictures.boundaries(image, human) for human in humans[:2]]
+        counts = ", ".join(str(human.max() + 1) for human in humans)
+        text = f"{source.name(int(index))}: {counts} segments"
+        rows.append((text, [image, *drawn, *[image] * (2 - len(drawn))]))
+    titles = ("image", "one person", "another")
+    visualize.write_png(output / f"{start}-sheet.png", region_pictures.panel(rows, titles))
+    log(f"{start}: {len(source)} examples, {facts['annotators']} annotators each, {facts['sizes']}")
+    log(f"Written: {output / start}-sheet.png, {output / start}.json")
+
+
+def check_regions(dataset: catalog.RegionDataset, *, log: Callable[[str], None] = print) -> None:
+    """Reads every example of every split; stops at the first that cannot be taken.
+
+    Raises:
+        InputError: naming it.
+    """
+    for split in dataset.splits:
+        measures = annotations.sizes(dataset.splits[split], range(len(dataset.splits[split])))
+        log(f"{dataset.name} {split}: {len(measures)} examples read, no problem.")
+
+
 def main(argv: list[str]) -> None:
     """`prepare show` or `prepare check`, on the data set of --config."""
-    actions = {
-        "show": lambda data: show(data, FLAGS.split, Path(FLAGS.output)),
-        "check": check,
-    }
+    actions = {"show": (show, show_regions), "check": (check, check_regions)}
     if len(argv) != 2 or argv[1] not in actions:
         raise InputError(
             f"prepare does one of {', '.join(actions)}, got {' '.join(argv[1:]) or 'nothing'}: "
             "python -m segjax.prepare show --config=configs/NAME.py"
         )
-    actions[argv[1]](catalog.load(**cli.config().data))
+    dataset = catalog.load_any(**cli.config().data)
+    action = actions[argv[1]][isinstance(dataset, catalog.RegionDataset)]
+    action(dataset, *((FLAGS.split, Path(FLAGS.output)) if argv[1] == "show" else ()))
 
 
 if __name__ == "__main__":

@@ -104,7 +104,7 @@ def overlay(
     image = _rgb(image, label)
     color = colorize(label, spec)
     mixed = cv2.addWeighted(image, 1 - alpha, color, alpha, 0)
-    edge = _boundary(label)
+    edge = boundary(label)
     mixed[edge] = color[edge] // 2 + 127  # light, and still of the class
     height, width = label.shape
     size = int(np.clip(math.sqrt(height * width) / 30, 12, 72))
@@ -282,8 +282,8 @@ def _rgb(image: np.ndarray, *labels: np.ndarray) -> np.ndarray:
     return np.repeat(image.reshape(*image.shape[:2], -1)[..., :1], 3, axis=2)
 
 
-def _boundary(label: np.ndarray) -> np.ndarray:
-    """Pixels at a change of class, thin for the size of the image: uint8 [H, W] -> bool [H, W]."""
+def boundary(label: np.ndarray) -> np.ndarray:
+    """Pixels at a change of label, thin for the size of the image: int [H, W] -> bool [H, W]."""
     edge = np.zeros(label.shape, np.uint8)
     edge[:, :-1] |= label[:, :-1] != label[:, 1:]
     edge[:-1] |= label[:-1] != label[1:]

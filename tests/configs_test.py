@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 
 from configs import default, fcn8s, fcn8s_googlenet, fcn16s, fcn32s
-from segjax import models
+from segjax import classical, models
 from segjax.errors import InputError
 from tests import runs, tiny
 
@@ -22,14 +22,27 @@ def recipe(name: str):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_takes_every_variant_and_its_network_can_be_built(name):
+def test_every_recipe_takes_every_variant_and_its_network_or_method_can_be_built(name):
     sizes = {}
     for variants in ("", "smoke", *default.VARIANTS, "camvid,smoke"):
         config = recipe(name).get_config(variants)
+        if config.method.name:
+            labels = labels_of(config)
+            assert (labels.shape, labels.dtype) == ((48, 64), "int32")
+            sizes[config.method.to_json()] = labels.size
+            continue
         model = config.model.to_json()
         if model not in sizes:  # most variants leave the network alone
             sizes[model] = count(config)
     assert min(sizes.values()) > 0
+
+
+def labels_of(config) -> jax.ShapeDtypeStruct:
+    method = classical.build(**config.method)
+    given = [jax.ShapeDtypeStruct((48, 64, 3), "uint8")]
+    if classical.takes_box(method):
+        given.append(jax.ShapeDtypeStruct((4,), "int32"))
+    return jax.eval_shape(method, *given)
 
 
 def count(config) -> int:
@@ -46,7 +59,7 @@ def test_a_recipe_says_what_it_is_and_changes_no_key_but_known_ones(name):
     known = default.get_config()
     config = recipe(name).get_config("smoke")
     for key, value in config.items():
-        if key not in ("model", "data"):
+        if key not in ("model", "method", "data"):
             assert key in known
             assert not hasattr(value, "keys") or value.keys() == known[key].keys()
 

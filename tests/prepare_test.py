@@ -12,6 +12,7 @@ from PIL import Image
 from segjax import prepare
 from segjax.data import catalog, png
 from segjax.errors import InputError
+from tests import tiny
 
 
 @pytest.fixture(autouse=True)
@@ -137,3 +138,19 @@ def test_the_command_shows_and_checks_the_data_set_of_a_recipe(
     assert ended.returncode == status, ended.stderr
     assert said in ended.stdout + ended.stderr
     assert (tmp_path / "scenes-train-sheet.png").exists() == (words == ["show"])
+
+
+def test_a_data_set_of_regions_is_shown_and_checked_too(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        masks = {k: rng.integers(1, 300, (20, 30)).astype(np.uint16) for k in range(1, 3)}
+        tiny.write_regions(tmp_path / "set", name, masks)
+    dataset = catalog.load_any("bsds500", root=str(tmp_path / "set"))
+    lines = []
+    prepare.show_regions(dataset, "val", tmp_path / "out", log=lines.append)
+    facts = json.loads((tmp_path / "out" / "bsds500-val.json").read_text())
+    assert facts["examples"] == 2
+    assert facts["annotators"] == {"fewest": 2, "most": 2}
+    assert (tmp_path / "out" / "bsds500-val-sheet.png").exists()
+    prepare.check_regions(dataset, log=lines.append)
+    assert "2 examples read" in lines[-1]

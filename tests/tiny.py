@@ -1,11 +1,13 @@
 """A network of four channels on images of 32 x 48, and batches and states that find mistakes."""
 
 import functools
+import pathlib
 import re
 import zlib
 from collections.abc import Callable
 from typing import Any
 
+import cv2
 import flax.struct
 import jax
 import ml_collections
@@ -178,3 +180,16 @@ def products_below_full_precision(fn: Callable, *arguments: Any) -> list[str]:
     products = [line for line in text.splitlines() if re.search(r"dot_general|convolution", line)]
     assert products, "no product found: the pattern is out of date"
     return [line for line in products if line.count("HIGHEST") != 2]
+
+
+def write_regions(
+    root: pathlib.Path, name: str, masks: dict[int, np.ndarray], split: str = "val"
+) -> None:
+    """Writes a grey image and annotator k's mask for every k, as BSDS500 lies on disk."""
+    height, width = next(iter(masks.values())).shape
+    for part in ("images", "labels"):
+        (root / part / split).mkdir(parents=True, exist_ok=True)
+    image = np.full((height, width, 3), 90, np.uint8)
+    cv2.imwrite(str(root / "images" / split / f"{name}.png"), image)
+    for k, mask in masks.items():
+        cv2.imwrite(str(root / "labels" / split / f"{name}_{k}.png"), mask)

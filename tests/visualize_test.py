@@ -82,7 +82,7 @@ def test_an_overlay_keeps_the_size_of_the_image_and_hides_nothing(size):
     assert picture.shape[1] >= width
     assert picture.shape[0] > height or picture.shape[1] > width
     mixed = 0.75 * image + 0.25 * visualize.colorize(label, SPEC)
-    inner = ~visualize._boundary(label)
+    inner = ~visualize.boundary(label)
     np.testing.assert_allclose(picture[:height, :width][inner], mixed[inner], atol=1)
 
 
@@ -99,9 +99,9 @@ def test_the_legend_of_an_overlay_names_the_classes_that_are_there_largest_first
 def test_boundaries_are_thin_and_only_where_the_class_changes():
     label = np.zeros((6, 8), np.uint8)
     label[:, 4:] = 1
-    edge = visualize._boundary(label)
+    edge = visualize.boundary(label)
     assert edge.any(axis=0).tolist() == [False] * 3 + [True] + [False] * 4
-    assert not visualize._boundary(np.full((6, 8), VOID, np.uint8)).any()
+    assert not visualize.boundary(np.full((6, 8), VOID, np.uint8)).any()
 
 
 @pytest.mark.parametrize("channels", [None, 1, 2, 5])

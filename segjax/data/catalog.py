@@ -97,7 +97,7 @@ def load(name: str, **options) -> Dataset:
         InputError: if the name is unknown, or an option is missing or not one of this data set, or
             it has no classes.
     """
-    dataset = _open(name, options)
+    dataset = load_any(name, **options)
     if isinstance(dataset, RegionDataset):
         raise InputError(
             f"Data set {name!r} has regions, but no classes that a network could be trained for; "
@@ -112,7 +112,7 @@ def load_regions(name: str, **options) -> RegionDataset:
     Raises:
         InputError: if the name is unknown, or an option is missing or not one of this data set.
     """
-    dataset = _open(name, options)
+    dataset = load_any(name, **options)
     if isinstance(dataset, RegionDataset):
         return dataset
     splits = dataset.splits
@@ -122,7 +122,12 @@ def load_regions(name: str, **options) -> RegionDataset:
     )
 
 
-def _open(name: str, options: Mapping[str, object]) -> Dataset | RegionDataset:
+def load_any(name: str, **options) -> Dataset | RegionDataset:
+    """Opens the data set `name` of CATALOG, whichever kind it is.
+
+    Raises:
+        InputError: if the name is unknown, or an option is missing or not one of this data set.
+    """
     if name not in CATALOG:
         near = difflib.get_close_matches(name, CATALOG, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""

@@ -1,5 +1,3 @@
-import pathlib
-
 import cv2
 import numpy as np
 import pytest
@@ -7,16 +5,7 @@ import pytest
 from segjax.data import annotations, catalog, png
 from segjax.data.spec import VOID
 from segjax.errors import InputError
-
-
-def write(root: pathlib.Path, name: str, masks: dict[int, np.ndarray], split: str = "val") -> None:
-    height, width = next(iter(masks.values())).shape
-    for part in ("images", "labels"):
-        (root / part / split).mkdir(parents=True, exist_ok=True)
-    image = np.full((height, width, 3), 90, np.uint8)
-    cv2.imwrite(str(root / "images" / split / f"{name}.png"), image)
-    for k, mask in masks.items():
-        cv2.imwrite(str(root / "labels" / split / f"{name}_{k}.png"), mask)
+from tests import tiny
 
 
 def regions_of(rng, size=(6, 8)) -> np.ndarray:
@@ -26,7 +15,7 @@ def regions_of(rng, size=(6, 8)) -> np.ndarray:
 def test_every_annotator_gives_a_map_with_numbers_from_zero(tmp_path):
     rng = np.random.default_rng(0)
     masks = {10: regions_of(rng), 2: regions_of(rng)}
-    write(tmp_path, "a", masks)
+    tiny.write_regions(tmp_path, "a", masks)
     source = catalog.load_regions("bsds500", root=str(tmp_path)).splits["val"]
     image, maps = source[0]
     assert image.shape == (6, 8, 3)
@@ -42,7 +31,7 @@ def test_batches_hold_every_example_once_in_one_size_each(tmp_path):
     rng = np.random.default_rng(1)
     for i in range(5):
         size = (6, 8) if i % 2 else (8, 6)
-        write(tmp_path, f"{i}", {k: regions_of(rng, size) for k in range(1, 2 + i)})
+        tiny.write_regions(tmp_path, f"{i}", {k: regions_of(rng, size) for k in range(1, 2 + i)})
     source = catalog.load_regions("bsds500", root=str(tmp_path)).splits["val"]
     chosen = np.arange(5)
     measures = annotations.sizes(source, chosen)
@@ -78,7 +67,7 @@ def test_regions_without_classes_are_no_data_set_for_a_network(tmp_path):
 
 def test_files_that_do_not_pair_up_are_named(tmp_path):
     rng = np.random.default_rng(2)
-    write(tmp_path, "a", {1: regions_of(rng)})
+    tiny.write_regions(tmp_path, "a", {1: regions_of(rng)})
     splits = catalog.load_regions("bsds500", root=str(tmp_path)).splits
     labels = tmp_path / "labels" / "val"
     (labels / "a_1.png").rename(labels / "b_1.png")
@@ -91,7 +80,7 @@ def test_files_that_do_not_pair_up_are_named(tmp_path):
 
 def test_a_mask_of_another_size_or_kind_is_named(tmp_path):
     rng = np.random.default_rng(3)
-    write(tmp_path, "a", {1: regions_of(rng), 2: regions_of(rng, (6, 9))})
+    tiny.write_regions(tmp_path, "a", {1: regions_of(rng), 2: regions_of(rng, (6, 9))})
     source = catalog.load_regions("bsds500", root=str(tmp_path)).splits["val"]
     with pytest.raises(InputError, match="a_2.png: the mask is 6 x 9"):
         annotations.sizes(source, [0])

@@ -1,0 +1,147 @@
+"""A classical method over a data set, with methods that are simple enough to know the answer."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import default
+from segjax import classical, experiment, state, study
+from segjax.data import catalog, png
+from segjax.errors import InputError
+
+
+def columns(image: jax.Array, *, count: int) -> jax.Array:
+    """`count` upright strips."""
+    height, width = image.shape[:2]
+    strip = jnp.arange(width, dtype=jnp.int32) * count // width
+    return jnp.broadcast_to(strip, (height, width))
+
+
+def bright(image: jax.Array, box: jax.Array) -> jax.Array:
+    """What is bright inside the box; the loop's length depends on the image."""
+    y, x = jnp.mgrid[: image.shape[0], : image.shape[1]]
+    inside = (y >= box[0]) & (y < box[2]) & (x >= box[1]) & (x < box[3])
+    level = jnp.mean(image[..., 0].astype(jnp.float32))
+    level = jax.lax.while_loop(lambda v: v > 100, lambda v: v - 1, level)
+    return ((image[..., 0] > level) & inside).astype(jnp.int32)
+
+
+COLUMNS = f"{__name__}:columns"
+
+
+def config(method: dict, **eval_keys):
+    found = default.apply_variants(default.get_config(), "smoke")
+    found.method = method
+    found.eval.update({"limit": 5, "batch_size": 8, "pictures": 2} | eval_keys)
+    return found
+
+
+def test_a_run_leaves_scores_rows_and_a_picture(tmp_path, capsys):
+    study.run(config({"name": COLUMNS, "count": 4}), tmp_path)
+    stored = json.loads((tmp_path / "eval-val.json").read_text())
+    assert stored["rows"] == 5
+    assert stored["scores"]["regions"] == stored["scores"]["pieces"] == 4
+    assert stored["method"]["count"] == 4
+    rows = np.load(tmp_path / "eval-val.npz")
+    assert len(set(rows["name"].tolist())) == 5
+    assert stored["scores"]["covering"] == pytest.approx(rows["covering"].mean())
+    assert "covering" in capsys.readouterr().out
+    assert (tmp_path / "pictures" / "val.png").exists()
+    assert experiment.read_config(tmp_path).method.count == 4
+
+
+def test_the_folder_of_another_method_is_refused(tmp_path):
+    study.run(config({"name": COLUMNS, "count": 4}), tmp_path)
+    with pytest.raises(InputError, match=r"method.count \(4 there, 5 here\)"):
+        study.run(config({"name": COLUMNS, "count": 5}), tmp_path)
+
+
+def test_eight_devices_give_what_one_gives():
+    images = np.random.default_rng(0).integers(0, 256, (8, 9, 11, 3)).astype(np.uint8)
+    boxes = np.tile(np.array([1, 2, 8, 9], np.int32), (8, 1))
+    alone = study.over_batch(bright, state.make_mesh(1, jax.devices()[:1]))(images, boxes)
+    spread = study.over_batch(bright, state.make_mesh(1))(images, boxes)
+    np.testing.assert_array_equal(alone, spread)
+    for row in range(8):
+        expected = bright(jnp.asarray(images[row]), jnp.asarray(boxes[row]))
+        np.testing.assert_array_equal(spread[row], expected)
+
+
+def test_a_batch_that_does_not_divide_over_the_devices_is_refused(tmp_path):
+    with pytest.raises(InputError, match="batch_size 3 does not divide over 8"):
+        study.run(config({"name": COLUMNS, "count": 4}, batch_size=3), tmp_path)
+
+
+def test_each_segment_of_the_right_size_is_a_target_with_its_box():
+    human = np.zeros((10, 10), np.int32)
+    human[2:6, 3:8] = 1  # 20 %
+    human[9, 9] = 2  # 1 %
+    human[:, 0] = -1
+    image = np.zeros((10, 10, 3), np.uint8)
+    (task,) = study.targets(7, image, human[None])  # 69 % and 1 % are none
+    np.testing.assert_array_equal(task.box, [2, 3, 6, 8])
+    assert task.index == 7
+    assert (task.humans[0] == 1).sum() == 20
+    assert (task.humans[0] == -1).sum() == 10
+
+
+def test_a_method_with_a_box_is_scored_by_its_targets(tmp_path):
+    study.run(config({"name": f"{__name__}:bright"}, limit=3), tmp_path)
+    stored = json.loads((tmp_path / "eval-val.json").read_text())
+    assert stored["scores"].keys() == {"iou"}
+    assert 0 < stored["scores"]["iou"] < 1
+    source = catalog.load_regions("scenes", size=(48, 64)).splits["val"]
+    expected = sum(len(list(study.targets(i, *source[i]))) for i in (0, 50, 99))
+    assert stored["rows"] == expected
+
+
+def test_boundary_scores_come_from_added_counts_and_others_from_means():
+    rows = [
+        {"name": "a", "vi": 1.0, "f_right": 1, "f_drawn": 1, "f_found": 1, "f_true": 1},
+        {"name": "b", "vi": 2.0, "f_right": 0, "f_drawn": 3, "f_found": 0, "f_true": 1},
+    ]
+    means = study.summary(rows)
+    assert means["vi"] == 1.5
+    assert means["boundary_precision"] == 0.25
+    assert means["boundary_recall"] == 0.5
+
+
+def test_photographs_get_a_label_map_its_boundaries_and_its_means(tmp_path, capsys):
+    rng = np.random.default_rng(1)
+    images = [(name, rng.integers(0, 256, (12, w, 3)).astype(np.uint8)) for name, w in
+              (("a", 20), ("b", 9))]  # fmt: skip
+    study.predict(config({"name": COLUMNS, "count": 3}), iter(images), 2, tmp_path)
+    for name, image in images:
+        labels = png.decode_regions((tmp_path / f"{name}.png").read_bytes(), name)
+        assert labels.dtype == np.uint16
+        np.testing.assert_array_equal(labels, columns(image, count=3))
+        for part in ("boundaries", "mean"):
+            assert (tmp_path / f"{name}_{part}.png").exists()
+    assert "2 label maps" in capsys.readouterr().out
+
+
+def test_a_box_is_asked_for_and_must_lie_in_the_image(tmp_path):
+    images = [("a", np.zeros((12, 20, 3), np.uint8))]
+    boxed = config({"name": f"{__name__}:bright"})
+    for box in ((0, 0, 0, 0), (0, 0, 13, 5), (5, 5, 5, 9)):
+        boxed.predict.box = box
+        with pytest.raises(InputError, match="within the 12 x 20 pixels of a"):
+            study.predict(boxed, iter(images), 1, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ({"name": "slick"}, "unknown 'slick'.*Did you mean 'slic'"),
+        ({"name": COLUMNS}, "needs count; its options are count"),
+        ({"name": COLUMNS, "count": 3, "rows": 1}, "does not take rows"),
+        ({"name": "no.such:thing"}, "cannot be imported"),
+        ({"name": f"{__name__}:nothing"}, "cannot be imported"),
+    ],
+)
+def test_a_method_that_cannot_be_built_is_an_error_with_the_way_out(method, said):
+    with pytest.raises(InputError, match=said):
+        classical.build(**method)
