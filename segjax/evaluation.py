@@ -83,6 +83,7 @@ def evaluate(
     how: dict[str, Any],
     *,
     progress: Callable[[int], None] = lambda done: None,
+    observe: Callable[[np.ndarray, np.ndarray, np.ndarray], None] | None = None,
 ) -> Result:
     """Scores the weights on a split under the protocol `how`.
 
@@ -95,6 +96,7 @@ def evaluate(
         sizes: int32 [N, 2], of its images.
         how: of `protocol`.
         progress: called with the number of batches done.
+        observe: called with every `Example` of this process.
     """
     classes = experiment.spec.num_classes
     counts, loss, pixels = np.zeros((classes, classes), np.int64), 0.0, 0.0
@@ -107,6 +109,9 @@ def evaluate(
         loss += float(out["loss"])
         pixels += float(out["pixels"])
         _collect(panel, wanted, batch, out["prediction"])
+        if observe is not None:
+            for example in _examples(batch, out["prediction"]).values():
+                observe(*example)
         progress(done + 1)
     return Result(
         report=confusion.report(counts),
@@ -159,21 +164,23 @@ def _panel_indices(plan, pictures: int) -> set[int]:
 
 
 def _collect(panel: dict[int, Example], wanted: set[int], batch: dict, prediction) -> None:
-    rows = [
-        row
-        for row, (index, weight) in enumerate(zip(batch["index"], batch["weight"], strict=True))
-        if weight and int(index) in wanted
-    ]
-    if not rows:
-        return
+    if wanted & {int(index) for index in batch["index"][batch["weight"] > 0]}:
+        found = _examples(batch, prediction)
+        panel.update({index: found[index] for index in wanted & found.keys()})
+
+
+def _examples(batch: dict, prediction: jax.Array) -> dict[int, Example]:
+    """Item of the data set -> example, of this process's rows that are no fill."""
     predicted = state.local_rows(prediction)
-    for row in rows:
+    found = {}
+    for row in np.flatnonzero(batch["weight"]):
         height, width = batch["size"][row]
-        panel[int(batch["index"][row])] = (
+        found[int(batch["index"][row])] = (
             batch["image"][row, :height, :width],
             batch["label"][row, :height, :width],
             predicted[row, :height, :width],
         )
+    return found
 
 
 def table(result: Result, spec: DatasetSpec) -> str:
