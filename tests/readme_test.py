@@ -31,7 +31,7 @@ def test_the_head_of_readme_trains(tmp_path, monkeypatch):
 def test_ci_runs_the_test_command_of_readme():
     _, test, *_ = blocks("bash")
     ci = (runs.ROOT / ".ci" / "run").read_text()
-    packages = "-r requirements.txt pytest pytest-xdist ruff scikit-image"
+    packages = "-r requirements.txt pytest pytest-xdist ruff scikit-image scikit-learn PyMaxflow"
     for part in (packages, "python -m pytest -n auto --dist loadfile --no-loadscope-reorder"):
         assert part in test
         assert part in ci

@@ -1,0 +1,17 @@
+"""GrabCut: an object cut out from a box (Rother, Kolmogorov, Blake, SIGGRAPH 2004).
+
+    python -m segjax.main --config=configs/grabcut.py:bsds500
+    python -m segjax.predict --config=configs/grabcut.py --config.predict.box=20,30,200,300 \
+        --input=photo.jpg --output=out/
+
+Over a data set every human segment of 5 to 40 % of an image is a target, its bounding box given.
+"""
+
+from configs import default
+
+
+def get_config(variants: str = ""):
+    """The recipe; nothing is trained."""
+    config = default.get_config()
+    config.method = {"name": "grabcut", "components": 5, "iterations": 5, "gamma": 50.0}
+    return default.apply_variants(config, variants)

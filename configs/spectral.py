@@ -1,0 +1,25 @@
+"""Spectral clustering of the pixel grid (Shi and Malik, PAMI 2000; Ng, Jordan, Weiss, NIPS 2001).
+
+    python -m segjax.main --config=configs/spectral.py:bsds500
+    python -m segjax.predict --config=configs/spectral.py --input=photo.jpg --output=out/
+
+The graph is built at `side` pixels; for whole photographs `ncut_regions.py` is better and faster.
+"""
+
+from configs import default
+
+
+def get_config(variants: str = ""):
+    """The recipe; nothing is trained."""
+    config = default.get_config()
+    config.method = {
+        "name": "spectral",
+        "segments": 8,
+        "radius": 5.0,
+        "sigma_color": 20.0,
+        "sigma_position": 5.0,
+        "laplacian": "symmetric",
+        "assign": "kmeans",
+        "side": 96,
+    }
+    return default.apply_variants(config, variants)

@@ -1,0 +1,92 @@
+"""Graph-based segmentation beside scikit-image's, on BSDS500."""
+
+import functools
+import itertools
+import statistics
+
+import jax
+import numpy as np
+from skimage import segmentation
+
+from experiments.classical import common
+from segjax.classical.felzenszwalb import felzenszwalb
+from segjax.metrics import regions as scores
+
+# What `tune` chose on 60 images of train.
+TUNED = {"scale": 500.0, "sigma": 0.8, "min_size": 100}
+USUAL = {"scale": 500.0, "sigma": 0.8, "min_size": 100}
+LEVELS = 256
+
+
+def measure(images: int, rounds: int) -> list[dict]:
+    """Both forms and scikit-image on `images` of val: medians of times, means of scores.
+
+    `vi_to_library` is the variation of information, in bits, from scikit-image's result.
+    """
+    examples = common.val_images(images)
+    return [row for settings in (TUNED, USUAL) for row in _compare(examples, settings, rounds)]
+
+
+def _compare(examples: list[common.Example], settings: dict, rounds: int) -> list[dict]:
+    methods = {
+        "felzenszwalb exact": _ours(form="exact", **settings),
+        f"felzenszwalb parallel, {LEVELS} levels": _ours(
+            form="parallel", levels=LEVELS, **settings
+        ),
+        "scikit-image felzenszwalb": functools.partial(segmentation.felzenszwalb, **settings),
+    }
+    times, found = [], []
+    for example in examples:
+        calls = [functools.partial(method, example.image) for method in methods.values()]
+        times.append(common.median_ms(*calls, rounds=rounds))
+        labels = [np.asarray(call(), np.int32) for call in calls]
+        found.append(
+            [
+                {
+                    **scores.partition_scores(mine, example.humans),
+                    "vi_to_library": _information(mine, labels[-1]),
+                }
+                for mine in labels
+            ]
+        )
+    return [
+        {
+            "method": method,
+            "settings": settings,
+            "ms": statistics.median(column),
+            **{key: float(np.mean([score[key] for score in rows])) for key in rows[0]},
+            "images": len(examples),
+        }
+        for method, column, rows in zip(
+            methods, zip(*times, strict=True), zip(*found, strict=True), strict=True
+        )
+    ]
+
+
+def tune(images: int) -> dict:
+    """Prints scores of settings on `images` of train; returns those of the best covering."""
+    examples = common.val_images(images, split="train")
+    best = {}
+    grid = itertools.product((0.8, 1.2, 1.6, 2.0), (200.0, 300.0, 500.0, 800.0), (300, 600, 1000))
+    for sigma, scale, min_size in grid:
+        settings = {"scale": scale, "sigma": sigma, "min_size": min_size}
+        method = _ours(form="exact", **settings)
+        rows = [
+            scores.partition_scores(np.asarray(method(example.image)), example.humans)
+            for example in examples
+        ]
+        mean = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
+        print(settings, mean, flush=True)
+        if not best or mean["covering"] > best["covering"]:
+            best = {**mean, "settings": settings}
+    return best["settings"]
+
+
+def _ours(**options):
+    function = jax.jit(functools.partial(felzenszwalb, **options))
+    return lambda image: function(image).block_until_ready()
+
+
+def _information(a: np.ndarray, b: np.ndarray) -> float:
+    (counts,) = scores.overlaps(a, [b])
+    return scores.variation_of_information(counts)

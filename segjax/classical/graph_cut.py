@@ -1,0 +1,215 @@
+"""Exact minimum cuts on the pixel grid, and segmentation from seeds by one.
+
+"Interactive Graph Cuts for Optimal Boundary & Region Segmentation of Objects in N-D Images"
+(Boykov, Jolly, 2001): each pixel pays for its label, neighbours with different labels for their
+edge, and the labels of least total cost are a minimum s-t cut.
+"""
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from segjax.classical import augmenting, gmm, pushing
+from segjax.errors import InputError
+
+UNKNOWN, BACKGROUND, FOREGROUND = 0, 1, 2
+_BITS = 27  # of the capacities about one pixel together
+
+
+class Cut(NamedTuple):
+    """A labelling: labels int32 [H, W] of 0 and 1; its energy float32 []; bool [], whether proved.
+
+    `optimal` is the certificate: no open edge leads from the source's side to the sink's, none of
+    the sink's pixels has supply left and none of the source's demand, so that the flow equals the
+    cut. It is false only where the effort ran out.
+    """
+
+    labels: jax.Array
+    energy: jax.Array
+    optimal: jax.Array
+
+
+def min_cut(unary: jax.Array, pairwise: jax.Array, *, effort: int = 64) -> Cut:
+    """The labelling of least energy: sum of unaries + sum of pairwise over edges cut.
+
+    Where several are best it is the one with the fewest pixels of label 1. On CPU by
+    `augmenting.solve`, a batch one image after the other; elsewhere by `pushing.solve`.
+
+    Args:
+        unary: [H, W, 2], cost of label 0 and of label 1; infinite where a label is forbidden.
+            Floats are rounded to 27 bits relative to the greatest sum of capacities about a pixel;
+            if both arrays are integers they are used as they are, and these sums (and unaries, as
+            far as below them) have to stay under 2^29.
+        pairwise: [2 or 4, H, W], capacities >= 0 of the edges from each pixel to the right, down,
+            and for 8 neighbours down and right, down and left; what leads out of the image is
+            ignored.
+        effort: gives up after effort * H * W paths, or effort * (H + W) sweeps.
+
+    Raises:
+        InputError: shapes that do not fit.
+    """
+    _check(unary.shape, pairwise.shape, effort)
+    pairwise = jnp.maximum(_within(pairwise), 0)
+    supply, capacity = unary[..., 1] - unary[..., 0], pairwise
+    if not (
+        jnp.issubdtype(unary.dtype, jnp.integer) and jnp.issubdtype(pairwise.dtype, jnp.integer)
+    ):
+        supply, capacity = _quantised(supply.astype(jnp.float32), capacity.astype(jnp.float32))
+    caps = both_ways(capacity.astype(jnp.int32))
+    excess, caps, sink = flow(clamped(supply, caps), caps, effort=effort)
+    chosen = jnp.where(sink, unary[..., 1], unary[..., 0])
+    cut = [sink != pushing.there(sink, 2 * k, False) for k in range(len(pairwise))]
+    energy = jnp.sum(chosen.astype(jnp.float32))
+    energy += jnp.sum(jnp.where(jnp.stack(cut), pairwise, 0).astype(jnp.float32))
+    return Cut(sink.astype(jnp.int32), energy, proved(excess, caps, sink))
+
+
+def graph_cut(
+    image: jax.Array,
+    seeds: jax.Array,
+    *,
+    smoothness: float = 50.0,
+    sigma: float | None = None,
+    connectivity: int = 8,
+    components: int = 5,
+) -> jax.Array:
+    """Segments an image by seeds: uint8 [H, W, 3], int [H, W] -> int32 [H, W], 1 the foreground.
+
+    The cost of a label is the negative logarithm of the colour's density under a mixture of
+    Gaussians fitted to its seeds; that of an edge as in `contrast`.
+
+    Args:
+        image: RGB.
+        seeds: 0 unknown, 1 background, 2 foreground; seeds keep their label. Where a label has no
+            seeds its colours are taken to be uniform.
+        smoothness, sigma, connectivity: of the edges, see `contrast`.
+        components: Gaussians of each mixture.
+
+    Raises:
+        InputError: an option out of its range.
+    """
+    gmm.check_components(components)
+    edges = functools.partial(
+        contrast, smoothness=smoothness, sigma=sigma, connectivity=connectivity
+    )
+
+    def segment(image, seeds):
+        colors = gmm.planes(image)
+        groups = jnp.where(seeds > 0, seeds - 1, 2)
+        owners = gmm.split(colors, groups, components=components)
+        density, _ = gmm.score(gmm.learn(colors, groups, owners, components=components), colors)
+        wrong = jnp.stack([seeds == FOREGROUND, seeds == BACKGROUND])
+        cost = jnp.where(wrong, jnp.inf, -density)
+        return min_cut(jnp.moveaxis(cost, 0, -1), edges(image)).labels
+
+    return one_by_one(segment, image, seeds)
+
+
+def contrast(
+    image: jax.Array, *, smoothness: float, sigma: float | None, connectivity: int
+) -> jax.Array:
+    """Capacities of the edges: uint8 [H, W, 3] -> float32 [connectivity / 2, H, W].
+
+    smoothness * exp(-|dI|^2 / (2 sigma^2)) / distance, dI the difference of two neighbours' colours
+    and by default sigma^2 the mean of |dI|^2 over the image (Rother et al. 2004, section 2.1).
+
+    Raises:
+        InputError: a negative smoothness, a sigma not above 0, a connectivity not 4 or 8.
+    """
+    if connectivity not in (4, 8):
+        raise InputError(f"connectivity: got {connectivity}; allowed: 4, 8.")
+    if not smoothness >= 0 or math.isinf(smoothness):
+        raise InputError(f"smoothness: got {smoothness}; allowed: numbers >= 0.")
+    if sigma is not None and not sigma > 0:
+        raise InputError(f"sigma: got {sigma}; allowed: numbers > 0, or None.")
+    planes = jnp.moveaxis(image.astype(jnp.int32), -1, 0)
+    steps = augmenting.STEPS[: connectivity // 2]
+    squares = []
+    for k in range(len(steps)):
+        differences = [plane - pushing.there(plane, 2 * k, 0) for plane in planes]
+        squares.append(sum(difference**2 for difference in differences))
+    squares = jnp.stack(squares).astype(jnp.float32)
+    inside = _within(jnp.ones_like(squares))
+    variance = sigma**2 if sigma is not None else jnp.sum(squares * inside) / jnp.sum(inside)
+    weights = jnp.array([smoothness / math.hypot(*step) for step in steps], jnp.float32)
+    return weights[:, None, None] * jnp.exp(squares * (-0.5 / jnp.maximum(variance, 1e-6))) * inside
+
+
+def flow(
+    excess: jax.Array, caps: jax.Array, *, effort: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Maximum flow by the form that suits the platform; see `augmenting.solve`."""
+    height, width = excess.shape
+    paths = min(effort * height * width, 2**31 - 1)
+    sweeps = min(effort * (height + width), 2**30)
+    search = jax.custom_batching.sequential_vmap(functools.partial(augmenting.solve, limit=paths))
+    push = functools.partial(pushing.solve, limit=sweeps)
+    return lax.platform_dependent(excess, caps, cpu=search, default=push)
+
+
+def one_by_one(method, *arrays: jax.Array) -> jax.Array:
+    """Calls `method`; under vmap on CPU one example after the other, so that it rounds the same."""
+    single = jax.custom_batching.sequential_vmap(method)
+    return lax.platform_dependent(*arrays, cpu=single, default=method)
+
+
+def both_ways(capacity: jax.Array) -> jax.Array:
+    """Edges to residual capacities by direction: int32 [D / 2, H, W] -> [D, H, W]."""
+    pairs = [(x, pushing.there(x, 2 * k + 1, 0)) for k, x in enumerate(capacity)]
+    return jnp.stack([x for pair in pairs for x in pair])
+
+
+def clamped(supply: jax.Array, caps: jax.Array) -> jax.Array:
+    """Excess just beyond what the edges about a pixel can carry, where it was more.
+
+    Such a pixel keeps its label in every minimum cut, and no sum can overflow.
+    """
+    most = jnp.sum(caps, 0) + 1
+    return jnp.clip(supply, -most, most).astype(jnp.int32)
+
+
+def proved(excess: jax.Array, caps: jax.Array, sink: jax.Array) -> jax.Array:
+    """Whether the flow equals the cut, bool []: see `Cut`."""
+    across = [~sink & pushing.there(sink, d, False) & (cap > 0) for d, cap in enumerate(caps)]
+    stuck = jnp.where(sink, excess > 0, excess < 0)
+    return ~jnp.any(functools.reduce(jnp.logical_or, across, stuck))
+
+
+def _quantised(supply: jax.Array, capacity: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """float32 -> int32, by a power of two, which rounds the same in any program."""
+    supply = jnp.where(jnp.isnan(supply), 0, supply)  # both labels forbidden
+    size = jnp.max(jnp.abs(supply))
+    # No edge carries more than all supply: a huge capacity must not drown the unaries.
+    capacity = jnp.minimum(capacity, size * supply.size)
+    around = functools.reduce(jnp.add, both_ways(capacity))
+    top = jnp.max(around)
+    _, exponent = jnp.frexp(jnp.where(top > 0, top, 1))
+    scale = jnp.ldexp(jnp.float32(1), _BITS - exponent)
+    capacity = jnp.round(capacity * scale).astype(jnp.int32)
+    most = jnp.float32(2**28)
+    rounded = jnp.round(jnp.clip(supply * scale, -most, most)).astype(jnp.int32)
+    # A pixel without edges takes its cheaper label however small the difference.
+    return jnp.where(around > 0, rounded, jnp.sign(supply).astype(jnp.int32)), capacity
+
+
+def _within(pairwise: jax.Array) -> jax.Array:
+    """Without the edges that leave the image."""
+    height, width = pairwise.shape[1:]
+    inside = jnp.ones((height, width), bool)
+    kept = [pushing.there(inside, 2 * k, False) for k in range(len(pairwise))]
+    return jnp.where(jnp.stack(kept), pairwise, 0)
+
+
+def _check(unary: tuple[int, ...], pairwise: tuple[int, ...], effort: int):
+    if len(unary) != 3 or unary[2] != 2 or not all(unary):
+        raise InputError(f"unary: got shape {unary}; allowed: [H, W, 2].")
+    if len(pairwise) != 3 or pairwise[0] not in (2, 4) or pairwise[1:] != unary[:2]:
+        raise InputError(
+            f"pairwise: got shape {pairwise}; allowed: [2 or 4, {unary[0]}, {unary[1]}]."
+        )
+    if effort < 1:
+        raise InputError(f"effort: got {effort}; allowed: 1 and more.")
