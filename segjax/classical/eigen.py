@@ -110,3 +110,13 @@ def _ritz(apply, x, wanted, bound):
 def product(x: jax.Array, y: jax.Array) -> jax.Array:
     """x @ y in full float32, which accelerators would round by default."""
     return jnp.matmul(x, y, precision="highest")
+
+
+def one_by_one(function: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
+    """function(*arrays), which on a CPU takes the problems of a batch one after another.
+
+    There a batched program is no faster, and rounds differently: sums are fused in another way, and
+    a cut may then fall elsewhere.
+    """
+    single = jax.custom_batching.sequential_vmap(function)
+    return jax.lax.platform_dependent(*arrays, cpu=single, default=function)

@@ -8,6 +8,7 @@ a sum of shifted images. The eigenvectors are found on grids of half, a quarter,
 first: each gives the start of the next.
 """
 
+import functools
 import math
 
 import jax
@@ -28,6 +29,13 @@ _COARSEST = 32  # pixels per vector below which no coarser grid is made
 _COARSE_ROUNDS = 10  # cheap: the smallest grid is to be solved
 
 
+@functools.partial(
+    jax.jit,
+    static_argnames=(
+        "segments", "radius", "sigma_color", "sigma_position", "laplacian", "assign", "side",
+        "degree", "rounds", "tolerance", "seed",
+    ),
+)  # fmt: skip
 def spectral(
     image: jax.Array,
     *,
@@ -62,20 +70,23 @@ def spectral(
     Raises:
         InputError: for options that do not fit.
     """
-    height, width = _graph_shape(image.shape[:2], side)
+    height, width = graph_shape(image.shape[:2], side)
     _check(segments, height * width, radius, sigma_color, sigma_position, laplacian, assign)
-    planes = color.lab_planes(_shrink(image, (height, width)))
-    links = grid_links(planes, radius, sigma_color, sigma_position)
-    key = jax.random.key(seed)
-    _, embedding = grid_vectors(
-        links, (height, width), wanted=segments, normalised=laplacian != "unnormalised", key=key,
-        degree=degree, rounds=rounds, tolerance=tolerance,
-    )  # fmt: skip
-    rows = embedding[..., :segments].reshape(-1, segments)
-    if laplacian == "symmetric":
-        rows = unit_rows(rows)
-    labels = cluster(rows, segments, assign, seed).reshape(height, width)
-    return regions.relabel(_enlarge(labels, image.shape[:2]))
+
+    def segment(image: jax.Array) -> jax.Array:
+        planes = color.lab_planes(shrink(image, (height, width)))
+        _, embedding = grid_vectors(
+            grid_links(planes, radius, sigma_color, sigma_position), (height, width),
+            wanted=segments, normalised=laplacian != "unnormalised", key=jax.random.key(seed),
+            degree=degree, rounds=rounds, tolerance=tolerance,
+        )  # fmt: skip
+        rows = embedding[..., :segments].reshape(-1, segments)
+        if laplacian == "symmetric":
+            rows = unit_rows(rows)
+        labels = cluster(rows, segments, assign, seed).reshape(height, width)
+        return regions.relabel(enlarge(labels, image.shape[:2]))
+
+    return eigen.one_by_one(segment, image)
 
 
 def cluster(rows: jax.Array, segments: int, assign: str, seed: int) -> jax.Array:
@@ -273,14 +284,15 @@ def _seen_from(values: jax.Array, offset: tuple[int, int], fill: float = 0.0) ->
     return jax.lax.pad(values, jnp.float32(fill), ((-down, down, 0), (-right, right, 0)))
 
 
-def _graph_shape(shape: tuple[int, int], side: int) -> tuple[int, int]:
+def graph_shape(shape: tuple[int, int], side: int) -> tuple[int, int]:
+    """H, W of the graph: the image's, brought down to `side` where that is less."""
     if side < 1:
         raise InputError(f"side is {side}; at least 1 is allowed.")
     scale = min(1.0, side / max(shape))
     return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
 
 
-def _shrink(image: jax.Array, shape: tuple[int, int]) -> jax.Array:
+def shrink(image: jax.Array, shape: tuple[int, int]) -> jax.Array:
     """Means over areas: uint8 [H, W, 3] -> float32 [h, w, 3], 0 to 1; an image that fits as is."""
     if image.shape[:2] == shape:
         return image
@@ -300,7 +312,7 @@ def _area(size_in: int, size_out: int) -> jax.Array:
     return jnp.asarray(np.maximum(shared, 0) * (size_out / size_in), jnp.float32)
 
 
-def _enlarge(labels: jax.Array, shape: tuple[int, int]) -> jax.Array:
+def enlarge(labels: jax.Array, shape: tuple[int, int]) -> jax.Array:
     """The nearest label for every pixel: [h, w] -> [H, W]."""
     rows, columns = (
         ((np.arange(large) + 0.5) * small / large).astype(np.int32)

@@ -71,7 +71,9 @@ def test_an_operator_of_zeros_is_solved():
 
 def test_a_batch_is_its_single_problems_exactly():
     batch = jnp.stack([jnp.float32(matrix(30, seed)) for seed in range(3)])
-    one = functools.partial(solve, wanted=3, rounds=6, tolerance=1e-4)
+    one = functools.partial(
+        eigen.one_by_one, functools.partial(solve, wanted=3, rounds=6, tolerance=1e-4)
+    )
     together = jax.jit(jax.vmap(one, (0, None)))(batch, start(30, 8))
     for index, a in enumerate(batch):
         for some, all_ in zip(jax.jit(one)(a, start(30, 8)), together, strict=True):
