@@ -58,9 +58,9 @@ def iterate(blocks: Blocks, start: jax.Array, *, tol: float, max_iterations: int
 
     def body(carry):
         centres, label, _, iteration = carry
-        sums = sums(blocks, label, len(start), anchor=centres[0, 0])
-        size = sums[:, -1:]
-        moved = jnp.where(size > 0, sums[:, :-1] / jnp.maximum(size, 1), centres)
+        totals = sums(blocks, label, len(start), anchor=centres[0, 0])
+        size = totals[:, -1:]
+        moved = jnp.where(size > 0, totals[:, :-1] / jnp.maximum(size, 1), centres)
         moved = reseed(blocks, moved, size[:, 0] == 0)
         return moved, assign(blocks, moved), jnp.sum((moved - centres) ** 2), iteration + 1
 
@@ -165,8 +165,8 @@ def assign(blocks: Blocks, centres: jax.Array) -> jax.Array:
     strips = _strips(blocks.points.shape[1], *centres.shape)
 
     def part(index: jax.Array) -> jax.Array:
-        scores = scores(centres, _strip(blocks.values, index, strips))
-        return jnp.argmin(scores, axis=0).astype(jnp.int32)
+        distances = scores(centres, _strip(blocks.values, index, strips))
+        return jnp.argmin(distances, axis=0).astype(jnp.int32)
 
     return jax.lax.map(part, jnp.arange(strips)).reshape(blocks.weight.shape)
 

@@ -40,9 +40,9 @@ def ncut_regions(
     form: str = "recursive",
     threshold: float = 0.01,
     segments: int = 8,
-    sigma_color: float = 12.0,
-    sigma_boundary: float = 6.0,
-    histogram: float = 3.0,
+    sigma_color: float = 9.0,
+    sigma_boundary: float = 7.0,
+    histogram: float = 4.0,
     second: float = 0.3,
     assign: str = "discretize",
     connected: bool = True,
@@ -52,7 +52,7 @@ def ncut_regions(
 
     Args:
         image: sRGB.
-        regions: superpixels asked for; more are not made than there are pixels.
+        regions: superpixels asked for, at most H W; more are not made.
         form: "recursive", two-way cuts while one costs at most `threshold`; "kway", `segments`
             parts at once.
         threshold: 0 to 2, only for "recursive".
@@ -65,7 +65,7 @@ def ncut_regions(
         InputError: for options that do not fit.
     """
     return cut(
-        image, slic.slic(image, regions=regions), regions=regions, form=form,
+        image, slic.slic(image, regions=min(regions, image.shape[0] * image.shape[1])), regions=regions, form=form,
         threshold=threshold, segments=segments,
         sigma_color=sigma_color, sigma_boundary=sigma_boundary, histogram=histogram,
         second=second, assign=assign, connected=connected, seed=seed,
