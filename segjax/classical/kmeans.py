@@ -215,7 +215,7 @@ def minibatch_kmeans(
 def _assign_rows(image: jax.Array, centres: jax.Array, kind: str, scale: float) -> jax.Array:
     """The nearest centre of every pixel, strip of rows after strip: int32 [H, W]."""
     height, width = image.shape[:2]
-    rows = max(1, lloyd.SCORES // (width * len(centres)))
+    rows = min(height, max(1, lloyd.SCORES // (width * len(centres))))
     strips = -(-height // rows)
     image = jnp.pad(image, ((0, strips * rows - height), (0, 0), (0, 0)))
     columns = jax.lax.broadcasted_iota(jnp.float32, (rows, width), 1)

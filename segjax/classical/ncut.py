@@ -52,7 +52,7 @@ def ncut_regions(
 
     Args:
         image: sRGB.
-        regions: superpixels asked for, at most H W; more are not made.
+        regions: superpixels asked for; more than there are pixels are not made.
         form: "recursive", two-way cuts while one costs at most `threshold`; "kway", `segments`
             parts at once.
         threshold: 0 to 2, only for "recursive".
@@ -64,8 +64,9 @@ def ncut_regions(
     Raises:
         InputError: for options that do not fit.
     """
+    superpixels = slic.slic(image, regions=min(regions, image.shape[0] * image.shape[1]))
     return cut(
-        image, slic.slic(image, regions=min(regions, image.shape[0] * image.shape[1])), regions=regions, form=form,
+        image, superpixels, regions=regions, form=form,
         threshold=threshold, segments=segments,
         sigma_color=sigma_color, sigma_boundary=sigma_boundary, histogram=histogram,
         second=second, assign=assign, connected=connected, seed=seed,
