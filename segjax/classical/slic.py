@@ -74,7 +74,8 @@ def slic(
     labels, _ = _assign(values, _offsets(cell), centers, spread, cell, compactness, adaptive)
     labels = _from_blocks(labels, shape)
     least = max(1, round(smallest * math.prod(cell)))
-    return tools.relabel(connectivity.connected(labels, math.prod(grid), least=least))
+    seeds = connectivity.seeds(labels, math.prod(grid), least=least)
+    return tools.relabel(connectivity.connect(labels, seeds))
 
 
 def cell_shape(shape: Sequence[int], regions: int) -> tuple[int, ...]:

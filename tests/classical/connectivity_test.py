@@ -1,0 +1,83 @@
+import jax
+import numpy as np
+import pytest
+
+from segjax.classical import connectivity
+from segjax.metrics import regions
+
+
+def random_map(shape, count, seed=0) -> np.ndarray:
+    """Blobs with loose pixels about."""
+    rng = np.random.default_rng(seed)
+    blobs = np.kron(rng.integers(0, count, [-(-n // 5) for n in shape]), np.ones([5] * len(shape)))
+    blobs = blobs[tuple(slice(n) for n in shape)].astype(np.int32)
+    return np.where(rng.random(shape) < 0.2, rng.integers(0, count, shape), blobs).astype(np.int32)
+
+
+def flood(labels: np.ndarray, place: int) -> set[int]:
+    """Places that a walk through equal labels comes to, one after another."""
+    found, todo = {place}, [place]
+    while todo:
+        at = np.unravel_index(todo.pop(), labels.shape)
+        for axis in range(labels.ndim):
+            for way in (-1, 1):
+                to = list(at)
+                to[axis] += way
+                if 0 <= to[axis] < labels.shape[axis] and labels[tuple(to)] == labels[at]:
+                    number = int(np.ravel_multi_index(to, labels.shape))
+                    if number not in found:
+                        found.add(number)
+                        todo.append(number)
+    return found
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (70, 1), (33, 17), (64, 9), (95, 31)])
+def test_labels_come_back_from_their_bits(shape):
+    labels = random_map(shape, 37)
+    planes = connectivity.pack(labels, 37)
+    assert planes.shape == (6, -(-shape[0] // 32), shape[1])
+    np.testing.assert_array_equal(connectivity.unpack(planes, shape[0]), labels)
+
+
+@pytest.mark.parametrize("shape", [(33, 17), (70, 9), (8, 12), (9, 7, 8)])
+def test_what_a_seed_reaches_stays_and_every_region_is_one_piece(shape):
+    labels = random_map(shape, 6)
+    seeds = np.asarray(connectivity.seeds(labels, 8))
+    np.testing.assert_array_equal(seeds[6:], -1)
+    joined = np.asarray(connectivity.connect(labels, seeds))
+    assert set(np.unique(joined)) == set(range(6))
+    for label, seed in enumerate(seeds[:6]):
+        reached = flood(labels, int(seed))
+        assert (joined.ravel()[list(reached)] == label).all()
+        assert flood(joined, int(seed)) == set(np.flatnonzero(joined == label).tolist())
+
+
+def test_a_seed_is_the_pixel_nearest_to_the_centroid():
+    labels = random_map((21, 34), 5, seed=1)
+    y, x = np.mgrid[:21, :34]
+    for label, seed in enumerate(np.asarray(connectivity.seeds(labels, 5))):
+        own = labels == label
+        apart = np.where(own, (y - y[own].mean()) ** 2 + (x - x[own].mean()) ** 2, np.inf)
+        assert apart.ravel()[seed] == pytest.approx(apart.min(), rel=1e-4)
+
+
+def test_small_regions_are_given_away_but_never_all():
+    labels = np.zeros((6, 8), np.int32)
+    labels[2, 3:5] = 1
+    seeds = connectivity.seeds(labels, 2, least=3)
+    assert int(seeds[1]) == -1
+    assert not np.asarray(connectivity.connect(labels, seeds)).any()
+    kept = np.asarray(connectivity.seeds(labels, 2, least=1000))
+    assert kept[0] >= 0
+
+
+def test_a_batch_is_its_images():
+    batch = np.stack([random_map((40, 13), 6, seed) for seed in range(3)])
+
+    def both(labels):
+        return connectivity.connect(labels, connectivity.seeds(labels, 6))
+
+    together = np.asarray(jax.jit(jax.vmap(both))(batch))
+    for labels, found in zip(batch, together, strict=True):
+        np.testing.assert_array_equal(found, both(labels))
+        assert regions.count_pieces(found) == 6
