@@ -64,15 +64,20 @@ def components(labels: jax.Array, *, connectivity: int = 4) -> jax.Array:
     return _rank(parent, parent == own)
 
 
-def relabel(labels: jax.Array) -> jax.Array:
+def relabel(labels: jax.Array, *, regions: int | None = None) -> jax.Array:
     """Numbers regions 0, 1, ... in the raster order of their first pixels.
 
     Args:
-        labels: int32 [H, W], 0 to H W - 1; others are taken for the nearest of these.
+        labels: int32 [*space], 0 to regions - 1; others are taken for the nearest of these.
+        regions: capacity, the number of pixels by default; the fewer, the faster.
     """
+    regions = labels.size if regions is None else regions
     place = jnp.arange(labels.size, dtype=jnp.int32)
-    flat = jnp.clip(labels, 0, labels.size - 1).ravel()
-    first = jnp.full(labels.size, labels.size, jnp.int32).at[flat].min(place)
+    flat = jnp.clip(labels, 0, regions - 1).ravel()
+    first = jnp.full(regions, labels.size, jnp.int32).at[flat].min(place)
+    if regions < labels.size // 16:  # sorting the first pixels is cheaper than counting through all
+        number = jnp.argsort(jnp.argsort(first)).astype(jnp.int32)
+        return number[flat].reshape(labels.shape)
     root = first[flat].reshape(labels.shape)
     return _rank(root, root == place.reshape(labels.shape))
 
