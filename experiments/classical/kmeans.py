@@ -1,0 +1,90 @@
+"""K-means beside scikit-learn's, on BSDS500."""
+
+import functools
+import itertools
+import statistics
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from sklearn import cluster
+
+from experiments.classical import common
+from segjax.classical import features, kmeans
+from segjax.metrics import regions as scores
+
+CLUSTERS = 8
+
+
+def measure(images: int, rounds: int) -> list[dict]:
+    """Ours and scikit-learn's Lloyd on `images` of val, from the same start and from k-means++.
+
+    `same_labels` and `inertia_ratio` compare ours with scikit-learn's of the same row.
+    """
+    examples = common.val_images(images)
+    return [
+        row
+        for kind, same_start in itertools.product(("rgb", "lab"), (True, False))
+        for row in _compare(examples, kind, same_start, rounds)
+    ]
+
+
+def _compare(examples, kind: str, same_start: bool, rounds: int) -> list[dict]:
+    times, agree, ratios = [], [], []
+    found = {"kmeans": [], "scikit-learn KMeans, lloyd": []}
+    planes = jax.jit(functools.partial(features.pixel_features, kind=kind))
+    for number, example in enumerate(examples):
+        points = np.asarray(planes(example.image)).reshape(3, -1).T.copy()
+        start = points[np.random.default_rng(number).choice(len(points), CLUSTERS, replace=False)]
+        options = {"start": jnp.asarray(start)} if same_start else {"seed": number}
+        device = jnp.asarray(points)
+        ours = functools.partial(_ours, device, options)
+        theirs = functools.partial(
+            cluster.KMeans(
+                CLUSTERS,
+                init=start if same_start else "k-means++",
+                n_init=1,
+                algorithm="lloyd",
+                random_state=number,
+            ).fit,
+            points,
+        )
+        times.append(common.median_ms(ours, theirs, rounds=rounds))
+        mine, other = ours(), theirs()
+        labels = np.asarray(mine.assignment), other.labels_
+        agree.append(float(np.mean(labels[0] == labels[1])))
+        ratios.append(float(mine.inertia) / other.inertia_)
+        for rows, flat in zip(found.values(), labels, strict=True):
+            labels = np.asarray(flat, np.int32).reshape(example.image.shape[:2])
+            rows.append(scores.partition_scores(labels, example.humans))
+    columns = zip(*times, strict=True)
+    return [
+        {
+            "method": method,
+            "features": kind,
+            "start": "the same" if same_start else "k-means++",
+            "ms": statistics.median(column),
+            "same_labels": float(np.mean(agree)) if same_start else "",
+            "inertia_ratio": f"median {np.median(ratios):.5f}, mean {np.mean(ratios):.5f}",
+            **{key: float(np.mean([row[key] for row in rows])) for key in rows[0]},
+            "images": len(examples),
+        }
+        for (method, rows), column in zip(found.items(), columns, strict=True)
+    ]
+
+
+def tune(images: int) -> None:
+    """Prints the scores of features on `images` of train."""
+    examples = common.val_images(images, split="train")
+    kinds = [("rgb", 0.0), ("lab", 0.0), ("texture", 0.0)]
+    for kind, position in kinds + [("lab_xy", weight) for weight in (25.0, 50.0, 100.0)]:
+        method = functools.partial(
+            kmeans.kmeans, clusters=CLUSTERS, features=kind, position=position
+        )
+        rows = [scores.partition_scores(np.asarray(method(e.image)), e.humans) for e in examples]
+        mean = {key: round(float(np.mean([row[key] for row in rows])), 4) for key in rows[0]}
+        print(kind, position, mean, flush=True)
+
+
+def _ours(points: jax.Array, options: dict):
+    return jax.block_until_ready(kmeans.fit(points, clusters=CLUSTERS, **options))

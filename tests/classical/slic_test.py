@@ -1,0 +1,132 @@
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from segjax.classical import slic
+from segjax.errors import InputError
+from segjax.metrics import regions
+
+
+def photograph(step: int = 4) -> np.ndarray:
+    return pytest.importorskip("skimage.data").coffee()[::step, ::step]
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_regions_of_a_photograph_are_connected_numbered_and_about_as_many_as_asked(adaptive):
+    image = photograph()
+    labels = np.asarray(slic.slic(image, regions=80, adaptive=adaptive))
+    count = labels.max() + 1
+    np.testing.assert_array_equal(np.unique(labels), np.arange(count))
+    assert regions.count_pieces(labels) == count
+    assert 60 <= count <= 80
+    firsts = [int(np.argmax(labels.ravel() == k)) for k in range(count)]
+    assert firsts == sorted(firsts)
+
+
+def test_regions_keep_to_an_edge_between_two_colours():
+    image = np.zeros((40, 50, 3), np.uint8)
+    image[:, 23:] = (200, 180, 40)  # no multiple of a cell's side
+    labels = np.asarray(slic.slic(image, regions=20))
+    assert not set(np.unique(labels[:, :22])) & set(np.unique(labels[:, 24:]))
+
+
+def test_more_compactness_makes_rounder_regions():
+    image = photograph()
+    loose, tight = (
+        regions.compactness(np.asarray(slic.slic(image, regions=80, compactness=m)))
+        for m in (4.0, 40.0)
+    )
+    assert tight > loose + 0.05
+
+
+def assign_one_by_one(values, centers, cell, grid, compactness):
+    """The labels of pixels by the paper's distance, over the nine cells around each."""
+    height, width = values.shape[:2]
+    square = math.prod(cell)
+    labels = np.zeros((height, width), int)
+    for y in range(height):
+        for x in range(width):
+            best = math.inf
+            for gy in range(y // cell[0] - 1, y // cell[0] + 2):
+                for gx in range(x // cell[1] - 1, x // cell[1] + 2):
+                    if 0 <= gy < grid[0] and 0 <= gx < grid[1]:
+                        *color, cy, cx = centers[gy, gx]
+                        apart = ((values[y, x] - color) ** 2).sum()
+                        place = (y - cy) ** 2 + (x - cx) ** 2
+                        distance = apart + compactness**2 / square * place
+                        if distance < best:
+                            best, labels[y, x] = distance, gy * grid[1] + gx
+    return labels
+
+
+def test_an_assignment_and_an_update_are_those_of_a_loop():
+    rng = np.random.default_rng(0)
+    cell, grid, shape = (4, 5), (3, 3), (11, 14)
+    image = rng.normal(size=(*shape, 2)).astype(np.float32) * 9
+    blocks = slic._to_blocks(image, cell, grid)
+    values = slic._planes(blocks, "none")
+    inside = slic._to_blocks(np.ones((*shape, 1), bool), cell, grid)[..., 0]
+    centers = slic._start(values, inside, cell)
+    offsets, spread = slic._offsets(cell), np.full(grid, 1.0, np.float32)
+    assigned = slic._assign(values, offsets, centers, spread, cell, 7.0, False)
+    corner = np.stack(np.meshgrid(np.arange(3) * 4, np.arange(3) * 5, indexing="ij"), -1)
+    absolute = np.stack(centers, -1) + np.concatenate([np.zeros((3, 3, 2)), corner], -1)
+    expected = assign_one_by_one(image, absolute, cell, grid, 7.0)
+    found = np.asarray(slic._from_blocks(assigned[0], shape))
+    np.testing.assert_array_equal(found, expected)
+    new, _ = slic._update(values, offsets, inside, assigned, centers, spread, cell, False)
+    y, x = np.mgrid[:11, :14]
+    everything = np.concatenate([image, y[..., None], x[..., None]], -1)
+    for label in range(9):
+        own = everything[expected == label].mean(axis=0)
+        mean = np.array([plane[divmod(label, 3)] for plane in new])
+        mean[2:] += corner[divmod(label, 3)]
+        np.testing.assert_allclose(mean, own, rtol=1e-5, atol=1e-4)
+
+
+def test_a_volume_and_other_channels_are_cut_too():
+    rng = np.random.default_rng(1)
+    volume = rng.normal(size=(9, 10, 11, 2)).astype(np.float32)
+    volume[:, :5] += 20
+    labels = np.asarray(slic.slic(volume, regions=27, color="none", compactness=2.0))
+    assert labels.shape == (9, 10, 11)
+    assert not set(np.unique(labels[:, :4])) & set(np.unique(labels[:, 6:]))
+    measure = pytest.importorskip("skimage.measure")
+    pieces = measure.label(labels, background=-1, connectivity=1).max()
+    assert pieces == labels.max() + 1
+    deep = rng.integers(0, 256, (12, 13, 7)).astype(np.uint8)
+    assert slic.slic(deep, regions=9, color="none").shape == (12, 13)
+
+
+@pytest.mark.parametrize(("shape", "wanted"), [((321, 481), 400), ((17, 900), 50), ((5, 5), 25)])
+def test_a_grid_has_at_most_the_cells_asked_for_and_nearly_as_many(shape, wanted):
+    cell = slic.cell_shape(shape, wanted)
+    cells = math.prod(math.ceil(n / side) for n, side in zip(shape, cell, strict=True))
+    assert 0.85 * wanted <= cells <= wanted
+
+
+def test_as_many_regions_as_pixels_are_the_pixels():
+    image = np.random.default_rng(2).integers(0, 256, (4, 5, 3)).astype(np.uint8)
+    labels = np.asarray(jax.jit(lambda i: slic.slic(i, regions=20, compactness=40.0))(image))
+    assert labels.max() + 1 == 20
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"regions": 0},
+        {"regions": 31},
+        {"regions": 3, "compactness": 0.0},
+        {"regions": 3, "iterations": 0},
+        {"regions": 3, "smallest": 2.0},
+        {"regions": 3, "color": "hsv"},
+    ],
+)
+def test_options_out_of_range_are_refused_by_name(options):
+    name = [*options][-1]
+    with pytest.raises(InputError, match=name):
+        slic.slic(np.zeros((5, 6, 3), np.uint8), **options)
+    with pytest.raises(InputError, match="needs 3 channels, got 2"):
+        slic.slic(np.zeros((5, 6, 2), np.uint8), regions=2)
