@@ -124,6 +124,9 @@ def _scale_energy(lightness: jax.Array, sigma: float, anchor: jax.Array) -> jax.
 def gaussian_taps(sigma: float, order: int) -> np.ndarray:
     """A sampled Gaussian of sum 1 or its derivative: float32 [2 r + 1], r = ceil(3 sigma).
 
+    What sampling and cutting off leave of the second derivative's sum is taken out with the shape
+    of the Gaussian: a flat image has no derivative.
+
     Args:
         sigma: standard deviation in pixels.
         order: 0, 1 or 2, of the derivative.
@@ -133,7 +136,8 @@ def gaussian_taps(sigma: float, order: int) -> np.ndarray:
     bell = np.exp(-(x**2) / (2 * sigma**2))
     bell /= bell.sum()
     factor = {0: 1, 1: -x / sigma**2, 2: (x**2 - sigma**2) / sigma**4}[order]
-    return (factor * bell).astype(np.float32)
+    taps = factor * bell
+    return (taps - taps.sum() * bell if order else taps).astype(np.float32)
 
 
 def convolve(values: jax.Array, taps: np.ndarray, *, axis: int) -> jax.Array:

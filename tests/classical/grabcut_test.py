@@ -26,14 +26,14 @@ def test_a_disc_is_cut_out_of_its_box():
     assert (labels != truth).sum() <= 2
 
 
-def test_nothing_outside_of_the_box_is_foreground():
+@pytest.mark.parametrize("right", [36, 33])  # what leaves the box on the right leaves the result
+def test_nothing_outside_of_the_box_is_foreground(right):
     image, truth = _disc(1)
-    box = np.array([6, 9, 34, 32])
-    labels = np.asarray(_grabcut(image, box))
+    labels = np.asarray(_grabcut(image, np.array([6, 9, 34, right])))
     within = np.zeros_like(truth)
-    within[6:34, 9:32] = True
-    assert labels.any()
+    within[6:34, 9:right] = True
     assert not labels[~within].any()
+    assert labels.any() == (right == 36)  # else the disc's colour is known to be background's
 
 
 def test_a_batch_equals_single_images():
