@@ -5,8 +5,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+Arrays = jax.Array | tuple[jax.Array, ...]
 
-def apart(function: Callable[[], jax.Array], anchor: jax.Array) -> jax.Array:
+
+def apart(function: Callable[[], Arrays], anchor: jax.Array) -> Arrays:
     """function(), computed once and stored before anything reads it.
 
     On a CPU XLA fuses a producer into all its consumers and computes it again for every element
@@ -15,15 +17,16 @@ def apart(function: Callable[[], jax.Array], anchor: jax.Array) -> jax.Array:
     number of trips is not known when it is compiled.
 
     Args:
-        function: has no argument and returns one array.
+        function: has no argument and returns an array, or a tuple of them.
         anchor: a float scalar that comes from the data.
     """
 
-    def in_loop() -> jax.Array:
-        shape = jax.eval_shape(function)
+    def in_loop() -> Arrays:
+        shapes = jax.eval_shape(function)
         # A second trip would only repeat the first.
         trips = jnp.where(jnp.isnan(anchor), 2, 1)
-        start = (jnp.zeros((), trips.dtype), jnp.zeros(shape.shape, shape.dtype))
+        empty = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+        start = (jnp.zeros((), trips.dtype), empty)
         return jax.lax.while_loop(
             lambda carry: carry[0] < trips, lambda carry: (carry[0] + 1, function()), start
         )[1]

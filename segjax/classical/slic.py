@@ -8,21 +8,24 @@ its place in a grid: a pixel is compared with the centres of its own and the adj
 import itertools
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from segjax.classical import color as colors
-from segjax.classical import connectivity
-from segjax.classical import regions as tools
+from segjax.classical import connectivity, fusion
 from segjax.errors import InputError
 
 COLORS = ("lab", "none")
 
+_SKIP = 4  # pixels, of which an iteration sees one,
+_FEW = 48  # unless a cell has fewer than these
+_HALF = 2 | 2 << 10 | 2 << 20  # rounds three fields at once
+_BYTES = 255 | 255 << 10 | 255 << 20
+_FAR = 1e6  # the colour of a centre that is not there
 _CODE = 31  # low bits of a distance that hold the number of a candidate, 27 at most
-_SKIP = 4  # rows, of which an iteration sees one
-_FAR = 1e12  # squared distance of a centre that is not there
 
 
 def slic(
@@ -42,16 +45,16 @@ def slic(
         regions: superpixels asked for, K. The grid that fits best has about as many cells, never
             more; fewer come out where some are lost.
         compactness: m, how much nearness in the image counts against colour. In "lab" 1 to 40.
-        iterations: of assigning pixels and moving centres; each sees a quarter of the rows, another
-            quarter every time. At the end every pixel is assigned.
+        iterations: of assigning pixels and moving centres; each sees a quarter of the pixels,
+            another quarter every time. At the end every pixel is assigned.
         adaptive: SLICO: every region is as compact as its own colours' spread allows; then
             `compactness` is where that spread starts.
         color: "lab", or "none" for values as they are.
         smallest: share of a cell's pixels below which a region is given to its neighbours.
 
     Returns:
-        Regions 0 to K - 1, each one 4-connected piece (6-connected in a volume), numbered in raster
-        order of their first pixels.
+        Regions 0 to K - 1, each one 4-connected piece (6-connected in a volume), numbered in the
+        order of their cells.
 
     Raises:
         InputError: on options out of range, such as more regions than pixels.
@@ -60,23 +63,22 @@ def slic(
     _check(shape, regions, compactness, iterations, color, smallest, image.shape[-1])
     cell = cell_shape(shape, regions)
     grid = tuple(-(-length // side) for length, side in zip(shape, cell, strict=True))
-    values = _planes(_to_blocks(_smooth(image), cell, grid), color)
-    inside = _to_blocks(jnp.ones((*shape, 1), bool), cell, grid)[..., 0]
-    centers = _start(values, inside, cell)
-    spread = jnp.full(grid, compactness**2, jnp.float32)
+    anchor = image.ravel()[0].astype(jnp.float32)
+    pixels = fusion.apart(lambda: _pixels(image, cell, grid, color), anchor)
+    rule = _Rule(cell, grid, compactness, adaptive)
+    # Neighbours in this order are neighbours in the image: every fourth is a fair sample.
+    skip = _SKIP if math.prod(cell) >= _FEW else 1
+    samples = [_Pixels(*(rows[phase::skip] for rows in pixels)) for phase in range(skip)]
+    state = rule.start(samples[0])
     for step in range(iterations):
-        phase = slice(step % _SKIP, None, _SKIP) if cell[0] >= 3 * _SKIP else slice(None)
-        part = [plane[phase] for plane in values]
-        offsets = [offset[phase] for offset in _offsets(cell)]
-        assigned = _assign(part, offsets, centers, spread, cell, compactness, adaptive)
-        centers, spread = _update(
-            part, offsets, inside[phase], assigned, centers, spread, cell, adaptive
-        )
-    labels, _ = _assign(values, _offsets(cell), centers, spread, cell, compactness, adaptive)
-    labels = _from_blocks(labels, shape)
+        state = rule.move(samples[step % skip], state)
+    blocks = fusion.apart(lambda: rule.assign(pixels, state), anchor)
+    labels = fusion.apart(lambda: _from_blocks(blocks, cell, grid, shape), anchor)
     least = max(1, round(smallest * math.prod(cell)))
-    seeds = connectivity.seeds(labels, math.prod(grid), least=least)
-    return tools.relabel(connectivity.connect(labels, seeds), regions=math.prod(grid))
+    seeds = connectivity.seeds(labels, rule.middles(state), least=least)
+    # Numbers without a region close up; the order is that of the cells.
+    number = jnp.cumsum(seeds >= 0, dtype=jnp.int32) - 1
+    return number[connectivity.connect(labels, seeds)]
 
 
 def cell_shape(shape: Sequence[int], regions: int) -> tuple[int, ...]:
@@ -102,140 +104,204 @@ def cell_shape(shape: Sequence[int], regions: int) -> tuple[int, ...]:
     return best
 
 
-def _to_blocks(image: jax.Array, cell: Sequence[int], grid: Sequence[int]) -> jax.Array:
-    """[*shape, C] -> [*cell, *grid, C]: cells side by side, zeros where they reach outside."""
+class _Pixels(NamedTuple):
+    """Pixels by their place in a cell, P = prod(cell) of them, and by cell, N = prod(grid).
+
+    features: float32 [P, C + axes + 1, N], values, the place within the cell, and 1; all of it 0
+    where a cell reaches out of the image. places: float32 [P, axes], the place within the cell.
+    """
+
+    features: jax.Array
+    places: jax.Array
+
+
+class _Centers(NamedTuple):
+    """values: float32 [C, *grid]; places: [axes, *grid], from the own cell's corner; spread:
+    [*grid], the squared distance of colour that counts as one."""
+
+    values: jax.Array
+    places: jax.Array
+    spread: jax.Array
+
+
+def _pixels(image: jax.Array, cell: tuple, grid: tuple, color: str) -> _Pixels:
+    """Blurred, in blocks, in the space of colours where distances are taken."""
+    if color == "lab" and image.dtype == jnp.uint8:
+        # Three channels in one word: blurred and moved in a third of the time.
+        words = sum(image[..., k].astype(jnp.int32) << (10 * k) for k in range(3))
+        for axis in range(words.ndim):
+            words = (_sum_121(words, axis) + _HALF >> 2) & _BYTES
+        words = _to_blocks(words, cell, grid)
+
+        def planes():
+            return colors.lab_planes(jnp.stack([words >> (10 * k) & 255 for k in range(3)], -1))
+
+        values = fusion.apart(planes, words[0, 0].astype(jnp.float32))
+    else:
+        smooth = image.astype(jnp.float32)
+        for axis in range(smooth.ndim - 1):
+            smooth = _sum_121(smooth, axis) / 4
+        if color == "lab":
+            scale = 255 if jnp.issubdtype(image.dtype, jnp.integer) else 1
+            smooth = colors.srgb_to_lab(smooth / scale)
+        values = [_to_blocks(smooth[..., k], cell, grid) for k in range(smooth.shape[-1])]
+    places = np.indices(cell, dtype=np.float32).reshape(len(cell), -1).T
+    corners = np.indices(grid, dtype=np.float32).reshape(len(grid), -1)
+    inside = True
+    for axis, length in enumerate(image.shape[:-1]):
+        inside &= places[:, axis, None] + cell[axis] * corners[axis] < length
+    features = [*values, *(place[:, None] for place in places.T), 1]
+    features = jnp.stack([jnp.where(inside, feature, 0) for feature in features], 1)
+    return _Pixels(features.astype(jnp.float32), jnp.asarray(places))
+
+
+def _sum_121(values: jax.Array, axis: int) -> jax.Array:
+    """before + 2 values + after along an axis; the border goes on."""
+    length = values.shape[axis]
+
+    def part(start, stop):
+        return jax.lax.slice_in_dim(values, start, stop, axis=axis)
+
+    if length == 1:
+        return 4 * values
+    first = 3 * part(0, 1) + part(1, 2)
+    last = part(length - 2, length - 1) + 3 * part(length - 1, length)
+    inner = part(0, length - 2) + 2 * part(1, length - 1) + part(2, length)
+    return jnp.concatenate([first, inner, last], axis)
+
+
+def _to_blocks(plane: jax.Array, cell: Sequence[int], grid: Sequence[int]) -> jax.Array:
+    """[*shape] -> [P, N]; zeros where cells reach outside."""
     axes = len(cell)
-    pads = [(0, c * g - n) for c, g, n in zip(cell, grid, image.shape, strict=False)]
-    image = jnp.pad(image, [*pads, (0, 0)])
+    pads = [(0, c * g - n) for c, g, n in zip(cell, grid, plane.shape, strict=True)]
     split = [side for pair in zip(grid, cell, strict=True) for side in pair]
-    image = image.reshape(*split, image.shape[-1])
-    order = [*range(1, 2 * axes, 2), *range(0, 2 * axes, 2), 2 * axes]
-    return image.transpose(order)
+    order = [*range(1, 2 * axes, 2), *range(0, 2 * axes, 2)]
+    blocks = jnp.pad(plane, pads).reshape(split).transpose(order)
+    return blocks.reshape(math.prod(cell), math.prod(grid))
 
 
-def _from_blocks(blocks: jax.Array, shape: Sequence[int]) -> jax.Array:
-    """[*cell, *grid] -> [*shape]."""
+def _from_blocks(
+    blocks: jax.Array, cell: Sequence[int], grid: Sequence[int], shape: Sequence[int]
+) -> jax.Array:
+    """[P, N] -> [*shape]."""
     axes = len(shape)
     order = [axis for pair in zip(range(axes, 2 * axes), range(axes), strict=True) for axis in pair]
-    sides = blocks.shape
-    whole = blocks.transpose(order).reshape(
-        [c * g for c, g in zip(sides[:axes], sides[axes:], strict=True)]
-    )
+    whole = blocks.reshape(*cell, *grid).transpose(order)
+    whole = whole.reshape([c * g for c, g in zip(cell, grid, strict=True)])
     return whole[tuple(slice(length) for length in shape)]
 
 
-def _smooth(image: jax.Array) -> jax.Array:
-    """A blur of 1 2 1 along every axis of space, the border going on: [*space, C] -> the same.
+class _Rule:
+    """Which centre a pixel goes to, and where centres go.
 
-    Without it noise tears regions into pieces, and what connects them again knows no colours.
+    A pixel's candidates are the centres of its own cell and those around, K = 3^axes shifted grids,
+    so that nothing is gathered or scattered.
+
+    Args:
+        cell, grid: pixels in a cell, cells in the image, by axis.
+        compactness, adaptive: of `slic`.
     """
-    wide = jnp.int32 if jnp.issubdtype(image.dtype, jnp.integer) else jnp.float32
-    values = image.astype(wide)
-    for axis in range(image.ndim - 1):
-        length = image.shape[axis]
-        first, last = (jax.lax.slice_in_dim(values, i, i + 1, axis=axis) for i in (0, length - 1))
-        before = jnp.concatenate(
-            [first, jax.lax.slice_in_dim(values, 0, length - 1, axis=axis)], axis
+
+    def __init__(self, cell: tuple, grid: tuple, compactness: float, adaptive: bool):
+        self.cell, self.grid, self.adaptive = cell, grid, adaptive
+        self.compactness = compactness
+        self.steps = list(itertools.product((-1, 0, 1), repeat=len(cell)))
+        square = math.prod(cell) ** (2 / len(cell))
+        self.pull = (1 if adaptive else compactness**2) / square
+
+    def start(self, pixels: _Pixels) -> _Centers:
+        """The means of the cells.
+
+        The paper takes one pixel of low gradient near the middle; a mean is as safe from edges.
+        """
+        sums = jnp.sum(pixels.features, axis=0).reshape(-1, *self.grid)
+        mean = sums[:-1] / jnp.maximum(sums[-1], 1)
+        axes = len(self.cell)
+        spread = jnp.full(self.grid, self.compactness**2, jnp.float32)
+        return _Centers(mean[:-axes], mean[-axes:], spread)
+
+    def assign(self, pixels: _Pixels, centers: _Centers) -> jax.Array:
+        """The nearest centre: int32 [P, N], 0 to N - 1."""
+        nearest, _ = self._nearest(pixels, centers)
+        label = np.arange(math.prod(self.grid), dtype=np.int32)
+        axes = len(self.cell)
+        for axis in range(axes):
+            way = nearest // 3 ** (axes - 1 - axis) % 3 - 1
+            label = label + way * math.prod(self.grid[axis + 1 :])
+        return label
+
+    def move(self, pixels: _Pixels, centers: _Centers) -> _Centers:
+        """Centres to the means of what they get; one that gets nothing stays."""
+        nearest, apart = self._nearest(pixels, centers)
+        sums = jax.lax.platform_dependent(
+            nearest, pixels.features, cpu=self._sums_by_row, default=self._sums_at_once
         )
-        after = jnp.concatenate([jax.lax.slice_in_dim(values, 1, length, axis=axis), last], axis)
-        values = before + 2 * values + after
-    scale = 4 ** (image.ndim - 1)
-    if wide is jnp.int32:
-        return ((values + scale // 2) // scale).astype(image.dtype)
-    return values / scale
+        channels, axes = len(centers.values), len(self.cell)
+        total = 0
+        for k, step in enumerate(self.steps):  # back to the cells of the centres
+            part = sums[k].reshape(-1, *self.grid)
+            moved = [part[channels + a] - step[a] * self.cell[a] * part[-1] for a in range(axes)]
+            part = jnp.stack([*part[:channels], *moved, part[-1]])
+            total = total + _seen(part, [-way for way in step], 0)
+        old = jnp.concatenate([centers.values, centers.places])
+        new = jnp.where(total[-1] > 0, total[:-1] / jnp.maximum(total[-1], 1), old)
+        spread = centers.spread
+        if self.adaptive:
+            spread = 1
+            for k, step in enumerate(self.steps):
+                member = (nearest == k) & (pixels.features[:, -1] > 0)
+                widest = jnp.max(jnp.where(member, apart, 0), axis=0).reshape(self.grid)
+                spread = jnp.maximum(spread, _seen(widest, [-way for way in step], 0))
+        return _Centers(new[:channels], new[channels:], spread)
+
+    def _sums_by_row(self, nearest: jax.Array, features: jax.Array) -> jax.Array:
+        """Features of what goes to each candidate: [P, N], [P, F, N] -> [K, F, N].
+
+        One pixel of every cell at a time, in one order for one image and for a batch.
+        """
+        number = np.arange(len(self.steps))[:, None]
+
+        def row(sums, pixel):
+            nearest, features = pixel
+            return sums + jnp.where((number == nearest)[:, None], features, 0), None
+
+        zeros = jnp.zeros((len(self.steps), *features.shape[1:]))
+        return jax.lax.scan(row, zeros, (nearest, features))[0]
+
+    def _sums_at_once(self, nearest: jax.Array, features: jax.Array) -> jax.Array:
+        """The same as one product of matrices a cell."""
+        member = jax.nn.one_hot(nearest, len(self.steps), axis=1)
+        return jnp.einsum("pkn,pfn->kfn", member, features, precision=jax.lax.Precision.HIGHEST)
+
+    def middles(self, centers: _Centers) -> jax.Array:
+        """Places of the centres in the image: float32 [axes, N]."""
+        corners = np.indices(self.grid) * np.reshape(self.cell, (-1, *(1,) * len(self.grid)))
+        return (centers.places + corners).reshape(len(self.grid), -1)
+
+    def _nearest(self, pixels: _Pixels, centers: _Centers) -> tuple[jax.Array, jax.Array]:
+        """The number of the nearest candidate, and the square of colours' distance: [P, N]."""
+        best = chosen = None
+        for k, step in enumerate(self.steps):
+            apart = pull = 0
+            for channel, center in enumerate(_seen(centers.values, step, _FAR)):
+                apart = apart + (pixels.features[:, channel] - center.ravel()) ** 2
+            for axis, center in enumerate(_seen(centers.places, step, 0)):
+                corner = step[axis] * self.cell[axis]
+                pull = pull + (pixels.places[:, axis, None] - (center.ravel() + corner)) ** 2
+            spread = _seen(centers.spread, step, 1).ravel() if self.adaptive else 1
+            distance = apart / spread + self.pull * pull
+            # Non-negative floats are ordered as their bits are; the lowest hold the number.
+            code = jax.lax.bitcast_convert_type(distance, jnp.int32) & ~_CODE | k
+            chosen = apart if chosen is None else jnp.where(code < best, apart, chosen)
+            best = code if best is None else jnp.minimum(best, code)
+        return best & _CODE, chosen
 
 
-def _planes(blocks: jax.Array, color: str) -> tuple[jax.Array, ...]:
-    """[*cell, *grid, C] -> C arrays float32 [*cell, *grid]."""
-    if color == "lab":
-        return colors.lab_planes(blocks)
-    return tuple(blocks[..., channel].astype(jnp.float32) for channel in range(blocks.shape[-1]))
-
-
-def _offsets(cell: Sequence[int]) -> list[np.ndarray]:
-    """Places of pixels within their cell, by axis: float32 [*cell, 1, ...]."""
-    places = np.indices(cell, dtype=np.float32)
-    return [place.reshape(*cell, *(1,) * len(cell)) for place in places]
-
-
-def _start(values, inside, cell) -> list[jax.Array]:
-    """Means of the cells, values first and then places: float32 [*grid] each.
-
-    The paper takes one pixel of low gradient near the middle; the mean is as safe from edges.
-    """
-    over = tuple(range(len(cell)))
-    count = jnp.maximum(jnp.sum(inside, axis=over), 1)
-    return [
-        jnp.sum(jnp.where(inside, plane, 0), axis=over) / count
-        for plane in (*values, *_offsets(cell))
-    ]
-
-
-def _steps(axes: int) -> list[tuple[int, ...]]:
-    return list(itertools.product((-1, 0, 1), repeat=axes))
-
-
-def _seen(plane: jax.Array, step: Sequence[int], fill: float) -> jax.Array:
-    """plane[p + step], `fill` outside."""
+def _seen(values: jax.Array, step: Sequence[int], fill: float) -> jax.Array:
+    """values[..., p + step], `fill` outside."""
     # A negative amount cuts off.
-    return jax.lax.pad(plane, jnp.float32(fill), [(-s, s, 0) for s in step])
-
-
-def _assign(values, offsets, centers, spread, cell, compactness, adaptive):
-    """The nearest centre of every pixel: its number int32 [*cell, *grid], and which candidate."""
-    axes = len(cell)
-    channels = len(values)
-    square = math.prod(cell) ** (2 / axes)
-    pull = 1 / square if adaptive else compactness**2 / square
-    best = None
-    for number, step in enumerate(_steps(axes)):
-        apart = sum(
-            (plane - _seen(center, step, 1e6)) ** 2
-            for plane, center in zip(values, centers, strict=False)
-        )
-        if adaptive:
-            apart = apart / _seen(spread, step, 1)
-        for axis, offset in enumerate(offsets):
-            place = _seen(centers[channels + axis], step, 0) + step[axis] * cell[axis]
-            apart = apart + pull * (offset - place) ** 2
-        code = jax.lax.bitcast_convert_type(apart, jnp.int32) & ~_CODE | number
-        best = code if best is None else jnp.minimum(best, code)
-    candidate = best & _CODE
-    grid = spread.shape
-    label = jnp.arange(math.prod(grid), dtype=jnp.int32).reshape(grid)
-    for axis, way in enumerate(_ways(candidate, axes)):
-        label = label + way * math.prod(grid[axis + 1 :])
-    return label, candidate
-
-
-def _ways(candidate: jax.Array, axes: int) -> list[jax.Array]:
-    """The step of a candidate, by axis."""
-    return [candidate // 3 ** (axes - 1 - axis) % 3 - 1 for axis in range(axes)]
-
-
-def _update(values, offsets, inside, assigned, centers, spread, cell, adaptive):
-    """Means of what the centres got; a centre that got nothing stays."""
-    labels, candidate = assigned
-    grid = spread.shape
-    count = math.prod(grid)
-    index = jnp.where(inside, labels, count).ravel()
-    ways = _ways(candidate, len(cell))
-    places = [o - way * side for o, way, side in zip(offsets, ways, cell, strict=True)]
-    members = jnp.zeros(count).at[index].add(1, mode="drop").reshape(grid)
-    sums = [
-        jnp.zeros(count).at[index].add(plane.ravel(), mode="drop").reshape(grid)
-        for plane in (*values, *places)
-    ]
-    new = [
-        jnp.where(members > 0, total / jnp.maximum(members, 1), old)
-        for total, old in zip(sums, centers, strict=True)
-    ]
-    if adaptive:
-        own = [center.ravel()[labels] for center in centers[: len(values)]]
-        apart = sum((plane - center) ** 2 for plane, center in zip(values, own, strict=True))
-        widest = jnp.zeros(count).at[index].max(apart.ravel(), mode="drop").reshape(grid)
-        spread = jnp.maximum(widest, 1)
-    return new, spread
+    amounts = [(0, 0, 0)] * (values.ndim - len(step)) + [(-way, way, 0) for way in step]
+    return jax.lax.pad(values, jnp.array(fill, values.dtype), amounts)
 
 
 def _check(shape, regions, compactness, iterations, color, smallest, channels):
