@@ -1,9 +1,10 @@
 """Reading BSDS500 and timing calls in turn, for the measurements of this folder."""
 
 import dataclasses
+import functools
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -46,3 +47,37 @@ def median_ms(*calls: Callable[[], object], rounds: int) -> list[float]:
             call()
             mine.append(1e3 * (time.perf_counter() - start))
     return [statistics.median(mine) for mine in times]
+
+
+def compare(
+    examples: Sequence[Example],
+    methods: Mapping[str, Callable[[np.ndarray], object]],
+    score: Callable[[Example, list[np.ndarray]], list[dict[str, float]]],
+    *,
+    rounds: int,
+) -> list[dict]:
+    """A row for each method: the median of its times, the means of its scores.
+
+    Args:
+        examples: photographs.
+        methods: from an image to labels, numbered in any way.
+        score: from an example and all methods' labels, int32 [H, W], to the scores of each.
+        rounds: of `median_ms`.
+    """
+    times, found = [], []
+    for example in examples:
+        calls = [functools.partial(method, example.image) for method in methods.values()]
+        times.append(median_ms(*calls, rounds=rounds))
+        shape = example.image.shape[:2]
+        labels = [np.unique(np.asarray(call()), return_inverse=True)[1] for call in calls]
+        found.append(score(example, [mine.reshape(shape).astype(np.int32) for mine in labels]))
+    columns = zip(methods, zip(*times, strict=True), zip(*found, strict=True), strict=True)
+    return [
+        {
+            "method": method,
+            "ms": statistics.median(column),
+            **{key: float(np.mean([row[key] for row in rows])) for key in rows[0]},
+            "images": len(examples),
+        }
+        for method, column, rows in columns
+    ]

@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import statistics
 
 import jax
 import numpy as np
@@ -35,32 +34,18 @@ def _compare(examples: list[common.Example], settings: dict, rounds: int) -> lis
         ),
         "scikit-image felzenszwalb": functools.partial(segmentation.felzenszwalb, **settings),
     }
-    times, found = [], []
-    for example in examples:
-        calls = [functools.partial(method, example.image) for method in methods.values()]
-        times.append(common.median_ms(*calls, rounds=rounds))
-        labels = [np.asarray(call(), np.int32) for call in calls]
-        found.append(
-            [
-                {
-                    **scores.partition_scores(mine, example.humans),
-                    "vi_to_library": _information(mine, labels[-1]),
-                }
-                for mine in labels
-            ]
-        )
-    return [
-        {
-            "method": method,
-            "settings": settings,
-            "ms": statistics.median(column),
-            **{key: float(np.mean([score[key] for score in rows])) for key in rows[0]},
-            "images": len(examples),
-        }
-        for method, column, rows in zip(
-            methods, zip(*times, strict=True), zip(*found, strict=True), strict=True
-        )
-    ]
+
+    def score(example: common.Example, labels: list[np.ndarray]) -> list[dict]:
+        return [
+            {
+                **scores.partition_scores(mine, example.humans),
+                "vi_to_library": _information(mine, labels[-1]),
+            }
+            for mine in labels
+        ]
+
+    rows = common.compare(examples, methods, score, rounds=rounds)
+    return [{"method": row.pop("method"), "settings": settings, **row} for row in rows]
 
 
 def tune(images: int) -> dict:

@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import statistics
 
 import jax
 import numpy as np
@@ -38,29 +37,14 @@ def measure(images: int, rounds: int) -> list[dict]:
     }
     if SlicAvx2 is not None:
         methods |= {f"fast-slic AVX2, {asked} asked": _fast(asked) for asked in (400, 410)}
-    times, found = [], []
-    for example in examples:
-        calls = [functools.partial(method, example.image) for method in methods.values()]
-        times.append(common.median_ms(*calls, rounds=rounds))
-        labels = [np.unique(call(), return_inverse=True)[1] for call in calls]
-        shape = example.image.shape[:2]
-        found.append(
-            [
-                scores.superpixel_scores(example.image, mine.reshape(shape), example.humans)
-                for mine in labels
-            ]
-        )
-    return [
-        {
-            "method": method,
-            "ms": statistics.median(column),
-            **{key: float(np.mean([score[key] for score in rows])) for key in rows[0]},
-            "images": len(examples),
-        }
-        for method, column, rows in zip(
-            methods, zip(*times, strict=True), zip(*found, strict=True), strict=True
-        )
-    ]
+    return common.compare(
+        examples,
+        methods,
+        lambda example, labels: [
+            scores.superpixel_scores(example.image, mine, example.humans) for mine in labels
+        ],
+        rounds=rounds,
+    )
 
 
 def tune(images: int) -> None:

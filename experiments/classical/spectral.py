@@ -190,27 +190,18 @@ def _regions(examples, rounds: int) -> list[dict]:
 
 
 def _method(method: Callable, **options) -> Callable:
-    call = functools.partial(method, **options)
+    call = jax.jit(functools.partial(method, **options))
     return lambda image: np.asarray(call(image))
 
 
 def _segmentations(methods: dict, settings: dict, examples, rounds: int) -> list[dict]:
-    times, found = [], []
-    for example in examples:
-        calls = [functools.partial(method, example.image) for method in methods.values()]
-        times.append(common.median_ms(*calls, rounds=rounds))
-        found.append([scores.partition_scores(call(), example.humans) for call in calls])
-    return [
-        {
-            "method": name,
-            "settings": settings,
-            "ms": statistics.median(column),
-            **_means(rows),
-            "images": len(examples),
-        }
-        for name, column, rows in zip(methods, zip(*times, strict=True),
-                                      zip(*found, strict=True), strict=True)
-    ]  # fmt: skip
+    rows = common.compare(
+        examples,
+        methods,
+        lambda example, labels: [scores.partition_scores(mine, example.humans) for mine in labels],
+        rounds=rounds,
+    )
+    return [{"method": row.pop("method"), "settings": settings, **row} for row in rows]
 
 
 def _means(found) -> dict[str, float]:

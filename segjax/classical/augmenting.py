@@ -199,9 +199,9 @@ def _augment(trees: _Trees, grid: _Grid, found: jax.Array, node: jax.Array, dire
     edge, back = source * directions + across, sink * directions + (across ^ 1)
     bridge, bridge_back = _get(trees.caps, edge), _get(trees.caps, back)
 
-    def look(node, upward):
+    def look(link, node, upward):
         """The edge to the parent, along the flow and against it; the parent; whether none."""
-        parent = jnp.abs(_get(trees.link, node)) - 1
+        parent = jnp.abs(_get(link, node)) - 1
         up = node + grid.step(parent)
         down, rise = up * directions + (parent ^ 1), node * directions + parent
         return (
@@ -213,7 +213,7 @@ def _augment(trees: _Trees, grid: _Grid, found: jax.Array, node: jax.Array, dire
 
     def measure(carry):
         node, upward, flow, _ = carry
-        edge, _, up, root = look(node, upward)
+        edge, _, up, root = look(trees.link, node, upward)
         room = jnp.where(root, jnp.abs(_get(trees.excess, node)), _get(trees.caps, edge))
         following = jnp.where(root, sink, up)
         return following, upward & ~root, jnp.minimum(flow, room), root & ~upward
@@ -224,11 +224,7 @@ def _augment(trees: _Trees, grid: _Grid, found: jax.Array, node: jax.Array, dire
     def push(carry):
         t, node, upward, _, count, new = carry
         t = _store(t, new)
-        parent = jnp.abs(_get(t.link, node)) - 1
-        up = node + grid.step(parent)
-        down, rise = up * directions + (parent ^ 1), node * directions + parent
-        edge, back = jnp.where(upward, down, rise), jnp.where(upward, rise, down)
-        root = parent >= directions
+        edge, back, up, root = look(t.link, node, upward)
         excess = _get(t.excess, node)
         left = _get(t.caps, edge) - flow
         cut = jnp.where(root, jnp.abs(excess) == flow, left == 0)

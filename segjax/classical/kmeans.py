@@ -173,15 +173,7 @@ def minibatch_kmeans(
         InputError: for an option that is not allowed.
     """
     height, width = image.shape[:2]
-    pixel.check(features, pixel.POINTWISE)
-    for key, value in (("batch", batch), ("steps", steps)):
-        if value < 1:
-            raise InputError(f"{key} is {value}; at least 1 is allowed.")
-    if not 1 <= clusters <= min(batch, height * width):
-        raise InputError(
-            f"clusters is {clusters}; 1 to {min(batch, height * width)}, the number of pixels and "
-            "of a batch, is allowed."
-        )
+    _check_minibatch(features, clusters, height * width, batch, steps)
     scale = position / max(height, width)
     key = jax.random.key(seed)
 
@@ -210,6 +202,18 @@ def minibatch_kmeans(
     return _number(_assign_rows(image, centres, features, scale).ravel(), clusters).reshape(
         height, width
     )
+
+
+def _check_minibatch(features: str, clusters: int, size: int, batch: int, steps: int) -> None:
+    pixel.check(features, pixel.POINTWISE)
+    for key, value in (("batch", batch), ("steps", steps)):
+        if value < 1:
+            raise InputError(f"{key} is {value}; at least 1 is allowed.")
+    if not 1 <= clusters <= min(batch, size):
+        raise InputError(
+            f"clusters is {clusters}; 1 to {min(batch, size)}, the number of pixels and "
+            "of a batch, is allowed."
+        )
 
 
 def _assign_rows(image: jax.Array, centres: jax.Array, kind: str, scale: float) -> jax.Array:

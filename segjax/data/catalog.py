@@ -2,7 +2,7 @@
 
 A data set of your own needs no code: `folder` takes any root with `images/<split>/` and
 `labels/<split>/` in it, `lecture` one with `images_prepped_<split>/` and
-`annotations_prepped_<split>/`; `read_classes` says how `classes.txt` names its classes.
+`annotations_prepped_<split>/`; `class_list.read` says how `classes.txt` names its classes.
 """
 
 import dataclasses
@@ -12,8 +12,8 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from segjax.data import annotations, scan, sources
-from segjax.data.spec import CHANNELS, MAX_CLASSES, VOID, Color, DatasetSpec, hls_palette
+from segjax.data import annotations, class_list, scan, sources
+from segjax.data.spec import CHANNELS, MAX_CLASSES, VOID, DatasetSpec, hls_palette
 from segjax.errors import InputError
 
 _SCENES_VAL_SEED, _SCENES_TEST_SEED = 1_000_001, 1_000_002
@@ -220,13 +220,13 @@ def folder(*, root: str) -> Dataset:
     the first split where that is missing), and 255 is VOID.
 
     Args:
-        root: holds images/<split>/, labels/<split>/ and perhaps classes.txt (`read_classes`).
+        root: holds images/<split>/, labels/<split>/ and perhaps classes.txt (`class_list.read`).
     """
     if not root:
         raise InputError("data.root is empty; give the data set's folder: --config.data.root=DIR")
     path = _existing(root)
     if (path / "classes.txt").is_file():
-        return _folders(path, read_classes(path / "classes.txt"))
+        return _folders(path, class_list.read(path / "classes.txt"))
     splits = sources.list_splits(path)
     split = "train" if "train" in splits else splits[0]
     labels = [label for _, label in sources.list_pairs(path, split)]
@@ -245,8 +245,8 @@ def lecture(*, root: str = "", val_count: int = 50, channel: str = "") -> Datase
     `annotations_prepped_train/`, and 255 is VOID.
 
     Args:
-        root: holds the folders and perhaps classes.txt (`read_classes`); `$SEGJAX_DATA/lecture` if
-            empty.
+        root: holds the folders and perhaps classes.txt (`class_list.read`);
+            `$SEGJAX_DATA/lecture` if empty.
         val_count: examples in `val`.
         channel: of RGB masks, the one with the ids: red, green or blue. "": all three, and masks in
             which they differ are refused.
@@ -266,7 +266,7 @@ def lecture(*, root: str = "", val_count: int = 50, channel: str = "") -> Datase
             f"{images['train']} are allowed."
         )
     if (path / "classes.txt").is_file():
-        spec = read_classes(path / "classes.txt")
+        spec = class_list.read(path / "classes.txt")
     else:
         spec = _guess_classes(path, labels["train"], [label for _, label in pairs], channel)
     spec = dataclasses.replace(spec, channel=channel)
@@ -289,83 +289,6 @@ def _existing(root: str) -> Path:
     if not path.is_dir():
         raise InputError(f"{path}: no such folder (--config.data.root=DIR).")
     return path
-
-
-def read_classes(path: Path) -> DatasetSpec:
-    """Reads a `classes.txt`, whose folder names the data set.
-
-    One class a line: `[raw id] name [R G B]`; a name may hold spaces, `#` starts a comment and
-    empty lines do not count. Either every line starts with its raw id, the number that stands in
-    the masks, or none does and the ids count from 0. Several ids may be one class: repeat the
-    name. The name `void` makes its ids VOID, and 255 is VOID unless it is listed. Where every
-    line has a colour, masks may also be RGB. A binary data set, for instance, is
-
-        0    background
-        255  crack  220 20 60
-
-    Raises:
-        InputError: with the line's number, if it reads like neither form.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as UTF-8 text ({error}).") from None
-    entries: list[tuple[int, str, Color | None]] = []
-    numbered = None
-    for number, line in enumerate(lines, start=1):
-        words = line.split("#")[0].split()
-        if not words:
-            continue
-        where = f"{path}:{number}"
-        has_id = words[0].isdecimal()
-        if numbered not in (None, has_id):
-            raise InputError(f"{where}: a raw id before every class name, or before none.")
-        numbered = has_id
-        entries.append((int(words.pop(0)) if has_id else len(entries), *_name(words, where)))
-        if entries[-1][0] > 255:
-            raise InputError(f"{where}: raw id {entries[-1][0]}; 0 to 255 are allowed.")
-        if entries[-1][0] in [raw for raw, _, _ in entries[:-1]]:
-            raise InputError(f"{where}: raw id {entries[-1][0]} stands on an earlier line, too.")
-    return _spec_of_entries(path, entries)
-
-
-def _name(words: list[str], where: str) -> tuple[str, Color | None]:
-    """Splits what follows the id into name and colour: "traffic sign 192 128 128"."""
-    is_number = [word.isdecimal() for word in words]
-    color = None
-    if len(words) >= 3 and all(is_number[-3:]):
-        color = tuple(int(word) for word in words[-3:])
-        words, is_number = words[:-3], is_number[:-3]
-    # "car 64 0" is a colour that lost a number; "level 2" is a name.
-    if not words or all(is_number[-2:]) or max(color or (0,)) > 255:
-        raise InputError(f"{where}: a line is `[raw id] name [R G B]`, each colour value 0 to 255.")
-    name = " ".join(words)
-    return "void" if name.lower() == "void" else name, color
-
-
-def _spec_of_entries(path: Path, entries: list[tuple[int, str, Color | None]]) -> DatasetSpec:
-    names = list(dict.fromkeys(name for _, name, _ in entries if name != "void"))
-    if not names:
-        raise InputError(f"{path}: names no class.")
-    given = {name: color for _, name, color in reversed(entries) if color}
-    table = [(raw, VOID if name == "void" else names.index(name)) for raw, name, _ in entries]
-    if 255 not in dict(table):
-        table.append((255, VOID))
-    palette = hls_palette(len(names))
-    complete = all(color for _, _, color in entries)
-    if complete and len({color for _, _, color in entries}) < len(entries):
-        # One colour for several ids of one class is one entry; for two classes it decides nothing.
-        classes_of = {color: {n for _, n, c in entries if c == color} for _, _, color in entries}
-        complete = all(len(classes) == 1 for classes in classes_of.values())
-    first_id = {color: raw for raw, _, color in reversed(entries)}
-    return DatasetSpec(
-        name=path.absolute().parent.name,
-        classes=tuple(names),
-        palette=tuple(given.get(name, palette[i]) for i, name in enumerate(names)),
-        table=tuple(table),
-        colors=tuple(first_id.items()) if complete else (),
-        void_color=given.get("void", (0, 0, 0)),
-    )
 
 
 def _guess_classes(root: Path, folder: Path, labels: list[Path], channel: str = "") -> DatasetSpec:

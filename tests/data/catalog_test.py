@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segjax.data import catalog, png, scan
+from segjax.data import catalog, class_list, png, scan
 from segjax.data.spec import VOID
 from segjax.errors import InputError
 
@@ -34,7 +34,7 @@ def _ids(*ids: int) -> np.ndarray:
 def _classes(root: Path, text: str):
     root.mkdir(exist_ok=True)
     (root / "classes.txt").write_text(text)
-    return catalog.read_classes(root / "classes.txt")
+    return class_list.read(root / "classes.txt")
 
 
 def test_an_unknown_data_set_names_the_known_and_the_near_one():
