@@ -12,5 +12,5 @@ from configs import default
 def get_config(variants: str = ""):
     """The recipe; nothing is trained."""
     config = default.get_config()
-    config.method = {"name": "slic", "regions": 400, "compactness": 11.0, "adaptive": False}
+    config.method = {"name": "slic", "regions": 400, "compactness": 10.0, "adaptive": False}
     return default.apply_variants(config, variants)

@@ -5,6 +5,7 @@ then a few operations on a few thousand words, and needs neither gather nor scat
 word lie a slab apart along the first axis, so that packing and stepping run along whole rows.
 """
 
+import functools
 import math
 
 import jax
@@ -15,71 +16,41 @@ _WORD = 32
 _STRIDE = 8  # steps between two looks at whether anything changed
 
 
-def seeds(labels: jax.Array, middles: jax.Array, *, least: int = 1) -> jax.Array:
-    """A pixel of every region, well inside and near its middle: int32 [K].
+def connect(labels: jax.Array, cost: jax.Array, *, regions: int) -> tuple[jax.Array, jax.Array]:
+    """Makes every label one connected region: int32 [*space] -> the same, and bool [regions].
 
-    The nearest to the middle of those whose neighbours' neighbours along the axes are of the
-    region; else of those whose neighbours are; else of all. A stray pixel is so no seed. Distances
-    are compared in as many bits as the image's size leaves, 13 for a photograph of 500 x 500.
+    What a label's seed reaches through pixels of that label stays; every other pixel takes, in
+    waves, the label of a neighbour (4 of them in an image, 6 in a volume) that has one. The seed is
+    a pixel well inside: of those whose neighbours' neighbours along the axes have its label, else
+    of those whose neighbours have, else of all, the one of least cost.
 
     Args:
-        labels: int32 [*space], 0 to K - 1.
-        middles: float32 [axes, K], such as centroids.
-        least: pixels of a region that has a seed; the largest has one in any case.
+        labels: 0 to regions - 1.
+        cost: float32 [*space], 0 to 1 without 1; compared in as many bits as the image's size
+            leaves, 11 for a photograph of 500 x 500, and then by place.
+        regions: capacity.
 
     Returns:
-        Places in raster order, -1 for a region without a seed; see `connect`.
+        The map, and which labels are in it: those that some pixel had.
     """
-    count = middles.shape[1]
-    flat = labels.ravel()
-    members = jnp.zeros(count, jnp.int32).at[flat].add(1)
-    apart = 0
-    for axis in range(labels.ndim):
-        place = jax.lax.broadcasted_iota(jnp.float32, labels.shape, axis)
-        apart = apart + (place - middles[axis][labels]) ** 2
-    # A share below 1 that grows with the distance, at any size of region.
-    cost = apart / (apart + labels.size / count) + 2 - _depth(labels)
+    planes, inside = pack(labels, regions), _inside(labels.shape)
+    links = _links(planes, inside)
+    inner = functools.reduce(jnp.bitwise_and, links)
+    deep = functools.reduce(jnp.bitwise_and, [_neighbor(inner, s) for s in _steps(labels.ndim)])
+    depth = unpack(jnp.stack([inner ^ deep & inner, deep & inner]), labels.shape[0])
+    seeds = _cheapest(labels, cost + 2 - depth, regions)
+    reached = flood(links, place(seeds, labels.shape))
+    return unpack(adopt(planes, inside, reached), labels.shape[0]), seeds >= 0
+
+
+def _cheapest(labels: jax.Array, cost: jax.Array, regions: int) -> jax.Array:
+    """Place of each label's pixel of least cost, 0 to 3: int32 [regions], -1 for none."""
     low = max(1, (labels.size - 1).bit_length())
-    cost = jnp.floor(cost * (2.0 ** (31 - low) / 3)).astype(jnp.int32)
-    place = jnp.arange(flat.size, dtype=jnp.int32)
-    best = jnp.full(count, 2**31 - 1, jnp.int32).at[flat].min(cost.ravel() << low | place)
-    kept = (members >= least) | (jnp.arange(count) == jnp.argmax(members))
-    return jnp.where(kept & (members > 0), best & ((1 << low) - 1), -1)
-
-
-def _depth(labels: jax.Array) -> jax.Array:
-    """0 at a region's edge, 1 beside it, 2 further in: int32 [*space] -> float32 [*space]."""
-    inner = jnp.ones(labels.shape, bool)
-    deep = inner
-    for axis in range(labels.ndim):
-        ends = [(0, 0)] * labels.ndim
-        ends[axis] = (1, 0)
-        same = jnp.diff(labels, axis=axis) == 0
-        inner &= jnp.pad(same, ends) & jnp.pad(same, [e[::-1] for e in ends])
-    for axis in range(labels.ndim):
-        ends = [(0, 0)] * labels.ndim
-        ends[axis] = (1, 1)
-        wide = jnp.pad(inner, ends)
-        length = labels.shape[axis]
-        deep &= jax.lax.slice_in_dim(wide, 0, length, axis=axis)
-        deep &= jax.lax.slice_in_dim(wide, 2, length + 2, axis=axis)
-    return inner.astype(jnp.float32) + (inner & deep)
-
-
-def connect(labels: jax.Array, seeds: jax.Array) -> jax.Array:
-    """Makes every label one connected region: int32 [*space], int32 [K] -> int32 [*space].
-
-    What a seed reaches through pixels of its own label stays; every other pixel takes, in waves,
-    the label of a neighbour (4 of them in an image, 6 in a volume) that has one.
-
-    Args:
-        labels: 0 to K - 1.
-        seeds: place of one pixel of each label, counted in raster order; -1 for a label that no
-            pixel has. At least one label has a seed.
-    """
-    planes, inside = pack(labels, seeds.shape[0]), _inside(labels.shape)
-    reached = flood(planes, inside, place(seeds, labels.shape))
-    return unpack(adopt(planes, inside, reached), labels.shape[0])
+    rank = jnp.floor(cost * (2.0 ** (31 - low) / 3)).astype(jnp.int32) << low
+    rank = rank.ravel() | jnp.arange(labels.size, dtype=jnp.int32)
+    none = 2**31 - 1
+    best = jnp.full(regions, none, jnp.int32).at[labels.ravel()].min(rank)
+    return jnp.where(best == none, -1, best & ((1 << low) - 1))
 
 
 def pack(labels: jax.Array, count: int) -> jax.Array:
@@ -116,14 +87,19 @@ def place(seeds: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return words.at[index].add(bit, mode="drop").reshape(slab, *shape[1:])
 
 
-def flood(planes: jax.Array, inside: jax.Array, reached: jax.Array) -> jax.Array:
-    """All pixels that links of equal labels lead to: uint32 [slab, ...] -> uint32 [slab, ...]."""
+def _links(planes: jax.Array, inside: jax.Array) -> list[jax.Array]:
+    """Bits of the pixels whose neighbour has the same label, for each neighbour."""
     links = []
-    for step in _steps(reached.ndim):
+    for step in _steps(inside.ndim):
         unlike = jnp.zeros((), jnp.uint32)
         for plane in planes:
             unlike |= plane ^ _neighbor(plane, step)
         links.append(inside & ~unlike & _neighbor(inside, step))
+    return links
+
+
+def flood(links: list[jax.Array], reached: jax.Array) -> jax.Array:
+    """All pixels that links lead to: uint32 [slab, ...] -> uint32 [slab, ...]."""
 
     def wave(_, reached):
         new = reached

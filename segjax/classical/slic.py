@@ -32,11 +32,10 @@ def slic(
     image: jax.Array,
     *,
     regions: int,
-    compactness: float = 11.0,
-    iterations: int = 6,
+    compactness: float = 10.0,
+    iterations: int = 8,
     adaptive: bool = False,
     color: str = "lab",
-    smallest: float = 0.1,
 ) -> jax.Array:
     """Superpixels: [H, W, C] -> int32 [H, W], or of a volume [D, H, W, C] -> int32 [D, H, W].
 
@@ -50,7 +49,6 @@ def slic(
         adaptive: SLICO: every region is as compact as its own colours' spread allows; then
             `compactness` is where that spread starts.
         color: "lab", or "none" for values as they are.
-        smallest: share of a cell's pixels below which a region is given to its neighbours.
 
     Returns:
         Regions 0 to K - 1, each one 4-connected piece (6-connected in a volume), numbered in the
@@ -60,7 +58,7 @@ def slic(
         InputError: on options out of range, such as more regions than pixels.
     """
     shape = image.shape[:-1]
-    _check(shape, regions, compactness, iterations, color, smallest, image.shape[-1])
+    _check(shape, regions, compactness, iterations, color, image.shape[-1])
     cell = cell_shape(shape, regions)
     grid = tuple(-(-length // side) for length, side in zip(shape, cell, strict=True))
     anchor = image.ravel()[0].astype(jnp.float32)
@@ -73,12 +71,13 @@ def slic(
     for step in range(iterations):
         state = rule.move(samples[step % skip], state)
     blocks = fusion.apart(lambda: rule.assign(pixels, state), anchor)
-    labels = fusion.apart(lambda: _from_blocks(blocks, cell, grid, shape), anchor)
-    least = max(1, round(smallest * math.prod(cell)))
-    seeds = connectivity.seeds(labels, rule.middles(state), least=least)
+    labels, distance = fusion.apart(
+        lambda: tuple(_from_blocks(each, cell, grid, shape) for each in blocks), anchor
+    )
+    cost = distance / (distance + rule.compactness**2)
+    labels, present = connectivity.connect(labels, cost, regions=math.prod(grid))
     # Numbers without a region close up; the order is that of the cells.
-    number = jnp.cumsum(seeds >= 0, dtype=jnp.int32) - 1
-    return number[connectivity.connect(labels, seeds)]
+    return (jnp.cumsum(present, dtype=jnp.int32) - 1)[labels]
 
 
 def cell_shape(shape: Sequence[int], regions: int) -> tuple[int, ...]:
@@ -220,19 +219,19 @@ class _Rule:
         spread = jnp.full(self.grid, self.compactness**2, jnp.float32)
         return _Centers(mean[:-axes], mean[-axes:], spread)
 
-    def assign(self, pixels: _Pixels, centers: _Centers) -> jax.Array:
-        """The nearest centre: int32 [P, N], 0 to N - 1."""
-        nearest, _ = self._nearest(pixels, centers)
+    def assign(self, pixels: _Pixels, centers: _Centers) -> tuple[jax.Array, jax.Array]:
+        """The nearest centre, int32 [P, N], 0 to N - 1, and the squared distance to it."""
+        nearest, distance, _ = self._nearest(pixels, centers)
         label = np.arange(math.prod(self.grid), dtype=np.int32)
         axes = len(self.cell)
         for axis in range(axes):
             way = nearest // 3 ** (axes - 1 - axis) % 3 - 1
             label = label + way * math.prod(self.grid[axis + 1 :])
-        return label
+        return label, distance
 
     def move(self, pixels: _Pixels, centers: _Centers) -> _Centers:
         """Centres to the means of what they get; one that gets nothing stays."""
-        nearest, apart = self._nearest(pixels, centers)
+        nearest, _, apart = self._nearest(pixels, centers)
         sums = jax.lax.platform_dependent(
             nearest, pixels.features, cpu=self._sums_by_row, default=self._sums_at_once
         )
@@ -273,13 +272,8 @@ class _Rule:
         member = jax.nn.one_hot(nearest, len(self.steps), axis=1)
         return jnp.einsum("pkn,pfn->kfn", member, features, precision=jax.lax.Precision.HIGHEST)
 
-    def middles(self, centers: _Centers) -> jax.Array:
-        """Places of the centres in the image: float32 [axes, N]."""
-        corners = np.indices(self.grid) * np.reshape(self.cell, (-1, *(1,) * len(self.grid)))
-        return (centers.places + corners).reshape(len(self.grid), -1)
-
-    def _nearest(self, pixels: _Pixels, centers: _Centers) -> tuple[jax.Array, jax.Array]:
-        """The number of the nearest candidate, and the square of colours' distance: [P, N]."""
+    def _nearest(self, pixels: _Pixels, centers: _Centers) -> tuple[jax.Array, ...]:
+        """The nearest candidate's number, its squared distance, and that of colours: [P, N]."""
         best = chosen = None
         for k, step in enumerate(self.steps):
             apart = pull = 0
@@ -294,7 +288,8 @@ class _Rule:
             code = jax.lax.bitcast_convert_type(distance, jnp.int32) & ~_CODE | k
             chosen = apart if chosen is None else jnp.where(code < best, apart, chosen)
             best = code if best is None else jnp.minimum(best, code)
-        return best & _CODE, chosen
+        distance = jax.lax.bitcast_convert_type(best & ~_CODE, jnp.float32)
+        return best & _CODE, distance, chosen
 
 
 def _seen(values: jax.Array, step: Sequence[int], fill: float) -> jax.Array:
@@ -304,7 +299,7 @@ def _seen(values: jax.Array, step: Sequence[int], fill: float) -> jax.Array:
     return jax.lax.pad(values, jnp.array(fill, values.dtype), amounts)
 
 
-def _check(shape, regions, compactness, iterations, color, smallest, channels):
+def _check(shape, regions, compactness, iterations, color, channels):
     if not 1 <= regions <= math.prod(shape):
         raise InputError(
             f"regions is {regions}; 1 to the image's {math.prod(shape)} pixels are allowed."
@@ -313,8 +308,6 @@ def _check(shape, regions, compactness, iterations, color, smallest, channels):
         raise InputError(f"compactness is {compactness}; numbers above 0 are allowed.")
     if iterations < 1:
         raise InputError(f"iterations is {iterations}; at least 1 is allowed.")
-    if not 0 <= smallest <= 1:
-        raise InputError(f"smallest is {smallest}; 0 to 1 is allowed.")
     if color not in COLORS:
         raise InputError(f"Unknown color {color!r}; known: {', '.join(COLORS)}.")
     if color == "lab" and channels != 3:

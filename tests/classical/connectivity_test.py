@@ -1,3 +1,5 @@
+import math
+
 import jax
 import numpy as np
 import pytest
@@ -14,12 +16,26 @@ def random_map(shape, count, seed=0) -> np.ndarray:
     return np.where(rng.random(shape) < 0.2, rng.integers(0, count, shape), blobs).astype(np.int32)
 
 
-def seeds_of(labels: np.ndarray, count: int, least: int = 1) -> np.ndarray:
-    """Seeds near the centroids."""
-    places = np.indices(labels.shape).reshape(labels.ndim, -1)
-    members = np.maximum(np.bincount(labels.ravel(), minlength=count), 1)
-    middles = [np.bincount(labels.ravel(), p, count) / members for p in places]
-    return np.asarray(connectivity.seeds(labels, np.float32(middles), least=least))
+def costs(shape, seed: int = 0) -> np.ndarray:
+    """Different by more than what is compared."""
+    rng = np.random.default_rng(seed)
+    return (rng.permutation(math.prod(shape)) / math.prod(shape)).reshape(shape).astype(np.float32)
+
+
+def seed_of(own: np.ndarray, cost: np.ndarray) -> int:
+    """The place that the docstring names, by masks."""
+    wide = np.pad(own, 2, constant_values=False)
+    inner = wide.copy()
+    for axis in range(own.ndim):
+        for way in (-1, 1):
+            inner &= np.roll(wide, way, axis)
+    deep = inner.copy()
+    for axis in range(own.ndim):
+        for way in (-1, 1):
+            deep &= np.roll(inner, way, axis)
+    cut = (slice(2, -2),) * own.ndim
+    most = next(mask[cut] for mask in (deep, inner, wide) if mask[cut].any())
+    return int(np.argmin(np.where(most, cost, 2)))
 
 
 def flood(labels: np.ndarray, place: int) -> set[int]:
@@ -49,57 +65,35 @@ def test_labels_come_back_from_their_bits(shape):
 
 @pytest.mark.parametrize("shape", [(33, 17), (70, 9), (8, 12), (9, 7, 8)])
 def test_what_a_seed_reaches_stays_and_every_region_is_one_piece(shape):
-    labels = random_map(shape, 6)
-    seeds = seeds_of(labels, 8)
-    np.testing.assert_array_equal(seeds[6:], -1)
-    joined = np.asarray(connectivity.connect(labels, seeds))
-    assert set(np.unique(joined)) == set(range(6))
-    for label, seed in enumerate(seeds[:6]):
-        reached = flood(labels, int(seed))
+    labels, cost = random_map(shape, 6), costs(shape)
+    joined, present = connectivity.connect(labels, cost, regions=8)
+    np.testing.assert_array_equal(present, [True] * 6 + [False] * 2)
+    joined = np.asarray(joined)
+    for label in range(6):
+        seed = seed_of(labels == label, cost)
+        reached = flood(labels, seed)
         assert (joined.ravel()[list(reached)] == label).all()
-        assert flood(joined, int(seed)) == set(np.flatnonzero(joined == label).tolist())
+        assert flood(joined, seed) == set(np.flatnonzero(joined == label).tolist())
 
 
-def test_a_seed_is_as_deep_inside_as_can_be_and_then_nearest_to_the_centroid():
-    labels = random_map((21, 34), 5, seed=1)
-    y, x = np.mgrid[:21, :34]
-    for label, seed in enumerate(seeds_of(labels, 5)):
-        own = np.pad(labels == label, 2, constant_values=False)
-        inner = np.ones_like(own)
-        for axis in (0, 1):
-            for way in (-1, 1):
-                inner &= np.roll(own, way, axis) & own
-        deep = inner.copy()
-        for axis in (0, 1):
-            for way in (-1, 1):
-                deep &= np.roll(inner, way, axis)
-        own, inner, deep = (mask[2:-2, 2:-2] for mask in (own, inner, deep))
-        most = deep if deep.any() else inner if inner.any() else own
-        apart = (y - y[own].mean()) ** 2 + (x - x[own].mean()) ** 2
-        assert most.ravel()[seed]
-        # Near ties are no matter: 20 bits are left for the comparison here.
-        assert apart.ravel()[seed] == pytest.approx(apart[most].min(), rel=1e-3, abs=1e-3)
-
-
-def test_small_regions_are_given_away_but_never_all():
-    labels = np.zeros((6, 8), np.int32)
-    labels[2, 3:5] = 1
-    seeds = seeds_of(labels, 2, least=3)
-    assert int(seeds[1]) == -1
-    assert not np.asarray(connectivity.connect(labels, seeds)).any()
-    kept = seeds_of(labels, 2, least=1000)
-    assert kept[0] >= 0
+def test_a_stray_pixel_is_no_seed_however_cheap():
+    labels = np.zeros((9, 12), np.int32)
+    labels[:, 6:] = 1
+    labels[1, 1] = 1
+    cost = np.full((9, 12), 0.9, np.float32)
+    cost[1, 1] = 0
+    joined = np.asarray(connectivity.connect(labels, cost, regions=2)[0])
+    np.testing.assert_array_equal(joined, np.tile(np.arange(12) // 6, (9, 1)))
 
 
 def test_a_batch_is_its_images():
     batch = np.stack([random_map((40, 13), 6, seed) for seed in range(3)])
+    cost = np.stack([costs((40, 13), seed) for seed in range(3)])
 
-    middles = np.random.default_rng(5).uniform(0, 13, (3, 2, 6)).astype(np.float32)
+    def connect(labels, cost):
+        return connectivity.connect(labels, cost, regions=6)[0]
 
-    def both(labels, middles):
-        return connectivity.connect(labels, connectivity.seeds(labels, middles))
-
-    together = np.asarray(jax.jit(jax.vmap(both))(batch, middles))
-    for labels, middle, found in zip(batch, middles, together, strict=True):
-        np.testing.assert_array_equal(found, both(labels, middle))
+    together = np.asarray(jax.jit(jax.vmap(connect))(batch, cost))
+    for labels, each, found in zip(batch, cost, together, strict=True):
+        np.testing.assert_array_equal(found, connect(labels, each))
         assert regions.count_pieces(found) == 6
