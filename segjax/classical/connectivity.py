@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from segjax.classical import fusion
+
 _WORD = 32
 _STRIDE = 8  # steps between two looks at whether anything changed
 
@@ -33,7 +35,8 @@ def connect(labels: jax.Array, cost: jax.Array, *, regions: int) -> tuple[jax.Ar
     Returns:
         The map, and which labels are in it: those that some pixel had.
     """
-    planes, inside = pack(labels, regions), _inside(labels.shape)
+    planes = fusion.apart(lambda: pack(labels, regions), cost.ravel()[0])
+    inside = _inside(labels.shape)
     links = _links(planes, inside)
     inner = functools.reduce(jnp.bitwise_and, links)
     deep = functools.reduce(jnp.bitwise_and, [_neighbor(inner, s) for s in _steps(labels.ndim)])

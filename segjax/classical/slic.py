@@ -70,9 +70,9 @@ def slic(
     state = rule.start(samples[0])
     for step in range(iterations):
         state = rule.move(samples[step % skip], state)
-    blocks = fusion.apart(lambda: rule.assign(pixels, state), anchor)
+    codes = fusion.apart(lambda: rule.nearest(pixels, state)[0], anchor)
     labels, distance = fusion.apart(
-        lambda: tuple(_from_blocks(each, cell, grid, shape) for each in blocks), anchor
+        lambda: tuple(_from_blocks(each, cell, grid, shape) for each in rule.read(codes)), anchor
     )
     cost = distance / (distance + rule.compactness**2)
     labels, present = connectivity.connect(labels, cost, regions=math.prod(grid))
@@ -219,19 +219,19 @@ class _Rule:
         spread = jnp.full(self.grid, self.compactness**2, jnp.float32)
         return _Centers(mean[:-axes], mean[-axes:], spread)
 
-    def assign(self, pixels: _Pixels, centers: _Centers) -> tuple[jax.Array, jax.Array]:
-        """The nearest centre, int32 [P, N], 0 to N - 1, and the squared distance to it."""
-        nearest, distance, _ = self._nearest(pixels, centers)
+    def read(self, codes: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The centre, int32 [P, N], 0 to N - 1, and the squared distance to it: of `nearest`."""
         label = np.arange(math.prod(self.grid), dtype=np.int32)
         axes = len(self.cell)
         for axis in range(axes):
-            way = nearest // 3 ** (axes - 1 - axis) % 3 - 1
+            way = (codes & _CODE) // 3 ** (axes - 1 - axis) % 3 - 1
             label = label + way * math.prod(self.grid[axis + 1 :])
-        return label, distance
+        return label, jax.lax.bitcast_convert_type(codes & ~_CODE, jnp.float32)
 
     def move(self, pixels: _Pixels, centers: _Centers) -> _Centers:
         """Centres to the means of what they get; one that gets nothing stays."""
-        nearest, _, apart = self._nearest(pixels, centers)
+        codes, apart = self.nearest(pixels, centers)
+        nearest = codes & _CODE
         sums = jax.lax.platform_dependent(
             nearest, pixels.features, cpu=self._sums_by_row, default=self._sums_at_once
         )
@@ -272,8 +272,11 @@ class _Rule:
         member = jax.nn.one_hot(nearest, len(self.steps), axis=1)
         return jnp.einsum("pkn,pfn->kfn", member, features, precision=jax.lax.Precision.HIGHEST)
 
-    def _nearest(self, pixels: _Pixels, centers: _Centers) -> tuple[jax.Array, ...]:
-        """The nearest candidate's number, its squared distance, and that of colours: [P, N]."""
+    def nearest(self, pixels: _Pixels, centers: _Centers) -> tuple[jax.Array, jax.Array]:
+        """The nearest candidate: [P, N], its code int32, and the squared distance of colours.
+
+        A code is the bits of the squared distance, the last of them the candidate's number.
+        """
         best = chosen = None
         for k, step in enumerate(self.steps):
             apart = pull = 0
@@ -288,8 +291,7 @@ class _Rule:
             code = jax.lax.bitcast_convert_type(distance, jnp.int32) & ~_CODE | k
             chosen = apart if chosen is None else jnp.where(code < best, apart, chosen)
             best = code if best is None else jnp.minimum(best, code)
-        distance = jax.lax.bitcast_convert_type(best & ~_CODE, jnp.float32)
-        return best & _CODE, distance, chosen
+        return best, chosen
 
 
 def _seen(values: jax.Array, step: Sequence[int], fill: float) -> jax.Array:
