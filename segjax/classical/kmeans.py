@@ -107,10 +107,10 @@ def _fit(planes, start, clusters, init, restarts, tol, max_iterations, seed) -> 
     if start is not None:
         found = iterate(start.astype(jnp.float32) - blocks.middle)
     elif restarts == 1:
-        found = iterate(lloyd.start(jax.random.key(seed), blocks, size, clusters, init))
+        found = iterate(lloyd.start(jax.random.key(seed), blocks, clusters, init))
     else:
         keys = jax.random.split(jax.random.key(seed), restarts)
-        starts = jax.vmap(lambda key: lloyd.start(key, blocks, size, clusters, init))(keys)
+        starts = jax.vmap(lambda key: lloyd.start(key, blocks, clusters, init))(keys)
         found = jax.vmap(iterate)(starts)
         best = jnp.argmin(found.inertia)
         found = jax.tree.map(lambda each: each[best], found)
@@ -197,7 +197,7 @@ def minibatch_kmeans(
         return lloyd.reseed(blocks, centres - blocks.middle, total == 0) + blocks.middle, total
 
     first = sample(jnp.int32(0))
-    start = lloyd.start(key, first, batch, clusters, "k-means++") + first.middle
+    start = lloyd.start(key, first, clusters, "k-means++") + first.middle
     centres, _ = jax.lax.fori_loop(0, steps, body, (start, jnp.zeros(clusters)))
     return _number(_assign_rows(image, centres, features, scale).ravel(), clusters).reshape(
         height, width

@@ -1,11 +1,13 @@
 """Lloyd's algorithm on points in blocks: what `kmeans` and its mini-batch form are made of.
 
-Points lie in blocks, float32 [F, P, 16, 128]: a sum over all points begins with sixteen rows added
+Points lie in blocks, float32 [F, P, 16, 64]: a sum over all points begins with sixteen rows added
 to each other lane by lane, which a CPU does many numbers at a time, without a long chain of
-roundings, and for a batch exactly as for one image. Padding has weight 0.
+roundings, and for a batch exactly as for one image.
 """
 
+import functools
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -13,7 +15,7 @@ import jax.numpy as jnp
 
 from segjax.classical import fusion
 
-_ROWS, _LANES = 16, 128  # of a block; the fastest of those tried on a CPU
+_ROWS, _LANES = 16, 64  # of a block; the fastest of those tried on a CPU: it fits its first cache
 _BLOCK = _ROWS * _LANES
 # Up to this many products of a centre's number with a feature's, distances are written out, which
 # is several times faster on a CPU than products of such thin matrices; above, compiling takes long.
@@ -38,22 +40,24 @@ class Fit(NamedTuple):
 
 
 class Blocks(NamedTuple):
-    """float32 points [F + 1, P, 16, 128], less `middle` [F]; the last row is their weight."""
+    """`size` points, float32 [F, P, 16, 64], less `middle` [F].
 
-    points: jax.Array
+    Behind them comes padding, whose values are 0.
+    """
+
+    values: jax.Array
     middle: jax.Array
+    size: int
 
     @property
-    def values(self) -> jax.Array:
-        return self.points[:-1]
-
-    @property
-    def weight(self) -> jax.Array:
-        return self.points[-1]
+    def real(self) -> jax.Array:
+        """Whether a place holds a point: bool [P, 16, 64]."""
+        shape = self.values.shape[1:]
+        return jnp.arange(math.prod(shape)).reshape(shape) < self.size
 
 
 def iterate(blocks: Blocks, start: jax.Array, *, tol: float, max_iterations: int) -> Fit:
-    """Moves centres [K, F] until they settle; the assignment is [P, 16, 128]."""
+    """Moves centres [K, F] until they settle; the assignment is [P, 16, 64]."""
     limit = tol * _variance(blocks)
 
     def body(carry):
@@ -81,11 +85,11 @@ def to_blocks(planes: jax.Array, clusters: int) -> Blocks:
     number = -(-size // _BLOCK)
     strips = _strips(number, clusters, count)
     number = -(-number // strips) * strips
-    # Half-way between the extremes: near enough to the mean, and no sum to be rounded.
-    middle = 0.5 * (planes.min(axis=1) + planes.max(axis=1))
-    points = jnp.concatenate([planes - middle[:, None], jnp.ones((1, size))])
-    points = jnp.pad(points, ((0, 0), (0, number * _BLOCK - size)))
-    return Blocks(points.reshape(count + 1, number, _ROWS, _LANES), middle)
+    # Half-way between the extremes of some: near enough to the mean, and no sum to be rounded.
+    some = planes[:, :: max(1, size // _BLOCK)]
+    middle = 0.5 * (some.min(axis=1) + some.max(axis=1))
+    values = jnp.pad(planes - middle[:, None], ((0, 0), (0, number * _BLOCK - size)))
+    return Blocks(values.reshape(count, number, _ROWS, _LANES), middle, size)
 
 
 def _strips(number: int, clusters: int, count: int) -> int:
@@ -96,7 +100,7 @@ def _strips(number: int, clusters: int, count: int) -> int:
 
 
 def _strip(array: jax.Array, index: jax.Array, strips: int) -> jax.Array:
-    """Part `index` of [..., P, 16, 128], flat: [..., S]."""
+    """Part `index` of [..., P, 16, 64], flat: [..., S]."""
     axis = array.ndim - 3
     width = array.shape[axis] // strips
     part = jax.lax.dynamic_slice_in_dim(array, index * width, width, axis)
@@ -111,20 +115,32 @@ def _tree(terms: list[jax.Array]) -> jax.Array:
     return terms[0]
 
 
+def _over_rows(blocks: Sequence[jax.Array]) -> list[jax.Array]:
+    """Sums over the rows, [..., 16, 64] -> [..., 64], of several arrays in one pass.
+
+    What they are computed from is read and, where they share it, computed once for all.
+    """
+    zeros = tuple(jnp.zeros((), block.dtype) for block in blocks)
+    return jax.lax.reduce(
+        tuple(blocks),
+        zeros,
+        lambda one, other: tuple(a + b for a, b in zip(one, other, strict=True)),
+        (blocks[0].ndim - 2,),
+    )
+
+
 def _total(partial: jax.Array) -> jax.Array:
-    """Sum over blocks and lanes: [P, ..., 128] -> [...]."""
+    """Sum over blocks and lanes: [P, ..., 64] -> [...]."""
     lanes = partial.sum(axis=0)
-    for half in (64, 32, 16, 8, 4, 2, 1):
+    for half in (32, 16, 8, 4, 2, 1):
         lanes = lanes[..., :half] + lanes[..., half:]
     return lanes[..., 0]
 
 
 def _variance(blocks: Blocks) -> jax.Array:
     """Mean over the features of their variances."""
-    values = jnp.stack([blocks.values, blocks.values**2])  # padding is 0
-    partial = _tree([values[:, :, :, row] for row in range(_ROWS)])
-    weight = _total(blocks.weight.sum(axis=1))
-    mean, square = _total(jnp.moveaxis(partial, 2, 0)) / weight
+    moments = _over_rows([*blocks.values, *blocks.values**2])
+    mean, square = jnp.split(jnp.stack([_total(each) for each in moments]) / blocks.size, 2)
     return jnp.maximum(jnp.mean(square - mean**2), 0)
 
 
@@ -159,44 +175,52 @@ def _less(one: tuple, other: tuple) -> tuple:
 
 
 def assign(blocks: Blocks, centres: jax.Array) -> jax.Array:
-    """The nearest centre of every point: int32 [P, 16, 128]."""
+    """The nearest centre of every point: int32 [P, 16, 64]."""
     if centres.size <= _WRITTEN_OUT:
         return _nearest(centres, blocks.values)
-    strips = _strips(blocks.points.shape[1], *centres.shape)
+    strips = _strips(blocks.values.shape[1], *centres.shape)
 
     def part(index: jax.Array) -> jax.Array:
         distances = scores(centres, _strip(blocks.values, index, strips))
         return jnp.argmin(distances, axis=0).astype(jnp.int32)
 
-    return jax.lax.map(part, jnp.arange(strips)).reshape(blocks.weight.shape)
+    return jax.lax.map(part, jnp.arange(strips)).reshape(blocks.values.shape[1:])
 
 
 def sums(blocks: Blocks, label: jax.Array, clusters: int, *, anchor: jax.Array) -> jax.Array:
     """Sums of the points with each label, and their number last: [K, F + 1]."""
-    rows, number = blocks.points.shape[:2]
-    if clusters * (rows - 1) > _WRITTEN_OUT:
-        strips = _strips(number, clusters, rows - 1)
+    if clusters * len(blocks.values) > _WRITTEN_OUT:
+        totals, sizes = _sums_by_products(blocks, label, clusters)
+    else:
+        member = label[:, None] == jnp.arange(clusters)[:, None, None]
 
-        def add(index: jax.Array, sums: jax.Array) -> jax.Array:
-            member = jax.nn.one_hot(_strip(label, index, strips), clusters, axis=0)
-            points = _strip(blocks.points, index, strips)
-            return sums + jnp.matmul(member, points.T, precision=jax.lax.Precision.HIGHEST)
+        def partial() -> list[jax.Array]:
+            """[P, K, 64] of every feature, and of the number."""
+            parts = [jnp.where(member, plane[:, None], 0) for plane in blocks.values]
+            return _over_rows([*parts, member.astype(jnp.int32)])
 
-        return jax.lax.fori_loop(0, strips, add, jnp.zeros((clusters, rows)))
+        *totals, sizes = [_total(each) for each in fusion.apart(partial, anchor)]
+        totals = jnp.stack(totals, axis=1)
+    # All padding went where the last of it went, and added nothing but its number.
+    padding = label.size - blocks.size
+    sizes = sizes.at[label.ravel()[-1]].add(-padding)
+    return jnp.concatenate([totals, sizes[:, None].astype(jnp.float32)], axis=1)
 
-    numbers = jnp.arange(clusters)[:, None, None]
 
-    def partial() -> jax.Array:
-        """[P, K, F + 1, 128]."""
-        points = jnp.moveaxis(blocks.points, 1, 0)[:, None]
-        return _tree(
-            [
-                jnp.where(label[:, None, None, row] == numbers, points[:, :, :, row], 0)
-                for row in range(_ROWS)
-            ]
-        )
+def _sums_by_products(blocks: Blocks, label: jax.Array, clusters: int) -> tuple[jax.Array, ...]:
+    """Sums [K, F] and numbers int32 [K] of the places with each label, padding too."""
+    count, number = blocks.values.shape[:2]
+    strips = _strips(number, clusters, count)
 
-    return _total(fusion.apart(partial, anchor))
+    def add(index: jax.Array, carry):
+        totals, sizes = carry
+        member = _strip(label, index, strips) == jnp.arange(clusters)[:, None]
+        values = _strip(blocks.values, index, strips)
+        part = jnp.matmul(member.astype(jnp.float32), values.T, precision=jax.lax.Precision.HIGHEST)
+        return totals + part, sizes + member.sum(axis=1, dtype=jnp.int32)
+
+    start = jnp.zeros((clusters, count)), jnp.zeros(clusters, jnp.int32)
+    return jax.lax.fori_loop(0, strips, add, start)
 
 
 def _distance(values: jax.Array, centre: jax.Array) -> jax.Array:
@@ -205,12 +229,12 @@ def _distance(values: jax.Array, centre: jax.Array) -> jax.Array:
 
 
 def _inertia(blocks: Blocks, centres: jax.Array, label: jax.Array) -> jax.Array:
-    squares = _distance(blocks.values, [column[label] for column in centres.T])
-    return _weighted_total(squares * blocks.weight)
-
-
-def _weighted_total(squares: jax.Array) -> jax.Array:
-    """[P, 16, 128] -> []."""
+    if centres.size <= _WRITTEN_OUT:
+        far = [_distance(blocks.values, centre) for centre in centres]
+        squares = functools.reduce(jnp.minimum, far)
+    else:
+        squares = _distance(blocks.values, [column[label] for column in centres.T])
+    squares = jnp.where(blocks.real, squares, 0)
     return _total(_tree([squares[:, row] for row in range(_ROWS)]))
 
 
@@ -227,7 +251,7 @@ def reseed(blocks: Blocks, centres: jax.Array, empty: jax.Array) -> jax.Array:
             far = _distance(blocks.values, centres[number])
             return jnp.minimum(closest, jnp.where(empty[number], jnp.inf, far))
 
-        closest = jnp.where(blocks.weight > 0, jnp.inf, -1)
+        closest = jnp.where(blocks.real, jnp.inf, -1)
         closest = jax.lax.fori_loop(0, len(centres), nearer, closest).ravel()
         farthest = jnp.argmax(closest)
         found = closest[farthest] > 0  # else all points lie on centres
@@ -242,15 +266,16 @@ def reseed(blocks: Blocks, centres: jax.Array, empty: jax.Array) -> jax.Array:
 # Starting centres
 
 
-def start(key: jax.Array, blocks: Blocks, size: int, clusters: int, init: str) -> jax.Array:
+def start(key: jax.Array, blocks: Blocks, clusters: int, init: str) -> jax.Array:
     """[K, F], on points."""
+    size = blocks.size
     points = blocks.values.reshape(len(blocks.values), -1)
     if init == "random":
         _, index = jax.lax.top_k(jax.random.uniform(key, (size,)), clusters)
         return points[:, index].T
     trials = 2 + int(math.log(clusters))
     first = points[:, jax.random.randint(key, (), 0, size)]
-    closest = jnp.where(blocks.weight > 0, _distance(blocks.values, first), 0)
+    closest = jnp.where(blocks.real, _distance(blocks.values, first), 0)
 
     def body(number: jax.Array, carry):
         centres, closest = carry
@@ -258,7 +283,7 @@ def start(key: jax.Array, blocks: Blocks, size: int, clusters: int, init: str) -
         candidates = points[:, jnp.minimum(index, size - 1)]
 
         def partial() -> jax.Array:
-            """What is left of the squared distances with each candidate: [P, trials, 128]."""
+            """What is left of the squared distances with each candidate: [P, trials, 64]."""
             rows = []
             for row in range(_ROWS):
                 values = blocks.values[:, :, None, row]
@@ -276,7 +301,7 @@ def start(key: jax.Array, blocks: Blocks, size: int, clusters: int, init: str) -
 
 
 def _draw(key: jax.Array, weights: jax.Array, number: int) -> jax.Array:
-    """Draws points with probabilities proportional to weights: [P, 16, 128] -> int32 [number].
+    """Draws points with probabilities proportional to weights: [P, 16, 64] -> int32 [number].
 
     By the inverse of the cumulative sum, first over the columns of the blocks, then in a column.
     """

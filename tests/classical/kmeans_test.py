@@ -36,7 +36,8 @@ def cost(points: np.ndarray, centres: np.ndarray) -> float:
 def test_from_the_same_start_it_ends_where_scikit_learn_ends(clusters, count, offset):
     cluster = pytest.importorskip("sklearn.cluster")
     rng = np.random.default_rng(1)
-    points = blobs(rng.uniform(-40, 40, (20, count)), 250, spread=8.0) + np.float32(offset)
+    number = max(20, clusters)  # fewer, cut into many clusters, would be full of near ties
+    points = blobs(rng.uniform(-40, 40, (number, count)), 250, spread=8.0) + np.float32(offset)
     start = points[rng.choice(len(points), clusters, replace=False)]
     with_them = cluster.KMeans(clusters, init=start, n_init=1, tol=1e-4, max_iter=300)
     expected = with_them.fit(points.astype(np.float64))
@@ -69,8 +70,8 @@ def test_the_end_comes_by_tolerance_or_by_the_number_of_iterations():
 
 
 def test_a_point_is_drawn_in_proportion_to_its_weight():
-    weights = np.zeros((2, 16, 128), np.float32)
-    places = [(0, 0, 5), (0, 15, 5), (0, 3, 127), (1, 0, 0), (1, 8, 64)]
+    weights = np.zeros((2, 16, 64), np.float32)
+    places = [(0, 0, 5), (0, 15, 5), (0, 3, 63), (1, 0, 0), (1, 8, 32)]
     shares = np.array([0.1, 0.2, 0.3, 0.15, 0.25])
     for place, share in zip(places, shares, strict=True):
         weights[place] = 7 * share
@@ -87,7 +88,7 @@ def test_kmeans_plus_plus_puts_a_centre_into_every_blob_and_random_does_not():
     blocks = lloyd.to_blocks(jnp.asarray(points.T), 9)
 
     def hits(key, init):
-        centres = lloyd.start(key, blocks, len(points), 9, init) + blocks.middle
+        centres = lloyd.start(key, blocks, 9, init) + blocks.middle
         return jnp.sum(jnp.any(jnp.linalg.norm(centres[:, None] - corners, axis=2) < 5, axis=0))
 
     keys = jax.random.split(jax.random.key(0), 20)
@@ -101,7 +102,7 @@ def test_kmeans_plus_plus_puts_a_centre_into_every_blob_and_random_does_not():
 def test_random_starts_are_different_points_with_equal_chances():
     blocks = lloyd.to_blocks(jnp.arange(6.0)[None], 3)
     keys = jax.random.split(jax.random.key(1), 3000)
-    starts = jax.vmap(lambda key: lloyd.start(key, blocks, 6, 3, "random"))(keys)
+    starts = jax.vmap(lambda key: lloyd.start(key, blocks, 3, "random"))(keys)
     numbers = np.round(np.asarray(starts)[..., 0] + float(blocks.middle[0])).astype(int)
     assert all(len(set(row)) == 3 for row in numbers.tolist())
     np.testing.assert_allclose(np.bincount(numbers.ravel()) / 9000, np.full(6, 1 / 6), atol=0.02)
@@ -124,7 +125,7 @@ def test_several_starts_keep_the_least_inertia():
     inertias = [
         lloyd.iterate(
             blocks,
-            lloyd.start(key, blocks, len(points), 7, "random"),
+            lloyd.start(key, blocks, 7, "random"),
             tol=1e-4,
             max_iterations=300,
         ).inertia
@@ -158,10 +159,14 @@ def test_mini_batches_come_close_to_all_pixels(kind):
     image = photograph()
     points = np.asarray(features.pixel_features(image, kind)).reshape(features.count(kind), -1).T
     whole = kmeans.fit(points, clusters=6, restarts=3).inertia
-    labels = np.asarray(kmeans.minibatch_kmeans(image, clusters=6, features=kind, batch=1024))
-    np.testing.assert_array_equal(np.unique(labels), np.arange(6))
-    means = np.stack([points[labels.ravel() == number].mean(axis=0) for number in range(6)])
-    assert cost(points, means) < 1.08 * whole
+    costs = []
+    for seed in range(3):  # one start may end in a poor optimum, of all pixels too
+        found = kmeans.minibatch_kmeans(image, clusters=6, features=kind, batch=1024, seed=seed)
+        labels = np.asarray(found).ravel()
+        np.testing.assert_array_equal(np.unique(labels), np.arange(6))
+        means = np.stack([points[labels == number].mean(axis=0) for number in range(6)])
+        costs.append(cost(points, means))
+    assert np.median(costs) < 1.08 * whole
 
 
 def test_mini_batches_in_strips_give_what_one_strip_gives(monkeypatch):
