@@ -37,7 +37,8 @@ def min_cut(unary: jax.Array, pairwise: jax.Array, *, effort: int = 64) -> Cut:
     """The labelling of least energy: sum of unaries + sum of pairwise over edges cut.
 
     Where several are best it is the one with the fewest pixels of label 1. On CPU by
-    `augmenting.solve`, a batch one image after the other; elsewhere by `pushing.solve`.
+    `pushing.drain` and `augmenting.solve`, a batch one image after the other; elsewhere by
+    `pushing.solve`.
 
     Args:
         unary: [H, W, 2], cost of label 0 and of label 1; infinite where a label is forbidden.
@@ -146,9 +147,14 @@ def flow(
     height, width = excess.shape
     paths = min(effort * height * width, 2**31 - 1)
     sweeps = min(effort * (height + width), 2**30)
-    search = jax.custom_batching.sequential_vmap(functools.partial(augmenting.solve, limit=paths))
+
+    def search(excess, caps):
+        # Short paths, which are most, are found for all pixels at once.
+        return augmenting.solve(*pushing.drain(excess, caps), limit=paths)
+
     push = functools.partial(pushing.solve, limit=sweeps)
-    return lax.platform_dependent(excess, caps, cpu=search, default=push)
+    single = jax.custom_batching.sequential_vmap(search)
+    return lax.platform_dependent(excess, caps, cpu=single, default=push)
 
 
 def one_by_one(method, *arrays: jax.Array) -> jax.Array:
