@@ -3,6 +3,7 @@
 import functools
 import itertools
 import statistics
+from collections.abc import Iterator
 
 import cv2
 import jax
@@ -106,16 +107,17 @@ def _cuts(examples, connectivity: int, rounds: int) -> list[dict]:
 
 
 def _boxes(examples, rounds: int) -> list[dict]:
-    """Each segment of 5 to 40 % that the first human drew is a target."""
+    """Each segment of 5 to 40 % that the first human drew is a target.
+
+    Not those whose box is the whole image: there OpenCV's raises an error.
+    """
     methods = {"grabcut": _ours(), "cv2.grabCut": _opencv}
     times, found = [], {name: [] for name in methods}
-    for example in examples:
-        for task in study.targets(0, example.image, np.stack(example.humans[:1])):
-            calls = [functools.partial(m, task.image, task.box) for m in methods.values()]
-            times.append(common.median_ms(*calls, rounds=rounds))
-            for name, call in zip(methods, calls, strict=True):
-                mask, target = np.asarray(call()) > 0, task.humans[0] == 1
-                found[name].append(float((mask & target).sum() / (mask | target).sum()))
+    for task in _targets(examples):
+        calls = [functools.partial(m, task.image, task.box) for m in methods.values()]
+        times.append(common.median_ms(*calls, rounds=rounds))
+        for name, call in zip(methods, calls, strict=True):
+            found[name].append(_iou(np.asarray(call()), task))
     return [
         {
             "method": name,
@@ -131,14 +133,23 @@ def _boxes(examples, rounds: int) -> list[dict]:
 def tune(images: int) -> None:
     """Prints the mean IoU of settings on `images` of train."""
     examples = common.val_images(images, split="train")
-    tasks = [task for e in examples for task in study.targets(0, e.image, np.stack(e.humans[:1]))]
+    tasks = list(_targets(examples))
     for components, gamma in itertools.product((3, 5, 8), (25.0, 50.0, 100.0)):
         method = _ours(components=components, gamma=gamma)
-        scores = []
-        for task in tasks:
-            mask, target = np.asarray(method(task.image, task.box)) > 0, task.humans[0] == 1
-            scores.append((mask & target).sum() / (mask | target).sum())
+        scores = [_iou(np.asarray(method(task.image, task.box)), task) for task in tasks]
         print(components, gamma, f"{np.mean(scores):.4f}", len(tasks), flush=True)
+
+
+def _targets(examples) -> Iterator[study.Task]:
+    for example in examples:
+        for task in study.targets(0, example.image, np.stack(example.humans[:1])):
+            if tuple(task.box) != (0, 0, *example.image.shape[:2]):
+                yield task
+
+
+def _iou(labels: np.ndarray, task: study.Task) -> float:
+    mask, target = labels > 0, task.humans[0] == 1
+    return float((mask & target).sum() / (mask | target).sum())
 
 
 def _ours(**options):

@@ -14,7 +14,7 @@ from skimage import data
 from segjax import classical, drawing, region_pictures
 
 OUTPUT = pathlib.Path(__file__).parents[2] / "docs" / "classical"
-BOX = (25, 130, 390, 510)  # around the cup and its saucer
+BOX = (8, 62, 388, 492)  # around the cup and its saucer
 
 
 def main() -> None:
