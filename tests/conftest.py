@@ -21,7 +21,10 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 flags.FLAGS.mark_as_parsed()  # grain's worker processes read flags, and no test runs under absl
 
 # Files of few and long tests go first: at the end one process would work on them alone.
-_LONG = ("augment", "distributed", "steps", "train", "transfer", "verbs")
+_LONG = (
+    "augment", "distributed", "kmeans", "methods", "ncut", "slic", "steps", "train", "transfer",
+    "verbs",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list) -> None:

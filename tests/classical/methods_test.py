@@ -57,6 +57,8 @@ def test_a_batch_and_eight_devices_give_what_single_images_give(name):
     single = jax.jit(method)
     expected = [np.asarray(single(*(array[row] for array in arrays))) for row in range(8)]
     assert any(labels.max() > 0 for labels in expected)
+    for labels in expected:
+        check_partition(labels, SIZE)
     together = jax.jit(jax.vmap(method))(*(array[:3] for array in arrays))
     np.testing.assert_array_equal(together, expected[:3])
     spread = study.over_batch(method, state.make_mesh(1))(*arrays)
@@ -71,7 +73,7 @@ def test_a_constant_image_of_any_size_is_right_or_a_clear_error(name, size):
     pixels = size[0] * size[1]
     options = {COUNTS[name]: min(3, pixels)} if name in COUNTS else {}
     arrays = given(name, images)
-    labels = np.asarray(build(name, **options)(*(array[0] for array in arrays)))
+    labels = np.asarray(jax.jit(build(name, **options))(*(array[0] for array in arrays)))
     if classical.takes_box(build(name)):
         assert set(np.unique(labels)) <= {0, 1}
     else:
@@ -80,7 +82,7 @@ def test_a_constant_image_of_any_size_is_right_or_a_clear_error(name, size):
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_one_region_is_the_whole_image(name):
-    labels = build(name, **{COUNTS[name]: 1})(photographs(1)[0])
+    labels = jax.jit(build(name, **{COUNTS[name]: 1}))(photographs(1)[0])
     np.testing.assert_array_equal(labels, np.zeros(SIZE, np.int32))
 
 
@@ -88,10 +90,3 @@ def test_one_region_is_the_whole_image(name):
 def test_more_regions_than_pixels_are_refused(name):
     with pytest.raises(InputError, match=f"{COUNTS[name]}.*7"):
         build(name, **{COUNTS[name]: 7})(np.zeros((2, 3, 3), np.uint8))
-
-
-@pytest.mark.parametrize("name", classical.METHODS)
-def test_labels_of_an_odd_size_are_a_partition(name):
-    if classical.takes_box(build(name)):
-        pytest.skip("labels of a box are foreground or not")
-    check_partition(np.asarray(build(name)(photographs(1, (19, 37))[0])), (19, 37))

@@ -8,6 +8,10 @@ from segjax.classical import slic
 from segjax.errors import InputError
 from segjax.metrics import regions
 
+_slic = jax.jit(
+    slic.slic, static_argnames=("regions", "compactness", "iterations", "adaptive", "color")
+)
+
 
 def photograph(step: int = 4) -> np.ndarray:
     return pytest.importorskip("skimage.data").coffee()[::step, ::step]
@@ -16,7 +20,7 @@ def photograph(step: int = 4) -> np.ndarray:
 @pytest.mark.parametrize("adaptive", [False, True])
 def test_regions_of_a_photograph_are_connected_numbered_and_about_as_many_as_asked(adaptive):
     image = photograph()
-    labels = np.asarray(slic.slic(image, regions=80, adaptive=adaptive))
+    labels = np.asarray(_slic(image, regions=80, adaptive=adaptive))
     count = labels.max() + 1
     np.testing.assert_array_equal(np.unique(labels), np.arange(count))
     assert regions.count_pieces(labels) == count
@@ -26,14 +30,14 @@ def test_regions_of_a_photograph_are_connected_numbered_and_about_as_many_as_ask
 def test_regions_keep_to_an_edge_between_two_colours():
     image = np.zeros((40, 50, 3), np.uint8)
     image[:, 23:] = (200, 180, 40)  # no multiple of a cell's side
-    labels = np.asarray(slic.slic(image, regions=20))
+    labels = np.asarray(_slic(image, regions=20))
     assert not set(np.unique(labels[:, :22])) & set(np.unique(labels[:, 24:]))
 
 
 def test_more_compactness_makes_rounder_regions():
     image = photograph()
     loose, tight = (
-        regions.compactness(np.asarray(slic.slic(image, regions=80, compactness=m)))
+        regions.compactness(np.asarray(_slic(image, regions=80, compactness=m)))
         for m in (4.0, 40.0)
     )
     assert tight > loose + 0.05
@@ -97,14 +101,14 @@ def test_a_volume_and_other_channels_are_cut_too():
     rng = np.random.default_rng(1)
     volume = rng.normal(size=(9, 10, 11, 2)).astype(np.float32)
     volume[:, :5] += 20
-    labels = np.asarray(slic.slic(volume, regions=27, color="none", compactness=2.0))
+    labels = np.asarray(_slic(volume, regions=27, color="none", compactness=2.0))
     assert labels.shape == (9, 10, 11)
     assert not set(np.unique(labels[:, :4])) & set(np.unique(labels[:, 6:]))
     measure = pytest.importorskip("skimage.measure")
     pieces = measure.label(labels, background=-1, connectivity=1).max()
     assert pieces == labels.max() + 1
     deep = rng.integers(0, 256, (12, 13, 7)).astype(np.uint8)
-    assert slic.slic(deep, regions=9, color="none").shape == (12, 13)
+    assert _slic(deep, regions=9, color="none").shape == (12, 13)
 
 
 @pytest.mark.parametrize(("shape", "wanted"), [((321, 481), 400), ((17, 900), 50), ((5, 5), 25)])
@@ -116,7 +120,7 @@ def test_a_grid_has_at_most_the_cells_asked_for_and_nearly_as_many(shape, wanted
 
 def test_as_many_regions_as_pixels_are_the_pixels():
     image = np.random.default_rng(2).integers(0, 256, (4, 5, 3)).astype(np.uint8)
-    labels = np.asarray(jax.jit(lambda i: slic.slic(i, regions=20, compactness=40.0))(image))
+    labels = np.asarray(_slic(image, regions=20, compactness=40.0))
     assert labels.max() + 1 == 20
 
 

@@ -136,15 +136,6 @@ def test_constant_and_tiny_images_get_whole_numbering(shape, assign):
     assert found.max() < segments
 
 
-def test_a_batch_is_its_single_images_exactly():
-    batch = np.random.default_rng(0).integers(0, 256, (3, 17, 22, 3)).astype(np.uint8)
-    batch[1, :, :11] //= 4
-    one = functools.partial(spectral.spectral, segments=3, radius=2.0, side=20)
-    together = jax.jit(jax.vmap(one))(batch)
-    for image, found in zip(batch, together, strict=True):
-        np.testing.assert_array_equal(found, jax.jit(one)(image))
-
-
 @pytest.mark.parametrize(
     ("options", "text"),
     [
