@@ -1,13 +1,16 @@
-"""Maximum flow on a pixel grid by growing two search trees, one scalar step at a time.
+"""Maximum flow on a pixel grid by a search forest with exact distances, one scalar step at a time.
 
-"An Experimental Comparison of Min-Cut/Max-Flow Algorithms for Energy Minimization in Vision"
-(Boykov, Kolmogorov, 2004), section 3. Trees grow from the pixels that still hold excess (positive
-links) and from those that can still drain some (negative links); where they touch a path is
-saturated, and pixels cut off from their root look for another parent or become free.
+After "Maximum Flows by Incremental Breadth-First Search" (Goldberg, Hed, Kaplan, Tarjan, Werneck,
+2011) and its successor ("Faster and More Dynamic ...", 2015). A forest grows, one distance at a
+time, from the pixels that can still drain excess. Excess that it reaches runs down edge by edge,
+the farthest first, so that what meets goes on together. Where the edge to a parent fills up, the
+pixel looks among its neighbours for a parent as near as the last, else for the nearest, and then
+its children have to look too; a pixel farther than the forest has grown leaves it. An orphan thus
+looks at its neighbours' distances only and no path is walked to its root.
 
-Loops of scalar updates: ten nanoseconds a step on a CPU, hopeless on an accelerator. XLA keeps an
-array in place only where no fusion both reads and writes it, so every loop here stores in one step
-what the step before decided; index 0, a corner of the frame around the image, takes what is void.
+Loops of scalar updates: tens of nanoseconds a step on a CPU, hopeless on an accelerator. XLA keeps
+an array in place only where no fusion both reads and writes it, so every loop here stores in one
+step what the step before decided; what is void goes to an element behind the image.
 """
 
 from typing import NamedTuple
@@ -17,42 +20,49 @@ import jax.numpy as jnp
 from jax import lax
 
 STEPS = ((0, 1), (1, 0), (1, 1), (1, -1))  # direction 2k is step k, direction 2k + 1 its opposite
+_CODES = 16  # a label is distance * _CODES + code
+_ROOT = 9
+_FAR = 2**31 - 1
 
 
-class _Trees(NamedTuple):
-    """Arrays over the pixels of the framed image, flattened; scalars int32.
+class _Grid(NamedTuple):
+    """Static: pixels of the framed image, and the offset of each direction when it is flattened."""
 
-    link: 0 for a free pixel; else its sign is the tree's, and its size 1 + direction of the parent,
-        D + 1 for a root, D + 2 for an orphan.
-    stamp, depth: the last augmentation that found this pixel connected to its root, and how far.
-    queue: ring of the pixels from which a tree may grow, `head` to `tail`; `queued` marks them.
+    pixels: int
+    offsets: tuple[int, ...]
+
+    def step(self, direction: jax.Array) -> jax.Array:
+        step = jnp.int32(self.offsets[0])
+        for d, offset in enumerate(self.offsets[1:], 1):
+            step = jnp.where(direction == d, offset, step)
+        return step
+
+
+class _Forest(NamedTuple):
+    """Arrays over the pixels of the framed image, flattened, then void; scalars int32.
+
+    label: 0 outside of the forest; else the distance, 1 at a root, and a code: 1 + direction of the
+        parent, _ROOT, or 0 for a pixel without a parent, which is in `orphans`.
+    first, following: linked lists, by distance, of the pixels in the forest that hold excess.
+    border: ring of the pixels from which the forest may grow, `head` to `tail`; those of another
+        distance than `level` are stale.
+    children: as bits, directions of the children left behind by a pixel in `movers`, a ring.
+    walks: how often a pixel's excess was set on its way.
     """
 
     excess: jax.Array
     caps: jax.Array  # [pixels * D], residual
-    link: jax.Array
-    stamp: jax.Array
-    depth: jax.Array
-    queue: jax.Array
-    queued: jax.Array
+    label: jax.Array
+    first: jax.Array
+    following: jax.Array
+    border: jax.Array
     orphans: jax.Array
+    children: jax.Array
+    movers: jax.Array
     head: jax.Array
     tail: jax.Array
-    time: jax.Array
-
-
-class _Grid(NamedTuple):
-    """Static: the number of directions and the row length of the framed image."""
-
-    directions: int
-    pitch: int
-
-    def step(self, direction: jax.Array) -> jax.Array:
-        """Offset in the flattened image."""
-        axis, step = direction >> 1, 0
-        for k, (dy, dx) in enumerate(STEPS[: self.directions // 2]):
-            step = jnp.where(axis == k, dy * self.pitch + dx, step)
-        return jnp.where(direction & 1, -step, step)
+    level: jax.Array
+    walks: jax.Array
 
 
 def solve(
@@ -63,332 +73,297 @@ def solve(
     Args:
         excess: int32 [H, W], supply of each pixel; demand where negative.
         caps: int32 [D, H, W], residual capacity by direction; 0 across the border.
-        limit: the most paths to augment.
+        limit: gives up after about as many walks of excess towards a root.
 
     Returns:
         Excess and capacities as given, after the flow; bool [H, W], pixels from which a pixel with
         demand left can be reached. It is a minimum cut unless the limit was hit.
     """
     directions, height, width = caps.shape
-    grid = _Grid(directions, width + 2)
-    trees = _plant(excess, caps)
+    pitch = width + 2
+    steps = [dy * pitch + dx for dy, dx in STEPS[: directions // 2]]
+    grid = _Grid((height + 2) * pitch, tuple(sign * step for step in steps for sign in (1, -1)))
 
-    def body(carry):
-        trees, _ = carry
-        trees, found, node, direction = _grow(trees, grid)
-        trees, count = _augment(trees, grid, found, node, direction)
-        return _adopt(trees, grid, count), found
+    def body(forest):
+        forest, top = _grow(forest, grid)
+        forest, _ = lax.while_loop(
+            lambda carry: (carry[1] > 1) & (carry[0].walks < limit), settle, (forest, top)
+        )
+        return forest._replace(level=forest.level + 1)
 
-    trees, _ = lax.while_loop(
-        lambda carry: carry[1] & (carry[0].time < limit), body, (trees, jnp.bool(True))
+    def settle(carry):
+        forest, count = _push(*carry, grid)
+        return _resume(_adopt(forest, count, grid), count, grid)
+
+    forest = lax.while_loop(
+        lambda forest: (forest.head < forest.tail) & (forest.walks < limit),
+        body,
+        _plant(excess, caps, grid),
     )
 
     def inner(flat, *tail):
-        return flat.reshape(height + 2, width + 2, *tail)[1:-1, 1:-1]
+        return flat.reshape(-1, *tail)[: grid.pixels].reshape(-1, pitch, *tail)[1:-1, 1:-1]
 
-    caps = jnp.moveaxis(inner(trees.caps, directions), -1, 0)
-    return inner(trees.excess), caps, inner(trees.link) < 0
+    caps = jnp.moveaxis(inner(forest.caps, directions), -1, 0)
+    return inner(forest.excess), caps, inner(forest.label) > 0
 
 
-def _plant(excess: jax.Array, caps: jax.Array) -> _Trees:
+def _plant(excess: jax.Array, caps: jax.Array, grid: _Grid) -> _Forest:
     directions = caps.shape[0]
     excess = jnp.pad(excess, 1)
     caps = jnp.pad(caps, ((0, 0), (1, 1), (1, 1)))
-    # A pixel can grow where a residual edge, to or from it, leads to another tree or none.
-    sign = jnp.sign(excess)
+    # The forest can grow from a root to which an open edge leads from outside.
     growing = jnp.zeros(excess.shape, bool)
     for d in range(directions):
         dy, dx = STEPS[d // 2]
         shift = (-dy, -dx) if d % 2 == 0 else (dy, dx)
-        there, back = jnp.roll(sign, shift, (0, 1)), jnp.roll(caps[d ^ 1], shift, (0, 1))
-        growing |= (sign > 0) & (there <= 0) & (caps[d] > 0)
-        growing |= (sign < 0) & (there >= 0) & (back > 0)
-    growing = growing.ravel()
+        there, back = jnp.roll(excess, shift, (0, 1)), jnp.roll(caps[d ^ 1], shift, (0, 1))
+        growing |= (there >= 0) & (back > 0)
+    growing = (growing & (excess < 0)).ravel()
     place = jnp.cumsum(growing, dtype=jnp.int32)
-    pixels = growing.size
-    ring = 1 << pixels.bit_length()
-    nodes = jnp.arange(pixels, dtype=jnp.int32)
-    queue = (
-        jnp.zeros(ring, jnp.int32).at[jnp.where(growing, place - 1, ring)].set(nodes, mode="drop")
-    )
-    zeros = jnp.zeros(pixels, jnp.int32)
-    return _Trees(
-        excess=excess.ravel(),
-        caps=jnp.moveaxis(caps, 0, -1).ravel(),
-        link=sign.ravel() * (directions + 1),
-        stamp=zeros,
-        depth=zeros,
-        queue=queue,
-        queued=growing.astype(jnp.int32),
+    # A pixel gets into the border once per level, which holds this level's and the next's.
+    ring = 1 << (2 * grid.pixels).bit_length()
+    nodes = jnp.arange(grid.pixels, dtype=jnp.int32)
+    border = jnp.zeros(ring, jnp.int32)
+    border = border.at[jnp.where(growing, place - 1, ring)].set(nodes, mode="drop")
+    zero, zeros = jnp.int32(0), jnp.zeros(grid.pixels + 2, jnp.int32)
+    return _Forest(
+        excess=jnp.pad(excess.ravel(), (0, 1)),
+        caps=jnp.pad(jnp.moveaxis(caps, 0, -1).ravel(), (0, directions)),
+        label=jnp.pad(jnp.where(excess < 0, _CODES + _ROOT, 0).ravel(), (0, 1)),
+        first=zeros,
+        following=zeros,
+        border=border,
         orphans=zeros,
-        head=jnp.int32(0),
+        children=zeros,
+        movers=jnp.zeros(1 << grid.pixels.bit_length(), jnp.int32),
+        head=zero,
         tail=place[-1],
-        time=jnp.int32(0),
+        level=jnp.int32(1),
+        walks=zero,
     )
 
 
 def _get(array: jax.Array, index: jax.Array) -> jax.Array:
-    return lax.dynamic_slice(array, (index,), (1,))[0]
+    return lax.dynamic_slice(array, (index,), (1,), allow_negative_indices=False)[0]
 
 
 def _put(array: jax.Array, index: jax.Array, value: jax.Array) -> jax.Array:
-    return lax.dynamic_update_slice(array, jnp.asarray(value, array.dtype)[None], (index,))
-
-
-def _grow(trees: _Trees, grid: _Grid):
-    """Takes free pixels into the trees until they touch.
-
-    Returns the trees, whether they touch, and the pixel and direction where.
-    """
-    directions, ring = grid.directions, trees.queue.size - 1
-
-    def body(carry):
-        t, found, node, direction, done, new = carry
-        node_new, link_new, stamp_new, depth_new, slot_new, enqueued = new
-        link = _put(t.link, node_new, link_new)
-        stamp = _put(t.stamp, node_new, stamp_new)
-        depth = _put(t.depth, node_new, depth_new)
-        queue = _put(t.queue, slot_new, node_new)
-        queued = _put(_put(t.queued, done, 0), enqueued, 1)
-
-        node = _get(queue, t.head & ring)
-        there = node + grid.step(direction)
-        mine, other = _get(link, node), _get(link, there)
-        edge = jnp.where(
-            mine > 0, node * directions + direction, there * directions + (direction ^ 1)
-        )
-        open_ = (mine != 0) & (_get(t.caps, edge) > 0)
-        free = open_ & (other == 0)
-        found = open_ & (mine * other < 0)
-        enters = free & (_get(queued, there) == 0)
-        leaves = ~found & ((direction == directions - 1) | (mine == 0))
-        new = (
-            jnp.where(free, there, 0),
-            jnp.where(free, jnp.sign(mine) * ((direction ^ 1) + 1), 0),
-            _get(stamp, node),
-            _get(depth, node) + 1,
-            t.tail & ring,
-            jnp.where(enters, there, 0),
-        )
-        t = t._replace(
-            link=link,
-            stamp=stamp,
-            depth=depth,
-            queue=queue,
-            queued=queued,
-            head=t.head + leaves,
-            tail=t.tail + enters,
-        )
-        following = jnp.where(leaves, 0, jnp.where(found, direction, direction + 1))
-        return t, found, node, following, jnp.where(leaves, node, 0), new
-
-    zero = jnp.int32(0)
-    new = (zero, zero, zero, zero, trees.tail & ring, zero)
-    carry = (trees, jnp.bool(False), zero, zero, zero, new)
-    carry = lax.while_loop(lambda c: ~c[1] & (c[0].head < c[0].tail), body, carry)
-    return carry[0], carry[1], carry[2], carry[3]
-
-
-def _augment(trees: _Trees, grid: _Grid, found: jax.Array, node: jax.Array, direction: jax.Array):
-    """Saturates the path through the edge where the trees touch; returns the number of orphans."""
-    directions = grid.directions
-    forward = _get(trees.link, node) > 0
-    there = node + grid.step(direction)
-    source, sink = jnp.where(forward, node, there), jnp.where(forward, there, node)
-    across = jnp.where(forward, direction, direction ^ 1)
-    edge, back = source * directions + across, sink * directions + (across ^ 1)
-    bridge, bridge_back = _get(trees.caps, edge), _get(trees.caps, back)
-
-    def look(link, node, upward):
-        """The edge to the parent, along the flow and against it; the parent; whether none."""
-        parent = jnp.abs(_get(link, node)) - 1
-        up = node + grid.step(parent)
-        down, rise = up * directions + (parent ^ 1), node * directions + parent
-        return (
-            jnp.where(upward, down, rise),
-            jnp.where(upward, rise, down),
-            up,
-            parent >= directions,
-        )
-
-    def measure(carry):
-        node, upward, flow, _ = carry
-        edge, _, up, root = look(trees.link, node, upward)
-        room = jnp.where(root, jnp.abs(_get(trees.excess, node)), _get(trees.caps, edge))
-        following = jnp.where(root, sink, up)
-        return following, upward & ~root, jnp.minimum(flow, room), root & ~upward
-
-    start = (source, jnp.bool(True), bridge, ~found)
-    flow = lax.while_loop(lambda c: ~c[3], measure, start)[2]
-
-    def push(carry):
-        t, node, upward, _, count, new = carry
-        t = _store(t, new)
-        edge, back, up, root = look(t.link, node, upward)
-        excess = _get(t.excess, node)
-        left = _get(t.caps, edge) - flow
-        cut = jnp.where(root, jnp.abs(excess) == flow, left == 0)
-        orphan = jnp.where(upward, 1, -1) * (directions + 2)
-        new = (
-            jnp.where(root, 0, edge),
-            jnp.where(root, 0, left),
-            jnp.where(root, 0, back),
-            jnp.where(root, 0, _get(t.caps, back) + flow),
-            jnp.where(root, node, 0),
-            jnp.where(root, jnp.where(upward, excess - flow, excess + flow), 0),
-            jnp.where(cut, node, 0),
-            jnp.where(cut, orphan, 0),
-            count,
-        )
-        return t, jnp.where(root, sink, up), upward & ~root, root & ~upward, count + cut, new
-
-    zero = jnp.int32(0)
-    new = (edge, bridge - flow, back, bridge_back + flow, zero, zero, zero, zero, zero)
-    new = jax.tree.map(lambda x: jnp.where(found, x, 0), new)
-    start = (trees, source, jnp.bool(True), ~found, zero, new)
-    trees, _, _, _, count, new = lax.while_loop(lambda c: ~c[3], push, start)
-    return _store(trees, new)._replace(time=trees.time + 1), count
-
-
-def _store(trees: _Trees, new) -> _Trees:
-    edge, left, back, room, root, excess, node, link, place = new
-    return trees._replace(
-        caps=_put(_put(trees.caps, edge, left), back, room),
-        excess=_put(trees.excess, root, excess),
-        link=_put(trees.link, node, link),
-        orphans=_put(trees.orphans, place, node),
-    )
-
-
-def _adopt(trees: _Trees, grid: _Grid, count: jax.Array) -> _Trees:
-    """Gives every orphan a parent in its tree, or sets it free."""
-    directions = grid.directions
-    size = trees.orphans.size
-
-    def body(carry):
-        t, first, last = carry
-        node = _get(t.orphans, first % size)
-        sign = jnp.sign(_get(t.link, node))
-
-        def look(carry):
-            d, candidates, children, waking = carry
-            there = node + grid.step(d)
-            edge = jnp.where(sign > 0, there * directions + (d ^ 1), node * directions + d)
-            link = sign * _get(t.link, there)
-            open_ = (link > 0) & (_get(t.caps, edge) > 0)
-            bit = jnp.int32(1) << d
-            candidates |= jnp.where(open_ & (link < directions + 2), bit, 0)
-            waking |= jnp.where(open_ & (_get(t.queued, there) == 0), bit, 0)
-            children |= jnp.where(link == (d ^ 1) + 1, bit, 0)
-            return d + 1, candidates, children, waking
-
-        zero = jnp.int32(0)
-        seen = lax.while_loop(lambda c: c[0] < directions, look, (zero, zero, zero, zero))
-        candidates, children, waking = seen[1], sign * seen[2], seen[3]
-        t, found = _parent(t, grid, node, _Search(candidates, 0, 2**30, sign, children, waking))
-        t = t._replace(
-            link=_put(t.link, node, found.link),
-            stamp=_put(t.stamp, node, t.time),
-            depth=_put(t.depth, node, found.length + 1),
-        )
-        t, last = _release(t, grid, node, found, last)
-        return t, first + 1, last
-
-    return lax.while_loop(lambda c: c[1] < c[2], body, (trees, jnp.int32(0), count))[0]
+    value = jnp.asarray(value, array.dtype)[None]
+    return lax.dynamic_update_slice(array, value, (index,), allow_negative_indices=False)
 
 
 def _lowest(bits: jax.Array) -> jax.Array:
     return lax.population_count((bits & -bits) - 1)
 
 
-class _Search(NamedTuple):
-    """An orphan's search for a parent. Sets of directions are bits of an int32.
+def _distance(label: jax.Array) -> jax.Array:
+    """Times _CODES."""
+    return label & -_CODES
 
-    candidates: directions not yet looked at; link, length: of the best found, link 0 for none.
-    children: the pixels to orphan if none is found, the number's sign is the tree's; waking: those
-        that may then grow.
-    All that is read before the search passes through its loop: were it computed after, XLA would
-    read arrays that are written by then, and copy them.
+
+def _code(label: jax.Array) -> jax.Array:
+    return label & (_CODES - 1)
+
+
+def _grow(forest: _Forest, grid: _Grid) -> tuple[_Forest, jax.Array]:
+    """Takes in what has an open edge to the border, and lists those pixels that hold excess.
+
+    Returns the forest and the greatest distance of pixels listed, 1 if there are none.
     """
-
-    candidates: jax.Array
-    link: jax.Array
-    length: jax.Array
-    sign: jax.Array
-    children: jax.Array
-    waking: jax.Array
-
-
-def _parent(trees: _Trees, grid: _Grid, node: jax.Array, search: _Search):
-    """Looks for the candidate nearest to a root."""
-    directions = grid.directions
+    directions, mask = len(grid.offsets), forest.border.size - 1
+    end, here = forest.tail, forest.level * _CODES
 
     def body(carry):
-        t, s = carry
-        direction = _lowest(s.candidates)
-        start = node + grid.step(direction)
+        f, first, found = carry
+        node = _get(f.border, f.head & mask)
+        fresh = _distance(_get(f.label, node)) == here
+        joining = jnp.int32(0)
+        for d, offset in enumerate(grid.offsets):
+            there = node + offset
+            joins = (_get(f.label, there) == 0) & (_get(f.caps, there * directions + (d ^ 1)) > 0)
+            joining |= jnp.where(fresh & joins, 1 << d, 0)
 
-        def walk(carry):
-            stamp, depth, at, value, node, length, top, _ = carry
-            stamp, depth = _put(stamp, at, t.time), _put(depth, at, value)
-            link = jnp.abs(_get(t.link, node))
-            known = _get(stamp, node) == t.time
-            marking = top > 0
-            stop = known | (link > directions)
-            up = node + grid.step(link - 1)
-            here = jnp.where(known, _get(depth, node), 1)
-            rooted = known | (link == directions + 1)
-            at = jnp.where(marking, node, 0)
-            turn = ~marking & stop & rooted
-            step = jnp.where(marking, -1, here)
-            following = jnp.where(turn, start, up)
-            done = jnp.where(marking, node == top, stop & ~rooted)
-            top = jnp.where(turn, node, top)
-            return stamp, depth, at, length, following, length + step, top, done
+        def join(carry):
+            label, following, border, node, joining, tail, first, found = carry
+            direction = _lowest(joining)
+            there = node + grid.step(direction)
+            active = _get(f.excess, there) > 0
+            return (
+                _put(label, there, here + _CODES + 1 + (direction ^ 1)),
+                _put(following, there, first),
+                _put(border, tail & mask, there),
+                node,
+                joining & (joining - 1),
+                tail + 1,
+                jnp.where(active, there, first),
+                found + active,
+            )
 
-        zero = jnp.int32(0)
-        walked = (t.stamp, t.depth, zero, zero, start, zero, zero, jnp.bool(False))
-        stamp, depth, at, value, _, _, top, _ = lax.while_loop(lambda c: ~c[-1], walk, walked)
-        t = t._replace(stamp=_put(stamp, at, t.time), depth=_put(depth, at, value))
-        rooted, length = top > 0, _get(t.depth, start)
-        better = rooted & (length < s.length)
-        s = s._replace(
-            candidates=s.candidates & (s.candidates - 1),
-            link=jnp.where(better, s.sign * (direction + 1), s.link),
-            length=jnp.where(better, length, s.length),
-            children=jnp.where(better, 0, s.children),
-            waking=jnp.where(better, 0, s.waking),
+        start = (f.label, f.following, f.border, node, joining, f.tail, first, found)
+        label, following, border, _, _, tail, first, found = lax.while_loop(
+            lambda c: c[4] != 0, join, start
         )
-        return t, s
+        f = f._replace(label=label, following=following, border=border, head=f.head + 1, tail=tail)
+        return f, first, found
 
-    search = jax.tree.map(jnp.int32, search)
-    return lax.while_loop(lambda c: c[1].candidates != 0, body, (trees, search))
+    start = (forest, jnp.int32(0), jnp.int32(0))
+    forest, first, found = lax.while_loop(lambda c: c[0].head < end, body, start)
+    top = jnp.where(found > 0, forest.level + 1, 1)
+    lists = _put(forest.first, forest.level + 1, first)
+    return forest._replace(first=lists, walks=forest.walks + found), top
 
 
-def _release(
-    trees: _Trees, grid: _Grid, node: jax.Array, found: _Search, last: jax.Array
-) -> tuple[_Trees, jax.Array]:
-    """Orphans the children of a pixel that became free and lets its neighbours grow again."""
-    ring = trees.queue.size - 1
-    size = trees.orphans.size
-    children, waking = jnp.abs(found.children), found.waking
-    orphan = jnp.sign(found.children) * (grid.directions + 2)
+def _push(forest: _Forest, top: jax.Array, grid: _Grid) -> tuple[_Forest, jax.Array]:
+    """Moves all excess listed down the trees until it drains or is stuck at an orphan.
+
+    Returns the forest and the number of orphans, the farthest first.
+    """
+    directions = len(grid.offsets)
 
     def body(carry):
-        t, left, last = carry
-        direction = _lowest(left)
-        there = node + grid.step(direction)
-        child, wakes = (children >> direction) & 1 == 1, (waking >> direction) & 1 == 1
-        at = jnp.where(child, there, 0)
-        t = t._replace(
-            link=_put(t.link, at, jnp.where(child, orphan, 0)),
-            orphans=_put(t.orphans, last % size, there),
-            queue=_put(t.queue, t.tail & ring, there),
-            queued=_put(t.queued, jnp.where(wakes, there, 0), 1),
-            tail=t.tail + wakes,
+        f, at, count, new = carry
+        f = _moved(f, new)
+        # The end of a list is pixel 0, in the frame: no label, no excess, nothing moves.
+        node, lower = _get(f.first, at), _get(f.first, at - 1)
+        mine = _get(f.label, node)
+        parent = jnp.maximum(_code(mine) - 1, 0)
+        up = node + grid.step(parent)
+        other = _get(f.label, up)
+        edge, back = node * directions + parent, up * directions + (parent ^ 1)
+        room, held, there = _get(f.caps, edge), _get(f.excess, node), _get(f.excess, up)
+        flow = jnp.minimum(held, room)
+        full = (flow > 0) & (flow == room)
+        filled = (there < 0) & (there + flow >= 0)  # a root that is none any more
+        listed = (flow > 0) & (there == 0) & (_code(other) != 0)
+        new = _Move(
+            node=node,
+            up=up,
+            edge=edge,
+            back=back,
+            excess=(held - flow, there + flow),
+            caps=(room - flow, _get(f.caps, back) + flow),
+            label=(
+                jnp.where(full, _distance(mine), mine),
+                jnp.where(filled, _distance(other), other),
+            ),
+            at=at,
+            first=(_get(f.following, node), jnp.where(listed, up, lower)),
+            listed=jnp.where(listed, up, grid.pixels),
+            following=lower,
+            place=(count, count + full),
         )
-        return t, left & (left - 1), last + child
+        return f, jnp.where(node == 0, at - 1, at), count + full + filled, new
 
-    start = (trees, children | waking, last)
-    trees, _, last = lax.while_loop(lambda c: c[1] != 0, body, start)
-    return trees, last
+    void, zero = jnp.int32(grid.pixels), jnp.int32(0)
+    edge, pair = void * directions, (zero, zero)
+    new = _Move(void, void, edge, edge, pair, pair, pair, void + 1, pair, void, zero, pair)
+    start = (forest, top, zero, new)
+    forest, _, count, new = lax.while_loop(lambda c: c[1] > 1, body, start)
+    return _moved(forest, new), count
+
+
+class _Move(NamedTuple):
+    """What is to be stored of excess that moves; pairs are of the pixel and of its parent `up`."""
+
+    node: jax.Array
+    up: jax.Array
+    edge: jax.Array
+    back: jax.Array
+    excess: tuple[jax.Array, jax.Array]
+    caps: tuple[jax.Array, jax.Array]
+    label: tuple[jax.Array, jax.Array]
+    at: jax.Array
+    first: tuple[jax.Array, jax.Array]
+    listed: jax.Array
+    following: jax.Array
+    place: tuple[jax.Array, jax.Array]
+
+
+def _moved(forest: _Forest, new: _Move) -> _Forest:
+    def both(array, indices, values):
+        return _put(_put(array, indices[0], values[0]), indices[1], values[1])
+
+    nodes = new.node, new.up
+    return forest._replace(
+        excess=both(forest.excess, nodes, new.excess),
+        caps=both(forest.caps, (new.edge, new.back), new.caps),
+        label=both(forest.label, nodes, new.label),
+        first=both(forest.first, (new.at, new.at - 1), new.first),
+        following=_put(forest.following, new.listed, new.following),
+        orphans=both(forest.orphans, new.place, nodes),
+    )
+
+
+def _adopt(forest: _Forest, count: jax.Array, grid: _Grid) -> _Forest:
+    """Gives the orphans, and all children whose parent moved, the nearest parent or sets them free.
+
+    A pixel is a mover until it is known which of its children it left behind; that a child is
+    looked at twice does no harm.
+    """
+    directions, ring = len(grid.offsets), forest.movers.size - 1
+    limit = (forest.level + 1) * _CODES
+
+    def body(carry):
+        f, left, head, last, mover, children, new = carry
+        f = _adopted(f, new)
+        fetch = (left == 0) & (children == 0)
+        mover = jnp.where(fetch, _get(f.movers, head & ring), mover)
+        children = jnp.where(fetch, _get(f.children, mover), children)
+        child = mover + grid.step(_lowest(children))
+        node = jnp.where(left > 0, _get(f.orphans, left - 1), child)
+        nearest, mine = jnp.int32(_FAR), jnp.int32(0)
+        for d, offset in enumerate(grid.offsets):
+            other = _get(f.label, node + offset)
+            open_ = (other > 0) & (_get(f.caps, node * directions + d) > 0)
+            nearest = jnp.minimum(nearest, jnp.where(open_, _distance(other) + d, _FAR))
+            mine |= jnp.where(_code(other) == (d ^ 1) + 1, 1 << d, 0)
+        old, waiting = _get(f.label, node), _get(f.children, node)
+        label = jnp.where((old > 0) & (nearest < limit), nearest + _CODES + 1, 0)
+        moves = _distance(label) != _distance(old)
+        mine = waiting | jnp.where(moves, mine, 0)
+        new = (node, label, mine, jnp.where(fetch, mover, grid.pixels), last, f.tail)
+        f = f._replace(tail=f.tail + (moves & (label >= limit)))
+        children = jnp.where(left > 0, children, children & (children - 1))
+        last = last + ((waiting == 0) & (mine != 0))
+        return f, jnp.maximum(left - 1, 0), head + fetch, last, mover, children, new
+
+    zero, void = jnp.int32(0), jnp.int32(grid.pixels)
+    start = (forest, count, zero, zero, zero, zero, (void, zero, zero, void, zero, forest.tail))
+    forest, *_, new = lax.while_loop(
+        lambda c: (c[1] > 0) | (c[5] != 0) | (c[2] < c[3]), body, start
+    )
+    return _adopted(forest, new)
+
+
+def _adopted(forest: _Forest, new) -> _Forest:
+    # Behind the end of a ring it does no harm to store what is not to enter.
+    node, label, children, mover, last, tail = new
+    return forest._replace(
+        label=_put(forest.label, node, label),
+        children=_put(_put(forest.children, mover, 0), node, children),
+        movers=_put(forest.movers, last & (forest.movers.size - 1), node),
+        border=_put(forest.border, tail & (forest.border.size - 1), node),
+    )
+
+
+def _resume(forest: _Forest, count: jax.Array, grid: _Grid) -> tuple[_Forest, jax.Array]:
+    """Lists the orphans that found a parent and hold excess; returns as `_grow`."""
+
+    def body(carry):
+        lists, following, at, node, rest, left, top, walks = carry
+        lists, following = _put(lists, at, node), _put(following, node, rest)
+        node = _get(forest.orphans, left - 1)
+        distance = _get(forest.label, node) // _CODES
+        active = (distance > 0) & (_get(forest.excess, node) > 0)
+        at = jnp.where(active, distance, grid.pixels + 1)
+        top = jnp.maximum(top, jnp.where(active, distance, 1))
+        return lists, following, at, node, _get(lists, at), left - 1, top, walks + active
+
+    void, zero, one = jnp.int32(grid.pixels), jnp.int32(0), jnp.int32(1)
+    start = (forest.first, forest.following, void + 1, void, zero, count, one, forest.walks)
+    lists, following, at, node, rest, _, top, walks = lax.while_loop(
+        lambda c: c[5] > 0, body, start
+    )
+    lists, following = _put(lists, at, node), _put(following, node, rest)
+    return forest._replace(first=lists, following=following, walks=walks), top

@@ -88,6 +88,27 @@ def test_both_forms_give_the_same_labels_and_scipys_flow(connectivity):
 
 
 @pytest.mark.parametrize("connectivity", [4, 8])
+def test_both_forms_go_on_from_any_residual_state(connectivity):
+    rng = np.random.default_rng(connectivity)
+    solvers = {k: jax.jit(functools.partial(v, limit=100_000)) for k, v in _SOLVERS.items()}
+    few = jax.jit(functools.partial(augmenting.solve, limit=9))
+    inside = graph_cut.both_ways(
+        graph_cut._within(jnp.ones((connectivity // 2, 13, 17), jnp.int32))
+    )
+    for high in (2, 20, 2**20):
+        caps = inside * rng.integers(0, high, inside.shape, np.int32)  # unlike in both directions
+        excess = jnp.asarray(rng.integers(-2 * high, 2 * high, (13, 17), np.int32))
+        for _ in range(3):
+            states = {name: solve(excess, caps) for name, solve in solvers.items()}
+            states["in parts"] = solvers["augmenting"](*few(excess, caps)[:2])
+            for state in states.values():
+                assert bool(graph_cut.proved(*state))
+                np.testing.assert_array_equal(state[2], states["pushing"][2])
+            excess, caps, _ = states["augmenting"]
+            excess += rng.integers(-high, high, (13, 17), np.int32)
+
+
+@pytest.mark.parametrize("connectivity", [4, 8])
 def test_the_energy_on_a_photograph_is_pymaxflows(connectivity):
     maxflow = pytest.importorskip("maxflow")
     data = pytest.importorskip("skimage.data")
