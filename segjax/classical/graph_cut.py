@@ -37,8 +37,7 @@ def min_cut(unary: jax.Array, pairwise: jax.Array, *, effort: int = 64) -> Cut:
     """The labelling of least energy: sum of unaries + sum of pairwise over edges cut.
 
     Where several are best it is the one with the fewest pixels of label 1. On CPU by
-    `pushing.drain` and `augmenting.solve`, a batch one image after the other; elsewhere by
-    `pushing.solve`.
+    `augmenting.solve`, a batch one image after the other; elsewhere by `pushing.solve`.
 
     Args:
         unary: [H, W, 2], cost of label 0 and of label 1; infinite where a label is forbidden.
@@ -48,7 +47,7 @@ def min_cut(unary: jax.Array, pairwise: jax.Array, *, effort: int = 64) -> Cut:
         pairwise: [2 or 4, H, W], capacities >= 0 of the edges from each pixel to the right, down,
             and for 8 neighbours down and right, down and left; what leads out of the image is
             ignored.
-        effort: gives up after effort * H * W paths, or effort * (H + W) sweeps.
+        effort: gives up after effort * H * W walks of excess, or effort * (H + W) sweeps.
 
     Raises:
         InputError: shapes that do not fit.
@@ -145,16 +144,11 @@ def flow(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Maximum flow by the form that suits the platform; see `augmenting.solve`."""
     height, width = excess.shape
-    paths = min(effort * height * width, 2**31 - 1)
+    walks = min(effort * height * width, 2**31 - 1)
     sweeps = min(effort * (height + width), 2**30)
-
-    def search(excess, caps):
-        # Short paths, which are most, are found for all pixels at once.
-        return augmenting.solve(*pushing.drain(excess, caps), limit=paths)
-
+    search = jax.custom_batching.sequential_vmap(functools.partial(augmenting.solve, limit=walks))
     push = functools.partial(pushing.solve, limit=sweeps)
-    single = jax.custom_batching.sequential_vmap(search)
-    return lax.platform_dependent(excess, caps, cpu=single, default=push)
+    return lax.platform_dependent(excess, caps, cpu=search, default=push)
 
 
 def one_by_one(method, *arrays: jax.Array) -> jax.Array:

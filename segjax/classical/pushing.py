@@ -15,8 +15,6 @@ from jax import lax
 from segjax.classical import augmenting
 
 _SWEEPS = 32  # between two global relabellings
-_ROUND, _ROUNDS = 8, 6  # sweeps before `drain` looks whether they still pay, and how often
-_PAYS = 0.003  # share of the excess
 
 
 def solve(
@@ -47,33 +45,6 @@ def solve(
     start = (excess, caps, _distances(excess, caps, far), jnp.int32(0))
     excess, caps, heights, _ = lax.while_loop(flowing, body, start)
     return excess, caps, heights < far
-
-
-def drain(excess: jax.Array, caps: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """A part of the flow, mostly that of short paths: sweeps as long as they carry off much.
-
-    Arguments and results as of `solve`, without the cut.
-    """
-    far = excess.size + 1
-
-    def left(excess: jax.Array) -> jax.Array:
-        return jnp.sum(jnp.maximum(excess, 0).astype(jnp.float32))
-
-    def body(carry):
-        excess, caps, heights, before, _, rounds = carry
-        excess, caps, heights = lax.fori_loop(
-            0, _ROUND, lambda _, state: _sweep(*state, far), (excess, caps, heights)
-        )
-        after = left(excess)
-        return excess, caps, heights, after, before - after > _PAYS * after, rounds + 1
-
-    def paying(carry):
-        return carry[4] & (carry[5] < _ROUNDS)
-
-    heights = jnp.where(excess < 0, 0, 1)  # bounds of any distances
-    start = (excess, caps, heights, left(excess), jnp.bool(True), jnp.int32(0))
-    excess, caps, *_ = lax.while_loop(paying, body, start)
-    return excess, caps
 
 
 def there(x: jax.Array, direction: int, outside: int) -> jax.Array:
