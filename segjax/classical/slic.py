@@ -33,7 +33,7 @@ def slic(
     *,
     regions: int,
     compactness: float = 10.0,
-    iterations: int = 8,
+    iterations: int = 10,
     adaptive: bool = False,
     color: str = "lab",
 ) -> jax.Array:
