@@ -35,12 +35,11 @@ def connect(labels: jax.Array, cost: jax.Array, *, regions: int) -> tuple[jax.Ar
     Returns:
         The map, and which labels are in it: those that some pixel had.
     """
-    planes = fusion.apart(lambda: pack(labels, regions), cost.ravel()[0])
+    anchor = cost.ravel()[0]
+    planes = fusion.apart(lambda: pack(labels, regions), anchor)
     inside = _inside(labels.shape)
-    links = _links(planes, inside)
-    inner = functools.reduce(jnp.bitwise_and, links)
-    deep = functools.reduce(jnp.bitwise_and, [_neighbor(inner, s) for s in _steps(labels.ndim)])
-    depth = unpack(jnp.stack([inner ^ deep & inner, deep & inner]), labels.shape[0])
+    links = fusion.apart(lambda: _links(planes, inside), anchor)
+    depth = unpack(fusion.apart(lambda: _depth(links), anchor), labels.shape[0])
     seeds = _cheapest(labels, cost + 2 - depth, regions)
     reached = flood(links, place(seeds, labels.shape))
     return unpack(adopt(planes, inside, reached), labels.shape[0]), seeds >= 0
@@ -90,7 +89,7 @@ def place(seeds: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return words.at[index].add(bit, mode="drop").reshape(slab, *shape[1:])
 
 
-def _links(planes: jax.Array, inside: jax.Array) -> list[jax.Array]:
+def _links(planes: jax.Array, inside: jax.Array) -> tuple[jax.Array, ...]:
     """Bits of the pixels whose neighbour has the same label, for each neighbour."""
     links = []
     for step in _steps(inside.ndim):
@@ -98,10 +97,18 @@ def _links(planes: jax.Array, inside: jax.Array) -> list[jax.Array]:
         for plane in planes:
             unlike |= plane ^ _neighbor(plane, step)
         links.append(inside & ~unlike & _neighbor(inside, step))
-    return links
+    return tuple(links)
 
 
-def flood(links: list[jax.Array], reached: jax.Array) -> jax.Array:
+def _depth(links: tuple[jax.Array, ...]) -> jax.Array:
+    """0, 1 where all neighbours have a pixel's label, 2 where all of theirs do: two planes."""
+    inner = functools.reduce(jnp.bitwise_and, links)
+    around = [_neighbor(inner, step) for step in _steps(inner.ndim)]
+    deep = functools.reduce(jnp.bitwise_and, around, inner)
+    return jnp.stack([inner ^ deep, deep])
+
+
+def flood(links: tuple[jax.Array], reached: jax.Array) -> jax.Array:
     """All pixels that links lead to: uint32 [slab, ...] -> uint32 [slab, ...]."""
 
     def wave(_, reached):
