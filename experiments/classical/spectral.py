@@ -172,7 +172,12 @@ def _regions(examples, rounds: int) -> list[dict]:
     def library(image: np.ndarray) -> np.ndarray:
         regions = segmentation.slic(image, n_segments=400, compactness=20, start_label=0)
         weights = graph.rag_mean_color(image, regions, mode="similarity")
-        return np.asarray(graph.cut_normalized(regions, weights), np.int32)
+        for seed in range(5):  # ARPACK gives up on some starting vectors
+            try:
+                return np.asarray(graph.cut_normalized(regions, weights, rng=seed), np.int32)
+            except scipy.sparse.linalg.ArpackError:
+                continue
+        raise ValueError("scikit-image's cut_normalized fails from five starts.")
 
     likeness = {key: value for key, value in CUTS.items() if key != "threshold"}
     ours = {
