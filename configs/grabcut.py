@@ -5,6 +5,7 @@
         --input=photo.jpg --output=out/
 
 Over a data set every human segment of 5 to 40 % of an image is a target, its bounding box given.
+`gamma` is half the paper's: of 5 to 100 it gave the best IoU on BSDS500 train, 0.72, and 50 gave 0.67.
 """
 
 from configs import default
@@ -13,5 +14,5 @@ from configs import default
 def get_config(variants: str = ""):
     """The recipe; nothing is trained."""
     config = default.get_config()
-    config.method = {"name": "grabcut", "components": 5, "iterations": 5, "gamma": 50.0}
+    config.method = {"name": "grabcut", "components": 5, "iterations": 5, "gamma": 25.0}
     return default.apply_variants(config, variants)
