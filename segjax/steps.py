@@ -185,8 +185,7 @@ def eval_step(
     image = batch["image"].astype(jnp.float32)
     if seen != (height, width):
         half_pixel = resize.Resize("half_pixel")
-        rows, cols = half_pixel.matrix(height, seen[0]), half_pixel.matrix(width, seen[1])
-        image = resize.apply(image, rows, cols)
+        image = resize.apply(image, *half_pixel.matrices((height, width), seen))
     model = state.merge(graph, params, batch_stats)
     scores = model(preprocess(image))[0]
     weights = None if loss.class_weights is None else jnp.asarray(loss.class_weights)

@@ -60,13 +60,14 @@ class PatchNet(nnx.Module):
         for width in widths:
             blocks = []
             for _ in range(depth):
+                norm = {"name": "none"}
                 blocks.append(
-                    layers.ConvBlock(features, width, padding=0, batch_norm=False, rngs=rngs)
+                    layers.ConvBlock(features, width, kernel=3, padding=0, norm=norm, rngs=rngs)
                 )
                 features = width
             stages.append(nnx.List(blocks))
         self.stages = nnx.List(stages)
-        self.fc = layers.LargeConv(
+        self.fc = layers.Conv(
             features, fc_width, kernel=fc_kernel, padding=0, use_bias=True, rngs=rngs
         )
         self.score = nnx.Conv(

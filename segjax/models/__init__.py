@@ -14,36 +14,74 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from segjax.errors import InputError
-from segjax.models.backbones import googlenet, vgg
+from segjax.errors import InputError, choose
+from segjax.models import multiscale
+from segjax.models.backbones import googlenet, mobilenet, resnet, vgg, vgg_atrous
 from segjax.models.features import Scores
-from segjax.models.heads import classifier, fcn, fcn8_lecture
+from segjax.models.heads import (
+    classifier,
+    conv,
+    deeplab_v1,
+    deeplab_v2,
+    deeplab_v3,
+    fcn,
+    fcn8_lecture,
+    pspnet,
+)
 
-BACKBONES = {"googlenet": googlenet.GoogLeNet, "vgg16": vgg.VGG16}
+BACKBONES = {
+    "googlenet": googlenet.GoogLeNet,
+    "mobilenet_v2": mobilenet.MobileNetV2,
+    "resnet": resnet.ResNet,
+    "vgg16": vgg.VGG16,
+    "vgg16_atrous": vgg_atrous.VGG16Atrous,
+}
 HEADS = {
     "classifier": classifier.Classifier,
+    "conv": conv.ConvHead,
+    "deeplab_v1": deeplab_v1.DeepLabV1,
+    "deeplab_v2": deeplab_v2.DeepLabV2,
+    "deeplab_v3": deeplab_v3.DeepLabV3,
+    "deeplab_v3plus": deeplab_v3.DeepLabV3Plus,
     "fcn16s": fcn.FCN16s,
     "fcn32s": fcn.FCN32s,
     "fcn8_lecture": fcn8_lecture.FCN8Lecture,
     "fcn8s": fcn.FCN8s,
+    "pspnet": pspnet.PSPNet,
 }
 DTYPES = ("float32", "bfloat16")
 
 
 class Segmenter(nnx.Module):
-    """A backbone, a head, and the auxiliary head that some recipes train beside it."""
+    """A backbone, a head, and the auxiliary head that some recipes train beside it.
 
-    def __init__(self, backbone: nnx.Module, head: nnx.Module, aux: nnx.Module | None):
+    Args:
+        backbone, head, aux: the parts; aux may be None.
+        multi_scale: `scales` and `align` of `multiscale.fused`, or None.
+    """
+
+    def __init__(
+        self,
+        backbone: nnx.Module,
+        head: nnx.Module,
+        aux: nnx.Module | None,
+        multi_scale: Mapping | None = None,
+    ):
         self.backbone = backbone
         self.head = head
         if aux is not None:
             self.aux = aux
+        self.multi_scale = multi_scale and dict(multi_scale)
 
     def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> tuple[Scores, ...]:
         """float [B, H, W, 3], normalised -> the prediction's Scores, then those only for training.
 
         `rngs` gives the dropout keys; without it the model must be deterministic.
         """
+        if self.multi_scale:
+            return multiscale.fused(
+                lambda x: self.head(self.backbone(x, rngs=rngs), rngs=rngs), x, **self.multi_scale
+            )
         features = self.backbone(x, rngs=rngs)
         scores = (self.head(features, rngs=rngs),)
         if hasattr(self, "aux"):
@@ -58,6 +96,7 @@ def build(
     aux: Mapping | None,
     num_classes: int,
     dtype: str,
+    multi_scale: Mapping | None = None,
     rngs: nnx.Rngs,
 ) -> Segmenter:
     """A network in training mode.
@@ -67,20 +106,23 @@ def build(
             constructor takes.
         num_classes: K.
         dtype: of the computation, "float32" or "bfloat16".
+        multi_scale: None, or `scales` and `align` of `multiscale.fused`: the network is run at
+            every scale; there is no auxiliary head then.
         rngs: supplies the initialisation keys.
 
     Raises:
         InputError: on an unknown name or option, naming those that are allowed.
     """
-    if dtype not in DTYPES:
-        raise InputError(f"config.dtype: unknown {dtype!r}; known: {', '.join(DTYPES)}.")
+    choose("config.dtype", dtype, DTYPES)
+    if aux and multi_scale:
+        raise InputError("config.model: aux and multi_scale do not go together.")
     dtype = jnp.dtype(dtype)
     trunk = _make(BACKBONES, "backbone", backbone)(dtype=dtype, rngs=rngs)
     make_head = functools.partial(_make, HEADS)
     arguments = {"channels": trunk.channels, "num_classes": num_classes, "dtype": dtype}
     main = make_head("head", head)(**arguments, rngs=rngs)
     side = make_head("aux", aux)(**arguments, rngs=rngs) if aux else None
-    return Segmenter(trunk, main, side)
+    return Segmenter(trunk, main, side, multi_scale)
 
 
 def _make(registry: Mapping[str, type], part: str, options: Mapping) -> Callable[..., nnx.Module]:

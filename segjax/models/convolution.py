@@ -1,10 +1,11 @@
-"""Stride-1 convolutions in the form that is fastest where the program runs.
+"""Convolutions in the form that is fastest where the program runs.
 
-Accelerators get XLA's own convolution. XLA:CPU has two weak spots: the weight gradient of a 3 x 3
-convolution (up to twenty times slower than the forward) and kernels larger than the map (a naive
-loop). There, matrix products take its place: over shifted copies (im2col), or over Winograd's
-tiles, which also multiply less. The choice is made when the program is lowered, so one trace serves
-every device.
+Accelerators get XLA's own convolution. XLA:CPU has weak spots: the weight gradient of a 3 x 3
+convolution (up to twenty times slower than the forward), strides and dilations on the way back, and
+kernels larger than the map (a naive loop). There, matrix products take its place: over shifted
+copies (im2col), or over Winograd's tiles, which also multiply less; a dilated convolution is first
+cut into the grids that it does not mix. The choice is made when the program is lowered, so one
+trace serves every device.
 """
 
 import functools
@@ -15,81 +16,176 @@ import jax.numpy as jnp
 
 from segjax.models import winograd
 
+Pads = tuple[tuple[int, int], tuple[int, int]]
+"""Zeros before and after, of rows and of columns; below 0 takes away."""
+
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
-def conv_form(x: jax.Array, kernel: jax.Array, padding: int = 0) -> jax.Array:
-    """XLA's convolution: [B, H, W, C], [k, k, C, K] -> [B, H + 2 padding - k + 1, ..., K]."""
+def convolve(
+    x: jax.Array,
+    kernel: jax.Array,
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    pads: Pads = ((0, 0), (0, 0)),
+) -> jax.Array:
+    """[B, H, W, C], [k, k, C, K] -> [B, (H + pads - (k - 1) dilation - 1) // stride + 1, ..., K].
+
+    Taps that see nothing but padding are left out: on a map smaller than its rate, an atrous
+    convolution of 3 x 3 is one of 1 x 1.
+    """
+    kernel, pads = _living(x, kernel, stride, dilation, pads)
+    sides = {kernel.shape[0], kernel.shape[1]}
+    if sides == {1} and pads == ((0, 0), (0, 0)):
+        return x[:, ::stride, ::stride] @ kernel[0, 0]
+    symmetric = len({*pads[0], *pads[1]}) == 1
+    if sides == {3} and stride == 1 and symmetric and dilation in (1, pads[0][0]):
+        return conv_3x3(x, kernel, pads[0][0], dilation)
+    return stacked(x, kernel, stride, dilation, pads)
+
+
+def pads_of(padding: int | str, x: jax.Array, kernel: int, stride: int, dilation: int) -> Pads:
+    """So many zeros on each side; or "tf": TensorFlow's SAME, h = ceil(H / stride).
+
+    TensorFlow puts the odd zero at the end, so that where a feature lies depends on the size.
+    """
+    if padding != "tf":
+        return ((padding, padding),) * 2
+    reach = (kernel - 1) * dilation + 1
+    totals = [max(0, (-(-size // stride) - 1) * stride + reach - size) for size in x.shape[1:3]]
+    return tuple((total // 2, total - total // 2) for total in totals)
+
+
+def _living(x, kernel, stride: int, dilation: int, given: Pads) -> tuple[jax.Array, Pads]:
+    """The kernel without taps that see only padding, and its padding."""
+    window, pads = [], []
+    for size, taps, (before, after) in zip(x.shape[1:3], kernel.shape[:2], given, strict=True):
+        count = (size + before + after - (taps - 1) * dilation - 1) // stride + 1
+        starts = [tap * dilation - before for tap in range(taps)]
+        seen = [
+            tap
+            for tap, start in enumerate(starts)
+            if any(0 <= start + stride * i < size for i in range(count))
+        ]
+        first, last = (seen[0], seen[-1]) if seen else (0, 0)
+        window.append(slice(first, last + 1))
+        reach = starts[last] + stride * (count - 1)
+        pads.append((-starts[first], reach - size + 1))
+    return kernel[*window], tuple(pads)
+
+
+def conv_form(
+    x: jax.Array, kernel: jax.Array, stride: int = 1, dilation: int = 1, pads: Pads = ((0, 0),) * 2
+) -> jax.Array:
+    """XLA's convolution: [B, H, W, C], [k, l, C, K] -> [B, h, w, K]."""
     return jax.lax.conv_general_dilated(
-        x, kernel, (1, 1), ((padding, padding),) * 2, dimension_numbers=_DIMENSIONS
+        x,
+        kernel,
+        (stride, stride),
+        pads,
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=_DIMENSIONS,
     )
 
 
-def matmul_form(x: jax.Array, kernel: jax.Array, padding: int = 0) -> jax.Array:
-    """The same as one matrix product over the k x k shifted copies of x."""
-    x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    size = kernel.shape[0]
-    height, width = x.shape[1] - size + 1, x.shape[2] - size + 1
-    shifted = [x[:, i : i + height, j : j + width] for i in range(size) for j in range(size)]
+def matmul_form(
+    x: jax.Array, kernel: jax.Array, stride: int = 1, dilation: int = 1, pads: Pads = ((0, 0),) * 2
+) -> jax.Array:
+    """The same as one matrix product over the k x l shifted copies of x."""
+    x = jax.lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *((*p, 0) for p in pads), (0, 0, 0)))
+    rows, cols = (
+        [slice(tap * dilation, x.shape[axis] - (taps - 1 - tap) * dilation, stride)
+         for tap in range(taps)]
+        for axis, taps in zip((1, 2), kernel.shape, strict=False)
+    )  # fmt: skip
+    shifted = [x[:, row, col] for row in rows for col in cols]
     return jnp.concatenate(shifted, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
 
 
-# Its own derivative rule, so that only x and the kernel are kept for the way back (not the k x k
-# copies, nor both branches of the choice), and the way back chooses by device again.
-@jax.custom_vjp
-def large(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """k x k on a small map, no padding: [B, H, W, C], [k, k, C, K] -> [B, H - k + 1, ..., K].
-
-    On CPU one matrix product over shifted copies: XLA's convolution falls to a naive loop when the
-    kernel is larger than the map (2 to 200 times slower, measured).
-    """
-    return jax.lax.platform_dependent(x, kernel, cpu=matmul_form, default=conv_form)
-
-
-def _large_forward(x, kernel):
-    return large(x, kernel), (x, kernel)
-
-
-def _large_backward(kept, cotangent):
-    def pull(form):
-        return lambda x, kernel, cotangent: jax.vjp(form, x, kernel)[1](cotangent)
-
-    return jax.lax.platform_dependent(
-        *kept, cotangent, cpu=pull(matmul_form), default=pull(conv_form)
-    )
-
-
-large.defvjp(_large_forward, _large_backward)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def conv_3x3(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
-    """[B, H, W, C], [3, 3, C, K] -> [B, H + 2 padding - 2, W + 2 padding - 2, K]."""
-    default = functools.partial(conv_form, padding=padding)
-    cpu = functools.partial(_convolve_on_cpu, padding=padding)
+# Its own derivative rule, so that only x and the kernel are kept for the way back (not the copies,
+# nor both branches of the choice), and the way back chooses by device again.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def stacked(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, pads: Pads) -> jax.Array:
+    """[B, H, W, C], [k, l, C, K] -> [B, h, w, K]; on CPU one product over shifted copies."""
+    cpu, default = _forms(stride, dilation, pads)
     return jax.lax.platform_dependent(x, kernel, cpu=cpu, default=default)
 
 
-def _conv_3x3_forward(x, kernel, padding):
-    return conv_3x3(x, kernel, padding), (x, kernel)
+def _forms(stride: int, dilation: int, pads: Pads):
+    options = {"stride": stride, "dilation": dilation, "pads": pads}
+    return functools.partial(matmul_form, **options), functools.partial(conv_form, **options)
 
 
-def _conv_3x3_backward(padding, kept, cotangent):
+def _stacked_forward(x, kernel, stride, dilation, pads):
+    return stacked(x, kernel, stride, dilation, pads), (x, kernel)
+
+
+def _stacked_backward(stride, dilation, pads, kept, cotangent):
+    def pull(form):
+        return lambda x, kernel, cotangent: jax.vjp(form, x, kernel)[1](cotangent)
+
+    cpu, default = map(pull, _forms(stride, dilation, pads))
+    return jax.lax.platform_dependent(*kept, cotangent, cpu=cpu, default=default)
+
+
+stacked.defvjp(_stacked_forward, _stacked_backward)
+
+
+def depthwise(
+    x: jax.Array, kernel: jax.Array, *, stride: int, dilation: int, pads: Pads
+) -> jax.Array:
+    """Each channel by itself: [B, H, W, C], [k, k, 1, C] -> [B, h, w, C]."""
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        pads,
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=_DIMENSIONS,
+        feature_group_count=x.shape[-1],
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def conv_3x3(x: jax.Array, kernel: jax.Array, padding: int, dilation: int = 1) -> jax.Array:
+    """[B, H, W, C], [3, 3, C, K] -> [B, H + 2 padding - 2 dilation, ..., K].
+
+    A dilation above 1 wants as much padding.
+    """
+    default = functools.partial(_plain, padding=padding, dilation=dilation)
+    cpu = functools.partial(_convolve_on_cpu, padding=padding, dilation=dilation)
+    return jax.lax.platform_dependent(x, kernel, cpu=cpu, default=default)
+
+
+def _plain(x, kernel, padding: int, dilation: int) -> jax.Array:
+    return conv_form(x, kernel, 1, dilation, ((padding, padding),) * 2)
+
+
+def _conv_3x3_forward(x, kernel, padding, dilation):
+    return conv_3x3(x, kernel, padding, dilation), (x, kernel)
+
+
+def _conv_3x3_backward(padding, dilation, kept, cotangent):
     def of_x(x, kernel, cotangent):
-        return jax.vjp(lambda x: conv_form(x, kernel, padding), x)[1](cotangent)[0]
+        return jax.vjp(lambda x: _plain(x, kernel, padding, dilation), x)[1](cotangent)[0]
 
     def of_x_on_cpu(x, kernel, cotangent):
         del x
         mirrored = kernel[::-1, ::-1].swapaxes(2, 3)
-        return _convolve_on_cpu(cotangent, mirrored, 2 - padding)
+        return _convolve_on_cpu(cotangent, mirrored, 2 * dilation - padding, dilation)
 
     def of_kernel(x, kernel, cotangent):
-        return jax.vjp(lambda kernel: conv_form(x, kernel, padding), kernel)[1](cotangent)[0]
+        return jax.vjp(lambda k: _plain(x, k, padding, dilation), kernel)[1](cotangent)[0]
 
     def of_kernel_on_cpu(x, kernel, cotangent):
+        if dilation > 1:
+            x, cotangent = (_to_grids(a, dilation) for a in (x, cotangent))
         if _pays(x, kernel, least_features=32):
-            return winograd.kernel_gradient(x, cotangent, padding).astype(kernel.dtype)
-        return of_kernel(x, kernel, cotangent)
+            found = winograd.kernel_gradient(x, cotangent, padding // dilation)
+            return found.astype(kernel.dtype)
+        form = functools.partial(_plain, x, padding=padding // dilation, dilation=1)
+        return jax.vjp(form, kernel)[1](cotangent)[0]
 
     # Two choices: the gradient of an image is not wanted, and is then not computed.
     arguments = (*kept, cotangent)
@@ -102,10 +198,33 @@ def _conv_3x3_backward(padding, kept, cotangent):
 conv_3x3.defvjp(_conv_3x3_forward, _conv_3x3_backward)
 
 
-def _convolve_on_cpu(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
+def _convolve_on_cpu(x: jax.Array, kernel: jax.Array, padding: int, dilation: int) -> jax.Array:
+    if dilation > 1:
+        size = x.shape[1:3]
+        y = _convolve_on_cpu(_to_grids(x, dilation), kernel, 1, 1)
+        return _from_grids(y, dilation, size)
     if _pays(x, kernel, least_features=64):
         return winograd.convolve(x, kernel, padding)
-    return conv_form(x, kernel, padding)
+    return _plain(x, kernel, padding, 1)
+
+
+def _to_grids(x: jax.Array, rate: int) -> jax.Array:
+    """The rate x rate grids that an atrous convolution does not mix: [B, H, W, C] -> [B r r, ...].
+
+    Filled up with zeros, which is what lies beyond the border anyway.
+    """
+    batch, height, width, features = x.shape
+    x = jnp.pad(x, ((0, 0), (0, -height % rate), (0, -width % rate), (0, 0)))
+    tall, wide = x.shape[1] // rate, x.shape[2] // rate
+    x = x.reshape(batch, tall, rate, wide, rate, features).transpose(0, 2, 4, 1, 3, 5)
+    return x.reshape(-1, tall, wide, features)
+
+
+def _from_grids(x: jax.Array, rate: int, size: tuple[int, int]) -> jax.Array:
+    """The inverse of `_to_grids`."""
+    tall, wide, features = x.shape[1:]
+    x = x.reshape(-1, rate, rate, tall, wide, features).transpose(0, 3, 1, 4, 2, 5)
+    return x.reshape(-1, tall * rate, wide * rate, features)[:, : size[0], : size[1]]
 
 
 def _pays(x: jax.Array, kernel: jax.Array, least_features: int) -> bool:

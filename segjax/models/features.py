@@ -7,7 +7,10 @@ import flax.struct
 import jax
 import numpy as np
 
+from segjax.errors import choose
 from segjax.models.resize import Resize
+
+ALIGNMENTS = ("centres", "corners", "half_pixel")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,15 +24,16 @@ class Features:
         border: "same" where feature i covers the pixels from stride x i on, but for its shift;
             "caffe" where the network ran on an image padded by 100 (heads then crop by the
             release's offsets).
-        shifts: name -> image pixels by which the centres of features lie beyond those of the
-            blocks of stride x stride pixels; 0 where not named. Unpadded poolings make them.
+        shifts: name -> image pixels, (down, right), by which the centres of features lie beyond
+            those of the blocks of stride x stride pixels; 0 where not named. Unpadded poolings make
+            them, and strides that begin at the first pixel.
         pool_selections: name -> what max pooling chose, for networks that unpool.
     """
 
     stages: Mapping[str, jax.Array]
     strides: Mapping[str, int]
     border: str = "same"
-    shifts: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    shifts: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
     pool_selections: Mapping[str, jax.Array] = dataclasses.field(default_factory=dict)
 
     def upsampling(self, coarse: str, fine: str | None = None) -> Resize:
@@ -37,10 +41,24 @@ class Features:
 
         For `border` "same"; bilinear, clamped beyond the outermost centres.
         """
-        stride = 1 if fine is None else self.strides[fine]
-        shift = 0.0 if fine is None else self.shifts.get(fine, 0.0)
-        offset = (shift - self.shifts.get(coarse, 0.0)) / stride
+        nothing = (0.0, 0.0)
+        stride, shift = 1, nothing
+        if fine is not None:
+            stride, shift = self.strides[fine], self.shifts.get(fine, nothing)
+        moved = self.shifts.get(coarse, nothing)
+        offset = tuple((a - b) / stride for a, b in zip(shift, moved, strict=True))
         return Resize("half_pixel", self.strides[coarse] // stride, offset)
+
+    def to_image(self, stage: str, align: str) -> Resize:
+        """How scores of a stage come to the image.
+
+        `align` is one of ALIGNMENTS: "centres" takes them from where their centres lie; with
+        networks whose strides begin at the first pixel these are the corner-aligned zooms of their
+        Caffe and TensorFlow releases, at every size. "corners" and "half_pixel" stretch the map
+        over the image by that convention, as implementations do that do not ask where centres lie.
+        """
+        choose("config.model.head.align", align, ALIGNMENTS)
+        return self.upsampling(stage) if align == "centres" else Resize(align)
 
 
 @flax.struct.dataclass
@@ -63,10 +81,9 @@ class Scores:
         `seen` is the size of the network's input where the image was resized before it; the two
         resizes are linear, so they become one matrix.
         """
-        found = []
-        for axis, (image, net) in enumerate(zip(size, seen or size, strict=True)):
-            matrix = self.resize.matrix(self.values.shape[1 + axis], net)
-            if net != image:
-                matrix = Resize("half_pixel").matrix(net, image) @ matrix
-            found.append(matrix)
-        return found[0], found[1]
+        seen = seen or size
+        up, back = self.resize.matrices(self.values.shape[1:3], seen), Resize("half_pixel")
+        return tuple(
+            matrix if net == image else back.matrix(net, image) @ matrix
+            for matrix, net, image in zip(up, seen, size, strict=True)
+        )

@@ -2,12 +2,14 @@
 
 import functools
 import math
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from segjax.models import convolution
+from segjax.models import convolution, norms
 
 _CHUNK = 1 << 18
 
@@ -22,6 +24,11 @@ def he_normal(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.
     draws = jnp.concatenate([_normals(key, piece) for piece in range(pieces)])
     scale = math.sqrt(2 / math.prod(shape[:-1]))
     return (scale * draws[: math.prod(shape)]).reshape(shape).astype(dtype)
+
+
+def small_normal(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
+    """Normal with deviation 0.01."""
+    return 0.01 * jax.random.normal(key, shape, dtype)
 
 
 @jax.jit
@@ -72,68 +79,16 @@ def _max_pool_backward(winner, cotangent):
 _max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
-class ConvBlock(nnx.Module):
-    """3 x 3 convolution, batch norm if asked for, ReLU.
-
-    Args:
-        features_in, features: channels of the input and the output.
-        padding: zeros on each side.
-        batch_norm: normalise before the ReLU. The convolution then has no bias: the norm would take
-            it away again, and its gradient would be nothing but rounding.
-        dtype: type of the computation; parameters stay float32.
-        rngs: supplies the initialisation keys.
-    """
-
-    def __init__(
-        self,
-        features_in: int,
-        features: int,
-        *,
-        padding: int,
-        batch_norm: bool,
-        dtype=None,
-        rngs: nnx.Rngs,
-    ):
-        self.conv = nnx.Conv(
-            features_in,
-            features,
-            (3, 3),
-            strides=1,
-            padding=padding,
-            use_bias=not batch_norm,
-            kernel_init=he_normal,
-            dtype=dtype,
-            conv_general_dilated=_conv_3x3,
-            rngs=rngs,
-        )
-        if batch_norm:
-            self.norm = nnx.BatchNorm(features, momentum=0.9, epsilon=1e-5, dtype=dtype, rngs=rngs)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, H, W, C] -> [B, H', W', K]."""
-        x = self.conv(x)
-        if hasattr(self, "norm"):
-            x = self.norm(x)
-        return nnx.relu(x)
-
-
-def _conv_3x3(x, kernel, strides, padding, **fixed):
-    """Stands in `nnx.Conv` for `jax.lax.conv_general_dilated`."""
-    del strides, fixed  # `ConvBlock` leaves them at stride 1, no dilation, one group
-    return convolution.conv_3x3(x, kernel, padding[0][0])
-
-
-class LargeConv(nnx.Module):
-    """k x k convolution with many channels on a small map, such as VGG's fc6 and fc7.
-
-    See `convolution.large`; for k = 1, too, XLA:CPU would compute the kernel's gradient as a
-    convolution with a kernel as large as the map.
+class Conv(nnx.Module):
+    """k x k convolution in the form that is fastest where it runs: see `convolution.convolve`.
 
     Args:
         features_in, features: channels of the input and the output.
         kernel: k.
-        padding: zeros on each side.
+        padding: zeros on each side, or "tf": see `convolution.pads_of`.
         use_bias: add one number to each output channel.
+        stride, dilation: of the windows, of their taps.
+        kernel_init: draws the kernel.
         dtype: type of the computation; parameters stay float32.
         rngs: supplies the initialisation keys.
     """
@@ -144,22 +99,136 @@ class LargeConv(nnx.Module):
         features: int,
         *,
         kernel: int,
-        padding: int,
+        padding: int | str,
         use_bias: bool,
+        stride: int = 1,
+        dilation: int = 1,
+        kernel_init: Callable = he_normal,
         dtype=None,
         rngs: nnx.Rngs,
     ):
         shape = (kernel, kernel, features_in, features)
-        self.kernel = nnx.Param(he_normal(rngs.params(), shape))
+        self.kernel = nnx.Param(kernel_init(rngs.params(), shape))
         if use_bias:
             self.bias = nnx.Param(jnp.zeros((features,), jnp.float32))
         self.padding = padding
+        self.windows = {"stride": stride, "dilation": dilation}
         self.dtype = dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, H, W, C] -> [B, H + 2 padding - k + 1, ..., K]."""
+        """[B, H, W, C] -> [B, h, w, K]."""
         dtype = self.dtype or jnp.result_type(x, jnp.float32)
-        pad = ((0, 0), (self.padding,) * 2, (self.padding,) * 2, (0, 0))
-        x = jnp.pad(x.astype(dtype), pad)
-        x = convolution.large(x, self.kernel[...].astype(dtype))
+        kernel = self.kernel[...].astype(dtype)
+        pads = convolution.pads_of(self.padding, x, kernel.shape[0], **self.windows)
+        x = convolution.convolve(x.astype(dtype), kernel, pads=pads, **self.windows)
         return x + self.bias[...].astype(dtype) if hasattr(self, "bias") else x
+
+
+def score_layer(features: int, num_classes: int, *, dtype=None, rngs: nnx.Rngs) -> Conv:
+    """1 x 1 convolution to the classes, with a bias; drawn from N(0, 0.01) as DeepLab's releases.
+
+    Small at the start, so that the first prediction is nearly uniform.
+    """
+    return Conv(
+        features,
+        num_classes,
+        kernel=1,
+        padding=0,
+        use_bias=True,
+        kernel_init=small_normal,
+        dtype=dtype,
+        rngs=rngs,
+    )
+
+
+class DepthwiseConv(nnx.Module):
+    """3 x 3 convolution of each channel by itself.
+
+    Args:
+        features: channels.
+        padding: zeros on each side, or "tf": see `convolution.pads_of`.
+        stride, dilation: of the windows, of their taps.
+        use_bias: add one number to each channel.
+        dtype: type of the computation; parameters stay float32.
+        rngs: supplies the initialisation keys.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        padding: int | str,
+        stride: int,
+        dilation: int,
+        use_bias: bool,
+        dtype=None,
+        rngs: nnx.Rngs,
+    ):
+        self.kernel = nnx.Param(he_normal(rngs.params(), (3, 3, 1, features)))
+        if use_bias:
+            self.bias = nnx.Param(jnp.zeros((features,), jnp.float32))
+        self.padding = padding
+        self.windows = {"stride": stride, "dilation": dilation}
+        self.dtype = dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] -> [B, h, w, C]."""
+        dtype = self.dtype or jnp.result_type(x, jnp.float32)
+        kernel = self.kernel[...].astype(dtype)
+        pads = convolution.pads_of(self.padding, x, 3, **self.windows)
+        x = convolution.depthwise(x.astype(dtype), kernel, pads=pads, **self.windows)
+        return x + self.bias[...].astype(dtype) if hasattr(self, "bias") else x
+
+
+class ConvBlock(nnx.Module):
+    """Convolution, norm, activation: what networks are made of.
+
+    Args:
+        features_in, features: channels of the input and the output.
+        kernel: k, the side of the windows.
+        padding: zeros on each side, or "tf" (`convolution.pads_of`); None: as many as keep the size
+            at stride 1, k odd.
+        norm: see `norms.make`. With one, the convolution has no bias: the norm would take it away
+            again, and its gradient would be nothing but rounding.
+        stride, dilation: of the windows, of their taps.
+        activation: comes last, or None.
+        dtype: type of the computation; parameters stay float32.
+        rngs: supplies the initialisation keys.
+    """
+
+    def __init__(
+        self,
+        features_in: int,
+        features: int,
+        *,
+        kernel: int,
+        norm: Mapping[str, Any],
+        padding: int | str | None = None,
+        stride: int = 1,
+        dilation: int = 1,
+        activation: Callable | None = nnx.relu,
+        dtype=None,
+        rngs: nnx.Rngs,
+    ):
+        self.conv = Conv(
+            features_in,
+            features,
+            kernel=kernel,
+            padding=dilation * (kernel // 2) if padding is None else padding,
+            use_bias=norm["name"] == "none",
+            stride=stride,
+            dilation=dilation,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        layer = norms.make(norm, features, dtype=dtype, rngs=rngs)
+        if layer is not None:
+            self.norm = layer
+        self.activation = activation
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] -> [B, h, w, K]."""
+        x = self.conv(x)
+        if hasattr(self, "norm"):
+            x = self.norm(x)
+        return self.activation(x) if self.activation else x

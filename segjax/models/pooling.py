@@ -1,40 +1,78 @@
-"""Max pooling over overlapping windows, with Caffe's rounding."""
+"""Pooling over overlapping windows, with either rounding; over a fixed number of bins."""
 
 import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from segjax.errors import choose
+
+ROUNDINGS = ("ceil", "floor")
 
 
-def max_pool(x: jax.Array, *, window: int, stride: int, padding: int) -> jax.Array:
-    """Max over window x window, rounding up as Caffe does: [B, H, W, C] -> [B, h, w, C].
+def max_pool(
+    x: jax.Array, *, window: int, stride: int, padding: int, rounding: str = "ceil"
+) -> jax.Array:
+    """Max over window x window: [B, H, W, C] -> [B, h, w, C].
 
-    h = ceil((H + 2 padding - window) / stride) + 1, at least 1, and one less where the last window
-    would begin beyond the image; windows are clipped at the border.
+    h = (H + 2 padding - window) / stride + 1, at least 1; rounded up as Caffe does, and then one
+    less where the last window would begin beyond the image, or down as PyTorch does. Windows are
+    clipped at the border.
     One axis after the other: the maximum of `window` strided slices each, whose gradient is ten
     times faster on CPU than that of `reduce_window`. Where values tie, the first in reading order
     takes the gradient.
     """
+    choose("rounding", rounding, ROUNDINGS)
+    up = rounding == "ceil"
     for axis in (2, 1):
-        x = _pool_axis(x, axis, window, stride, padding)
+        pooled = _size(x.shape[axis], window, stride, padding, up)
+        x = _pool_axis(x, axis, pooled, window, stride, padding)
     return x
 
 
+def average_pool_3x3(x: jax.Array) -> jax.Array:
+    """Mean over 3 x 3 at stride 1, of which zeros beyond the border are a part, as in Caffe.
+
+    [B, H, W, C] -> [B, H, W, C].
+    """
+    for axis in (1, 2):
+        pads = [(0, 0)] * x.ndim
+        pads[axis] = (1, 1)
+        wide, size = jnp.pad(x, pads), x.shape[axis]
+        x = sum(jax.lax.slice_in_dim(wide, k, k + size, axis=axis) for k in range(3)) / 3
+    return x
+
+
+def bins_matrix(size: int, bins: int) -> np.ndarray:
+    """float32 [bins, size]: means over bins that cover an axis, adaptive average pooling.
+
+    Bin i reaches from floor(i size / bins) to ceil((i + 1) size / bins), as in PyTorch: where bins
+    do not divide the size they overlap, and no size is too small.
+    """
+    edges = np.arange(bins)[:, None] * size
+    at = np.arange(size)[None, :]
+    inside = (at >= edges // bins) & (at < -(-(edges + size) // bins))
+    return (inside / inside.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
 # Its own derivative rule, for the reason given at `layers.max_pool_2x2`.
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
-def _pool_axis(x: jax.Array, axis: int, window: int, stride: int, padding: int) -> jax.Array:
-    return functools.reduce(jnp.maximum, _slices(x, axis, window, stride, padding))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4, 5))
+def _pool_axis(
+    x: jax.Array, axis: int, pooled: int, window: int, stride: int, padding: int
+) -> jax.Array:
+    return functools.reduce(jnp.maximum, _slices(x, axis, pooled, window, stride, padding))
 
 
-def _size(size: int, window: int, stride: int, padding: int) -> int:
-    pooled = max(1, -(-(size + 2 * padding - window) // stride) + 1)
+def _size(size: int, window: int, stride: int, padding: int, up: bool) -> int:
+    room = size + 2 * padding - window
+    pooled = max(1, (-(-room // stride) if up else room // stride) + 1)
     return pooled - 1 if pooled > 1 and (pooled - 1) * stride >= size + padding else pooled
 
 
-def _slices(x: jax.Array, axis: int, window: int, stride: int, padding: int) -> list[jax.Array]:
+def _slices(x, axis: int, pooled: int, window: int, stride: int, padding: int) -> list[jax.Array]:
     """Element k of every window, for each k; the lowest number outside."""
     size = x.shape[axis]
-    pooled = _size(size, window, stride, padding)
     reach = (pooled - 1) * stride + window
     pads = [(0, 0)] * x.ndim
     pads[axis] = (padding, max(0, reach - padding - size))
@@ -43,8 +81,8 @@ def _slices(x: jax.Array, axis: int, window: int, stride: int, padding: int) -> 
     return [jax.lax.slice_in_dim(x, k, k + span, stride, axis) for k in range(window)]
 
 
-def _pool_forward(x, axis, window, stride, padding):
-    best, *others = _slices(x, axis, window, stride, padding)
+def _pool_forward(x, axis, pooled, window, stride, padding):
+    best, *others = _slices(x, axis, pooled, window, stride, padding)
     winner = jnp.zeros(best.shape, jnp.uint8)
     for k, other in enumerate(others, 1):
         winner = jnp.where(other > best, jnp.uint8(k), winner)
@@ -54,9 +92,9 @@ def _pool_forward(x, axis, window, stride, padding):
     return best, (jax.lax.optimization_barrier(winner), size)
 
 
-def _pool_backward(axis, window, stride, padding, kept, cotangent):
+def _pool_backward(axis, pooled, window, stride, padding, kept, cotangent):
     winner, size = kept[0], kept[1].shape[0]
-    reach = (winner.shape[axis] - 1) * stride + window
+    reach = (pooled - 1) * stride + window
     total = 0
     for k in range(window):
         part = jnp.where(winner == k, cotangent, 0)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-CONVENTIONS = ("half_pixel", "transposed")
+CONVENTIONS = ("half_pixel", "corners", "transposed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,17 +19,20 @@ class Resize:
 
     Attributes:
         convention: "half_pixel": output j lies at (j + 0.5) / factor - 0.5 of the input, clamped to
-            it (OpenCV, PyTorch with align_corners=False; no antialiasing). "transposed": the
+            it (OpenCV, PyTorch with align_corners=False; no antialiasing). "corners": the centres
+            of the first pixels coincide, and without a factor those of the last (PyTorch with
+            align_corners=True; Caffe's Interp; TensorFlow's code of DeepLab). "transposed": the
             transposed convolution of Long et al. 2015, kernel 2 x factor, stride factor, no
             padding, bilinear weights; zero outside.
-        factor: output pixels per input pixel; None takes output size / input size.
-        offset: output pixels that are cropped at the start; any number, negative too, for
-            "half_pixel", whose grids need not begin at one place.
+        factor: output pixels per input pixel; None takes output size / input size, for "corners"
+            (output size - 1) / (input size - 1).
+        offset: output pixels that are cropped at the start, of both axes or (rows, columns); any
+            number, negative too, but for "transposed", whose grids begin at one place.
     """
 
     convention: str
     factor: int | None = None
-    offset: float = 0
+    offset: float | tuple[float, float] = 0
 
     def __post_init__(self):
         if self.convention not in CONVENTIONS:
@@ -41,13 +44,19 @@ class Resize:
         if self.convention == "transposed" and self.offset != int(self.offset):
             raise ValueError(f'"transposed" crops whole pixels, got offset {self.offset}.')
 
-    def matrix(self, size_in: int, size_out: int) -> np.ndarray:
-        """float32 [size_out, size_in]; rows of "half_pixel" sum to one."""
-        factor = size_out / size_in if self.factor is None else self.factor
-        target = self.offset + np.arange(size_out)[:, None]
+    def matrices(
+        self, size_in: tuple[int, int], size_out: tuple[int, int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """float32 ([H, h], [W, w]): of rows and of columns, for `apply`."""
+        return tuple(self.matrix(size_in[axis], size_out[axis], axis) for axis in (0, 1))
+
+    def matrix(self, size_in: int, size_out: int, axis: int = 0) -> np.ndarray:
+        """float32 [size_out, size_in] of one axis; rows sum to one, but for "transposed"."""
+        offset = self.offset[axis] if isinstance(self.offset, tuple) else self.offset
+        target = offset + np.arange(size_out)[:, None]
         source = np.arange(size_in)[None, :]
-        if self.convention == "half_pixel":
-            position = np.clip((target + 0.5) / factor - 0.5, 0, size_in - 1)
+        if self.convention != "transposed":
+            position = np.clip(self._position(target, size_in, size_out), 0, size_in - 1)
             weight = np.maximum(0, 1 - np.abs(position - source))
         else:
             kernel = bilinear_kernel(2 * self.factor)
@@ -56,6 +65,16 @@ class Resize:
                 (tap >= 0) & (tap < 2 * self.factor), kernel[np.clip(tap, 0, kernel.size - 1)], 0
             )
         return weight.astype(np.float32)
+
+    def _position(self, target: np.ndarray, size_in: int, size_out: int) -> np.ndarray:
+        """Where in the input an output pixel lies."""
+        if self.convention == "corners":
+            shrink = (
+                (size_in - 1) / max(size_out - 1, 1) if self.factor is None else 1 / self.factor
+            )
+            return target * shrink
+        factor = size_out / size_in if self.factor is None else self.factor
+        return (target + 0.5) / factor - 0.5
 
 
 def bilinear_kernel(size: int) -> np.ndarray:

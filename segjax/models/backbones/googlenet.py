@@ -28,7 +28,7 @@ INCEPTIONS = {
 
 # Image position of the first feature's centre less that of its block: the first convolution is
 # centred on pixel 0, the poolings have no padding.
-_SHIFTS = {"stage1": -0.5, "stage2": 0.5, "stage3": 2.5, "stage4": 6.5, "stage5": 14.5}
+_SHIFTS = {f"stage{i}": (by, by) for i, by in enumerate((-0.5, 0.5, 2.5, 6.5, 14.5), 1)}
 
 
 class GoogLeNet(nnx.Module):
@@ -46,10 +46,10 @@ class GoogLeNet(nnx.Module):
             return max(1, channels * width // 64)
 
         first, second = scaled(64), scaled(192)
-        options = {"dtype": dtype, "rngs": rngs}
-        self.conv1 = ConvReLU(3, first, kernel=7, stride=2, **options)
-        self.conv2_reduce = ConvReLU(first, first, kernel=1, **options)
-        self.conv2 = ConvReLU(first, second, kernel=3, **options)
+        options = {"norm": {"name": "none"}, "dtype": dtype, "rngs": rngs}
+        self.conv1 = layers.ConvBlock(3, first, kernel=7, stride=2, **options)
+        self.conv2_reduce = layers.ConvBlock(first, first, kernel=1, **options)
+        self.conv2 = layers.ConvBlock(first, second, kernel=3, **options)
         self.channels = {"stage1": first, "stage2": second}
         features = second
         for name, channels in INCEPTIONS.items():
@@ -88,13 +88,13 @@ class Inception(nnx.Module):
 
     def __init__(self, features_in: int, channels: tuple[int, ...], *, dtype, rngs: nnx.Rngs):
         one, three_in, three, five_in, five, pooled = channels
-        options = {"dtype": dtype, "rngs": rngs}
-        self.conv1x1 = ConvReLU(features_in, one, kernel=1, **options)
-        self.conv3x3_reduce = ConvReLU(features_in, three_in, kernel=1, **options)
-        self.conv3x3 = ConvReLU(three_in, three, kernel=3, **options)
-        self.conv5x5_reduce = ConvReLU(features_in, five_in, kernel=1, **options)
-        self.conv5x5 = ConvReLU(five_in, five, kernel=5, **options)
-        self.pool_proj = ConvReLU(features_in, pooled, kernel=1, **options)
+        options = {"norm": {"name": "none"}, "dtype": dtype, "rngs": rngs}
+        self.conv1x1 = layers.ConvBlock(features_in, one, kernel=1, **options)
+        self.conv3x3_reduce = layers.ConvBlock(features_in, three_in, kernel=1, **options)
+        self.conv3x3 = layers.ConvBlock(three_in, three, kernel=3, **options)
+        self.conv5x5_reduce = layers.ConvBlock(features_in, five_in, kernel=1, **options)
+        self.conv5x5 = layers.ConvBlock(five_in, five, kernel=5, **options)
+        self.pool_proj = layers.ConvBlock(features_in, pooled, kernel=1, **options)
         self.features = one + three + five + pooled
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -106,43 +106,6 @@ class Inception(nnx.Module):
             self.pool_proj(pooling.max_pool(x, window=3, stride=1, padding=1)),
         )
         return jnp.concatenate(branches, axis=-1)
-
-
-class ConvReLU(nnx.Module):
-    """Convolution with bias, zeros of half a kernel on each side, and ReLU.
-
-    Args:
-        features_in, features: channels of the input and the output.
-        kernel: its side, odd.
-        stride: of the output.
-        dtype: type of the computation; parameters stay float32.
-        rngs: supplies the initialisation keys.
-    """
-
-    def __init__(
-        self,
-        features_in: int,
-        features: int,
-        *,
-        kernel: int,
-        stride: int = 1,
-        dtype=None,
-        rngs: nnx.Rngs,
-    ):
-        self.conv = nnx.Conv(
-            features_in,
-            features,
-            (kernel, kernel),
-            strides=stride,
-            padding=kernel // 2,
-            kernel_init=layers.he_normal,
-            dtype=dtype,
-            rngs=rngs,
-        )
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), K]."""
-        return nnx.relu(self.conv(x))
 
 
 def local_response_norm(x: jax.Array) -> jax.Array:

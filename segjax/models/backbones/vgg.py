@@ -9,7 +9,7 @@ import jax
 from flax import nnx
 
 from segjax.errors import InputError
-from segjax.models import layers
+from segjax.models import layers, norms
 from segjax.models.features import Features
 
 STAGES = ("stage1", "stage2", "stage3", "stage4", "stage5")
@@ -62,15 +62,16 @@ class VGG16(nnx.Module):
                 block = layers.ConvBlock(
                     features_in,
                     scale * width,
+                    kernel=3,
                     padding=padding,
-                    batch_norm=batch_norm,
+                    norm={"name": "batch" if batch_norm else "none"},
                     **options,
                 )
                 blocks.append(block)
                 features_in = scale * width
             setattr(self, stage, nnx.List(blocks))
             self.channels[stage] = features_in
-        self.fc6 = layers.LargeConv(
+        self.fc6 = layers.Conv(
             features_in,
             fc_width,
             kernel=7,
@@ -78,13 +79,12 @@ class VGG16(nnx.Module):
             use_bias=not fc_batch_norm,
             **options,
         )
-        self.fc7 = layers.LargeConv(
+        self.fc7 = layers.Conv(
             fc_width, fc_width, kernel=1, padding=0, use_bias=not fc_batch_norm, **options
         )
         if fc_batch_norm:
-            norm = {"momentum": 0.9, "epsilon": 1e-5} | options
-            self.norm6 = nnx.BatchNorm(fc_width, **norm)
-            self.norm7 = nnx.BatchNorm(fc_width, **norm)
+            self.norm6 = norms.make({"name": "batch"}, fc_width, **options)
+            self.norm7 = norms.make({"name": "batch"}, fc_width, **options)
         self.dropout = nnx.Dropout(dropout)
         self.channels["fc7"] = fc_width
 

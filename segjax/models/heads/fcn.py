@@ -84,7 +84,7 @@ class _SkipHead(nnx.Module):
                 height, width = scored.shape[1:3]
                 how = features.upsampling(at, stage)
             if hasattr(self, f"up_{before}"):
-                if how.offset:
+                if how.offset != (0.0, 0.0):
                     raise InputError(
                         "config.model.head: learned upsampling needs a backbone whose stages lie "
                         'one block under another, such as vgg16; this one takes "fixed".'
@@ -217,5 +217,4 @@ class LearnedUp2(nnx.Module):
 
 
 def _resized(x: jax.Array, size: tuple[int, int], how: resize.Resize) -> jax.Array:
-    rows, cols = how.matrix(x.shape[1], size[0]), how.matrix(x.shape[2], size[1])
-    return resize.apply(x, rows, cols)
+    return resize.apply(x, *how.matrices(x.shape[1:3], size))

@@ -1,0 +1,107 @@
+"""VGG-16 dilated to an output stride of 8, with a large field of view.
+
+Chen, Papandreou, Kokkinos, Murphy, Yuille: Semantic Image Segmentation with Deep Convolutional Nets
+and Fully Connected CRFs, ICLR 2015 (v1, section 3 and table 2), and DeepLab, PAMI 2018 (v2, section
+3.2: atrous spatial pyramid pooling), as their Caffe releases build it.
+"""
+
+import jax
+from flax import nnx
+
+from segjax.errors import InputError
+from segjax.models import layers, pooling
+from segjax.models.backbones.vgg import DEPTHS, STAGES
+from segjax.models.features import Features
+
+_STRIDES = (2, 4, 8, 8, 8)  # of the stages: the last two poolings have stride 1
+
+
+class VGG16Atrous(nnx.Module):
+    """The 13 convolutions, the last three dilated, and fc6 and fc7 for every rate.
+
+    All poolings are 3 x 3 and rounded up. Stage "image" is the input.
+
+    Args:
+        rates: dilations of fc6. v1: one, LargeFOV's 12. v2, ASPP-L: 6, 12, 18 and 24 (ASPP-S: 2,
+            4, 8, 12), each with an fc6 and fc7 of its own; these are stages "fc7_6" and so on.
+        fc_kernel: of fc6; 3 for LargeFOV, 4 and 7 elsewhere in v1's table 2.
+        fc_width: channels of fc6 and fc7: 1024, in v1's table 2 also 4096.
+        average: a mean over 3 x 3 before fc6 (pool5a of LargeFOV).
+        width: channels of stage 1; the paper's 64 gives 64, 128, 256, 512, 512.
+        dropout: rate after fc6 and fc7.
+        dtype: type of the computation; parameters stay float32.
+        rngs: supplies the initialisation keys.
+    """
+
+    def __init__(
+        self,
+        *,
+        rates: tuple[int, ...],
+        fc_kernel: int,
+        fc_width: int,
+        average: bool,
+        width: int,
+        dropout: float,
+        dtype=None,
+        rngs: nnx.Rngs,
+    ):
+        if not rates or min(rates) < 1 or any(rate * (fc_kernel - 1) % 2 for rate in rates):
+            raise InputError(
+                f"config.model.backbone.rates: {rates} with fc_kernel {fc_kernel}; they are whole "
+                "numbers from 1 on, even ones where the kernel is."
+            )
+        options = {"dtype": dtype, "rngs": rngs}
+        features, self.channels = 3, {"image": 3}
+        for stage, depth, scale in zip(STAGES, DEPTHS, (1, 2, 4, 8, 8), strict=True):
+            blocks = []
+            for _ in range(depth):
+                block = layers.ConvBlock(
+                    features,
+                    scale * width,
+                    kernel=3,
+                    dilation=2 if stage == "stage5" else 1,
+                    norm={"name": "none"},
+                    **options,
+                )
+                blocks.append(block)
+                features = scale * width
+            setattr(self, stage, nnx.List(blocks))
+            self.channels[stage] = features
+        self.average = average
+        self.fc_stages = [f"fc7_{rate}" if len(rates) > 1 else "fc7" for rate in rates]
+        options |= {"use_bias": True}
+        self.fc6 = nnx.List(
+            layers.Conv(
+                features,
+                fc_width,
+                kernel=fc_kernel,
+                padding=rate * (fc_kernel - 1) // 2,
+                dilation=rate,
+                **options,
+            )
+            for rate in rates
+        )
+        self.fc7 = nnx.List(
+            layers.Conv(fc_width, fc_width, kernel=1, padding=0, **options) for _ in rates
+        )
+        self.dropout = nnx.Dropout(dropout)
+        self.channels |= dict.fromkeys(self.fc_stages, fc_width)
+
+    def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> Features:
+        """[B, H, W, 3] -> Features with the image, stage1 to stage5 and fc7; any H, W >= 1."""
+        found, strides = {"image": x}, {"image": 1}
+        for stage, stride in zip(STAGES, _STRIDES, strict=True):
+            for block in getattr(self, stage):
+                x = block(x)
+            own = 2 if stride > max(strides.values()) else 1
+            found[stage] = x = pooling.max_pool(x, window=3, stride=own, padding=1)
+            strides[stage] = stride
+        if self.average:
+            x = pooling.average_pool_3x3(x)
+        for stage, fc6, fc7 in zip(self.fc_stages, self.fc6, self.fc7, strict=True):
+            y = self.dropout(nnx.relu(fc6(x)), rngs=rngs)
+            found[stage] = self.dropout(nnx.relu(fc7(y)), rngs=rngs)
+            strides[stage] = strides["stage5"]
+        # Every stride begins at pixel 0, half a block before the centre of its block.
+        shifts = {stage: ((1 - stride) / 2,) * 2 for stage, stride in strides.items()}
+        return Features(found, strides, shifts=shifts)

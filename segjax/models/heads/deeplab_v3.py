@@ -1,0 +1,181 @@
+"""The heads of DeepLab v3 and v3+.
+
+Chen, Papandreou, Schroff, Adam: Rethinking Atrous Convolution for Semantic Image Segmentation, 2017
+(v3, section 3.3); Chen, Zhu, Papandreou, Schroff, Adam: Encoder-Decoder with Atrous Separable
+Convolution for Semantic Image Segmentation, ECCV 2018 (v3+, section 3.1). The cascaded form of v3
+is a `cascade` of the ResNet under the head "classifier".
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from segjax.errors import choose
+from segjax.models import layers, resize
+from segjax.models.features import Features, Scores
+
+ORDERS = ("pool_first", "pool_last")
+
+
+class ASPP(nnx.Module):
+    """Atrous spatial pyramid pooling with image features.
+
+    Side by side: 1 x 1, 3 x 3 at each rate, and the mean over the image; then 1 x 1 over all.
+
+    Args:
+        features_in: channels of the input.
+        width: of every branch and of the output.
+        rates: dilations: 6, 12 and 18 at output stride 16, twice that at 8; none leaves the 1 x 1
+            and the image.
+        order: "pool_first": image, 1 x 1, rates, as the authors' code; "pool_last": 1 x 1, rates,
+            image, as torchvision. It matters to weights of either.
+        norm: see `norms.make`.
+        dtype: type of the computation; parameters stay float32.
+        rngs: supplies the initialisation keys.
+    """
+
+    def __init__(
+        self,
+        features_in: int,
+        width: int,
+        *,
+        rates: tuple[int, ...],
+        order: str,
+        norm: Mapping[str, Any],
+        dtype=None,
+        rngs: nnx.Rngs,
+    ):
+        choose("config.model.head.order", order, ORDERS)
+        options = {"norm": norm, "dtype": dtype, "rngs": rngs}
+        self.point = layers.ConvBlock(features_in, width, kernel=1, **options)
+        self.atrous = nnx.List(
+            layers.ConvBlock(features_in, width, kernel=3, dilation=rate, **options)
+            for rate in rates
+        )
+        self.image = layers.ConvBlock(features_in, width, kernel=1, **options)
+        count = 2 + len(rates)
+        self.project = layers.ConvBlock(count * width, width, kernel=1, **options)
+        self.pool_first = order == "pool_first"
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] -> [B, H, W, width]."""
+        mean = jnp.mean(x.astype(jnp.float32), axis=(1, 2), keepdims=True).astype(x.dtype)
+        image = self.image(mean)
+        image = jnp.broadcast_to(image, (*x.shape[:3], image.shape[-1]))
+        branches = [self.point(x), *(branch(x) for branch in self.atrous)]
+        branches = [image, *branches] if self.pool_first else [*branches, image]
+        return self.project(jnp.concatenate(branches, axis=-1))
+
+
+class DeepLabV3(nnx.Module):
+    """ASPP, dropout and the scores.
+
+    Args:
+        channels: of the backbone's stages, the deepest last.
+        num_classes: K.
+        rates, order: see `ASPP`.
+        norm: see `norms.make`.
+        width: channels of the pyramid.
+        dropout: rate behind it: 0.1 in the authors' code; torchvision's is 0.5.
+        extra_conv: 3 x 3 convolution between pyramid and scores, as in torchvision.
+        align: see `Features.to_image`.
+        dtype: type of the computation; parameters stay float32.
+        rngs: supplies the initialisation keys.
+    """
+
+    def __init__(
+        self,
+        channels: Mapping[str, int],
+        num_classes: int,
+        *,
+        rates: tuple[int, ...],
+        norm: Mapping[str, Any],
+        width: int = 256,
+        order: str = "pool_first",
+        dropout: float = 0.1,
+        extra_conv: bool = False,
+        align: str = "centres",
+        dtype=None,
+        rngs: nnx.Rngs,
+    ):
+        self.top = list(channels)[-1]
+        options = {"dtype": dtype, "rngs": rngs}
+        features = channels[self.top]
+        self.aspp = ASPP(features, width, rates=rates, order=order, norm=norm, **options)
+        self.dropout = nnx.Dropout(dropout)
+        if extra_conv:
+            self.conv = layers.ConvBlock(width, width, kernel=3, norm=norm, **options)
+        self.score = layers.score_layer(width, num_classes, **options)
+        self.align = align
+
+    def __call__(self, features: Features, rngs: nnx.Rngs | None = None) -> Scores:
+        """Features -> Scores [B, h, w, K] at the stride of the deepest stage."""
+        x = self.dropout(self.aspp(features.stages[self.top]), rngs=rngs)
+        if hasattr(self, "conv"):
+            x = self.conv(x)
+        return Scores(self.score(x), features.to_image(self.top, self.align))
+
+
+class DeepLabV3Plus(nnx.Module):
+    """ASPP, brought up to a fine stage and refined with it by two 3 x 3 convolutions.
+
+    Args:
+        channels: of the backbone's stages, the deepest last.
+        num_classes: K.
+        rates, order: see `ASPP`.
+        norm: see `norms.make`.
+        width: channels of the pyramid and of the decoder.
+        fine: the stage of the decoder; the paper's is conv2_x, of stride 4.
+        fine_width: channels that it is brought to (the paper's table 1 has 48).
+        dropout: rate behind the pyramid.
+        align: see `Features.to_image`.
+        dtype: type of the computation; parameters stay float32.
+        rngs: supplies the initialisation keys.
+    """
+
+    def __init__(
+        self,
+        channels: Mapping[str, int],
+        num_classes: int,
+        *,
+        rates: tuple[int, ...],
+        norm: Mapping[str, Any],
+        width: int = 256,
+        fine: str = "stage2",
+        fine_width: int = 48,
+        order: str = "pool_first",
+        dropout: float = 0.1,
+        align: str = "centres",
+        dtype=None,
+        rngs: nnx.Rngs,
+    ):
+        choose("config.model.head.fine", fine, channels)
+        self.top, self.fine = list(channels)[-1], fine
+        options = {"norm": norm, "dtype": dtype, "rngs": rngs}
+        self.aspp = ASPP(channels[self.top], width, rates=rates, order=order, **options)
+        self.dropout = nnx.Dropout(dropout)
+        self.reduce = layers.ConvBlock(channels[fine], fine_width, kernel=1, **options)
+        self.refine = nnx.List(
+            [
+                layers.ConvBlock(width + fine_width, width, kernel=3, **options),
+                layers.ConvBlock(width, width, kernel=3, **options),
+            ]
+        )
+        self.score = layers.score_layer(width, num_classes, dtype=dtype, rngs=rngs)
+        self.align = align
+
+    def __call__(self, features: Features, rngs: nnx.Rngs | None = None) -> Scores:
+        """Features -> Scores [B, h, w, K] at the stride of the fine stage."""
+        x = self.dropout(self.aspp(features.stages[self.top]), rngs=rngs)
+        fine = self.reduce(features.stages[self.fine])
+        how = features.upsampling(self.top, self.fine)
+        if self.align != "centres":
+            how = resize.Resize(self.align)
+        matrices = how.matrices(x.shape[1:3], fine.shape[1:3])
+        x = jnp.concatenate([resize.apply(x, *matrices).astype(fine.dtype), fine], axis=-1)
+        for block in self.refine:
+            x = block(x)
+        return Scores(self.score(x), features.to_image(self.fine, self.align))

@@ -1,0 +1,99 @@
+"""Normalisation of channels, by name: what `norm` of a backbone or head says.
+
+`{"name": "batch", "momentum": 0.9, "epsilon": 1e-5}`; the last two may be left out.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from segjax.errors import InputError
+
+NORMS = ("batch", "frozen", "group", "none")
+_OPTIONS = {
+    "batch": {"momentum": 0.9, "epsilon": 1e-5},
+    "frozen": {"epsilon": 1e-5},
+    "group": {"groups": 32, "epsilon": 1e-5},
+    "none": {},
+}
+
+
+def make(norm: Mapping[str, Any], features: int, *, dtype, rngs: nnx.Rngs) -> nnx.Module | None:
+    """A layer [..., features] -> [..., features], or None.
+
+    Args:
+        norm: `name` and options. "batch": over the global batch, whatever devices it lies on (Ioffe
+            and Szegedy 2015); `momentum` is the share of the running statistics that a step keeps.
+            "frozen": by running statistics, scale and bias that no step changes, as fine-tuning
+            with small batches wants (Chen et al. 2017, section 4.1). "group": over `groups` of
+            channels of each image (Wu and He 2018). "none": weights that hold their norm already;
+            convolutions then have a bias.
+        features: channels.
+        dtype: type of the computation.
+        rngs: supplies the initialisation keys.
+
+    Raises:
+        InputError: on an unknown name or option.
+    """
+    norm = dict(norm)
+    name = norm.pop("name", None)
+    if name not in NORMS:
+        raise InputError(f"config.model: unknown norm {name!r}; known: {', '.join(NORMS)}.")
+    for key in norm:
+        if key not in _OPTIONS[name]:
+            allowed = ", ".join(_OPTIONS[name]) or "none"
+            raise InputError(f"config.model: norm {name!r} takes no {key!r}; allowed: {allowed}.")
+    options = _OPTIONS[name] | norm
+    if name == "batch":
+        return BatchNorm(features, **options, dtype=dtype, rngs=rngs)
+    if name == "frozen":
+        return FrozenNorm(features, **options, dtype=dtype)
+    if name == "group":
+        groups = math.gcd(options["groups"], features)
+        epsilon = options["epsilon"]
+        return nnx.GroupNorm(features, groups, epsilon=epsilon, dtype=dtype, rngs=rngs)
+    return None
+
+
+class BatchNorm(nnx.BatchNorm):
+    """Batch norm that refuses to normalise one value, which is zero whatever the image shows."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] -> [B, H, W, C].
+
+        Raises:
+            InputError: in training, if a channel has one value.
+        """
+        if not self.use_running_average and x.size == x.shape[-1]:
+            raise InputError(
+                "Batch norm would see one value a channel (one image whose map is 1 x 1). Train "
+                'with a larger batch_size or a smaller accumulate, or choose the norm "frozen" or '
+                '"group", such as --config.model.head.norm.name=group.'
+            )
+        return super().__call__(x)
+
+
+class FrozenNorm(nnx.Module):
+    """Batch norm whose four vectors are not trained, decayed or updated.
+
+    Args:
+        features: channels.
+        epsilon: added to the variance.
+        dtype: type of the result.
+    """
+
+    def __init__(self, features: int, *, epsilon: float, dtype=None):
+        self.scale, self.var = (nnx.BatchStat(jnp.ones(features)) for _ in range(2))
+        self.bias, self.mean = (nnx.BatchStat(jnp.zeros(features)) for _ in range(2))
+        self.epsilon = epsilon
+        self.dtype = dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., C] -> [..., C]."""
+        factor = self.scale[...] * jax.lax.rsqrt(self.var[...] + self.epsilon)
+        shift = self.bias[...] - self.mean[...] * factor
+        return (x * factor + shift).astype(self.dtype or x.dtype)
