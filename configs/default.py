@@ -6,7 +6,17 @@ import ml_collections
 
 from segjax.errors import InputError
 
-VARIANTS = ("scenes", "camvid", "bsds500", "folder", "lecture", "smoke")
+VARIANTS = (
+    "scenes",
+    "camvid",
+    "voc2012",
+    "cityscapes",
+    "ade20k",
+    "bsds500",
+    "folder",
+    "lecture",
+    "smoke",
+)
 _OPTIONS = {"lecture": {"val_count": 50, "channel": ""}}  # of data sets, beside their root
 
 

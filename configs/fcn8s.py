@@ -94,7 +94,7 @@ def _heavy(head: str, variants: str) -> dict:
     """Heavy learning: the release's solvers, whole images (the size of the data set's largest)."""
     words = variants.split(",")
     at_once = "at_once" in words
-    sizes = {"camvid": (360, 480), "folder": (500, 500)}
+    sizes = {"camvid": (360, 480), "folder": (500, 500), "voc2012": (500, 500)}
     return {
         "model.backbone.batch_norm": False,
         "model.backbone.width": 64,

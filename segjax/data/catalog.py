@@ -12,26 +12,11 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from segjax.data import annotations, class_list, scan, sources
+from segjax.data import annotations, class_list, layouts, presets, scan, sources
 from segjax.data.spec import CHANNELS, MAX_CLASSES, VOID, DatasetSpec, hls_palette
 from segjax.errors import InputError
 
 _SCENES_VAL_SEED, _SCENES_TEST_SEED = 1_000_001, 1_000_002
-
-# SegNet's order and colours (Badrinarayanan et al., PAMI 2017; SegNet-Tutorial, test_segmentation).
-_CAMVID = (
-    ("sky", (128, 128, 128)),
-    ("building", (128, 0, 0)),
-    ("pole", (192, 192, 128)),
-    ("road", (128, 64, 128)),
-    ("pavement", (60, 40, 222)),
-    ("tree", (128, 128, 0)),
-    ("sign", (192, 128, 128)),
-    ("fence", (64, 64, 128)),
-    ("car", (64, 0, 128)),
-    ("pedestrian", (64, 64, 0)),
-    ("bicyclist", (0, 128, 192)),
-)
 
 
 class Splits(Mapping[str, sources.Source]):
@@ -42,12 +27,16 @@ class Splits(Mapping[str, sources.Source]):
     Args:
         names: lists the splits that are present.
         open_split: makes the source of one of them.
+        expected: where a split would have to be, for errors.
     """
 
     def __init__(
-        self, names: Callable[[], tuple[str, ...]], open_split: Callable[[str], sources.Source]
+        self,
+        names: Callable[[], tuple[str, ...]],
+        open_split: Callable[[str], sources.Source],
+        expected: str = "",
     ):
-        self._names, self._open = names, open_split
+        self._names, self._open, self._expected = names, open_split, expected
         self._opened: dict[str, sources.Source] = {}
 
     def __getitem__(self, split: str) -> sources.Source:
@@ -55,7 +44,9 @@ class Splits(Mapping[str, sources.Source]):
         if split not in self._opened:
             names = self._names()
             if split not in names:
-                raise InputError(f"No split {split!r}; present are {', '.join(names)}.")
+                raise InputError(
+                    f"No split {split!r}; present are {', '.join(names)}{self._expected}."
+                )
             self._opened[split] = self._open(split)
         return self._opened[split]
 
@@ -186,14 +177,43 @@ def camvid(*, root: str = "") -> Dataset:
     Args:
         root: holds images/<split>/ and labels/<split>/; `$SEGJAX_DATA/camvid` if empty.
     """
-    void = len(_CAMVID)
-    spec = DatasetSpec(
-        name="camvid",
-        classes=tuple(name for name, _ in _CAMVID),
-        palette=tuple(color for _, color in _CAMVID),
-        table=(*((i, i) for i in range(void)), (void, VOID)),
-    )
-    return _folders(Path(root) if root else data_home() / "camvid", spec)
+    return _named(presets.CAMVID, layouts.FOLDERS, root)
+
+
+def voc2012(*, root: str = "") -> Dataset:
+    """PASCAL VOC 2012: 1464 train, 1449 val, both in trainval; 21 classes, 255 is void.
+
+    Everingham et al., IJCV 2015. `trainaug` (10 582), `train` and images that Hariharan et al.
+    (ICCV 2011) have labelled, is there with SegmentationClassAug/ and the list of its ids.
+
+    Args:
+        root: holds JPEGImages/, SegmentationClass/ and ImageSets/Segmentation/<split>.txt, itself
+            or in VOCdevkit/VOC2012/; `$SEGJAX_DATA/voc2012` if empty.
+    """
+    return _named(presets.VOC2012, layouts.VOC2012, root)
+
+
+def cityscapes(*, root: str = "") -> Dataset:
+    """Cityscapes, fine annotations: 2975 train, 500 val; 19 of the 34 raw ids are classes.
+
+    Cordts et al., CVPR 2016. `test` (1525) is there with its files, but its masks are void.
+
+    Args:
+        root: holds leftImg8bit/ and gtFine/ with its labelIds; `$SEGJAX_DATA/cityscapes` if empty.
+    """
+    return _named(presets.CITYSCAPES, layouts.CITYSCAPES, root)
+
+
+def ade20k(*, root: str = "") -> Dataset:
+    """ADE20K's scene parsing benchmark, 2016: 20 210 train, 2000 val; 150 classes, 0 is void.
+
+    Zhou et al., CVPR 2017.
+
+    Args:
+        root: holds images/ and annotations/, itself or in ADEChallengeData2016/;
+            `$SEGJAX_DATA/ade20k` if empty.
+    """
+    return _named(presets.ADE20K, layouts.ADE20K, root)
 
 
 def bsds500(*, root: str = "") -> RegionDataset:
@@ -224,13 +244,13 @@ def folder(*, root: str) -> Dataset:
     """
     if not root:
         raise InputError("data.root is empty; give the data set's folder: --config.data.root=DIR")
-    path = _existing(root)
+    path = layouts.existing(Path(root))
     if (path / "classes.txt").is_file():
-        return _folders(path, class_list.read(path / "classes.txt"))
+        return _files(path, class_list.read(path / "classes.txt"))
     splits = sources.list_splits(path)
     split = "train" if "train" in splits else splits[0]
     labels = [label for _, label in sources.list_pairs(path, split)]
-    return _folders(path, _guess_classes(path, path / "labels" / split, labels))
+    return _files(path, _guess_classes(path, path / "labels" / split, labels))
 
 
 _LECTURE = "images_prepped_<split>/ and annotations_prepped_<split>/"
@@ -254,7 +274,7 @@ def lecture(*, root: str = "", val_count: int = 50, channel: str = "") -> Datase
     if channel not in ("", *CHANNELS):
         raise InputError(f'data.channel: unknown {channel!r}; known: "", {", ".join(CHANNELS)}.')
     channel = channel or "equal"
-    path = _existing(root or str(data_home() / "lecture"))
+    path = layouts.existing(Path(root) if root else data_home() / "lecture")
     images, labels = (
         {part: path / f"{kind}_prepped_{part}" for part in ("train", "test")}
         for kind in ("images", "annotations")
@@ -284,13 +304,6 @@ def lecture(*, root: str = "", val_count: int = 50, channel: str = "") -> Datase
     return Dataset(spec, Splits(names, open_split))
 
 
-def _existing(root: str) -> Path:
-    path = Path(root)
-    if not path.is_dir():
-        raise InputError(f"{path}: no such folder (--config.data.root=DIR).")
-    return path
-
-
 def _guess_classes(root: Path, folder: Path, labels: list[Path], channel: str = "") -> DatasetSpec:
     """The ids that the masks in `folder` hold, as classes without names."""
     ids = sorted(scan.find_ids(labels, channel=channel))
@@ -315,11 +328,16 @@ def _guess_classes(root: Path, folder: Path, labels: list[Path], channel: str = 
     )
 
 
-def _folders(root: Path, spec: DatasetSpec) -> Dataset:
-    def open_split(split: str) -> sources.Source:
-        return sources.FolderSource(pairs=sources.list_pairs(root, split), spec=spec)
+def _named(spec: DatasetSpec, layout: layouts.Layout, root: str) -> Dataset:
+    return _files(Path(root) if root else data_home() / spec.name, spec, layout)
 
-    return Dataset(spec, Splits(lambda: sources.list_splits(root), open_split))
+
+def _files(root: Path, spec: DatasetSpec, layout: layouts.Layout = layouts.FOLDERS) -> Dataset:
+    def open_split(split: str) -> sources.Source:
+        return sources.FolderSource(pairs=layout.pairs(root, split), spec=spec)
+
+    expected = f" in {root} ({layout.files})"
+    return Dataset(spec, Splits(lambda: layout.splits(root), open_split, expected))
 
 
 CATALOG: Mapping[str, Callable[..., Dataset | RegionDataset]] = {
@@ -328,4 +346,7 @@ CATALOG: Mapping[str, Callable[..., Dataset | RegionDataset]] = {
     "bsds500": bsds500,
     "folder": folder,
     "lecture": lecture,
+    "voc2012": voc2012,
+    "cityscapes": cityscapes,
+    "ade20k": ade20k,
 }

@@ -221,7 +221,11 @@ def list_pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
 
 
 def pair_folders(
-    images_folder: Path, labels_folder: Path, layout: str = "images/<split>/ and labels/<split>/"
+    images_folder: Path,
+    labels_folder: Path,
+    layout: str = "images/<split>/ and labels/<split>/",
+    *,
+    endings: tuple[str, str] = ("", ""),
 ) -> list[tuple[Path, Path]]:
     """The images below one folder with the masks below another.
 
@@ -231,15 +235,19 @@ def pair_folders(
     Args:
         images_folder, labels_folder: searched with all that is below them.
         layout: what a data set of this kind is made of, for errors.
+        endings: of the images' names and of the masks', in the suffix's place; see `files_by_stem`.
 
     Raises:
         InputError: if a folder is missing or empty, an image has no mask, a mask no image, or two
             files of one folder differ in nothing but the suffix.
     """
     folders = [images_folder, labels_folder]
-    images, labels = (files_by_stem(folder, layout) for folder in folders)
+    images, labels = (
+        files_by_stem(folder, layout, ending)
+        for folder, ending in zip(folders, endings, strict=True)
+    )
     problems = [
-        f"{len(missing)} {text} ({_first(missing)})"
+        f"{len(missing)} {text} ({first_names(missing)})"
         for missing, text in (
             (sorted(images.keys() - labels.keys()), "images without a mask"),
             (sorted(labels.keys() - images.keys()), "masks without an image"),
@@ -249,25 +257,37 @@ def pair_folders(
     if problems:
         raise InputError(
             f"{folders[0]} and {folders[1]} do not pair up: {'; '.join(problems)}; "
-            "a pair has one path but for the suffix."
+            f"a pair has one path but for {' and '.join(filter(None, endings)) or 'the suffix'}."
         )
     return [(images[stem], labels[stem]) for stem in sorted(images)]
 
 
-def files_by_stem(folder: Path, layout: str) -> dict[str, Path]:
-    """Path below `folder` without suffix -> file, of every image file."""
+def files_by_stem(folder: Path, layout: str, ending: str = "") -> dict[str, Path]:
+    """Path below `folder` without suffix -> file, of every image file.
+
+    Args:
+        folder: searched with all that is below it.
+        layout: what a data set of this kind is made of, for errors.
+        ending: if not empty, only names that end so are taken, and lose all of it.
+
+    Raises:
+        InputError: if the folder is missing or empty, or two files have one such path.
+    """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; a data set is {layout}.")
     files: dict[str, Path] = {}
     for path in _walk(folder):
-        stem = path.relative_to(folder).with_suffix("").as_posix()
+        if not path.name.endswith(ending):
+            continue
+        stem = path.relative_to(folder).as_posix().removesuffix(ending or path.suffix)
         if stem in files:
             raise InputError(
                 f"{folder}: {files[stem].name} and {path.name} are two files for one example."
             )
         files[stem] = path
     if not files:
-        raise InputError(f"{folder}: holds no image file ({', '.join(IMAGE_SUFFIXES)}).")
+        expected = f"*{ending}" if ending else ", ".join(IMAGE_SUFFIXES)
+        raise InputError(f"{folder}: holds no image file ({expected}).")
     return files
 
 
@@ -280,7 +300,8 @@ def _walk(folder: Path) -> Iterator[Path]:
                 yield Path(parent) / name
 
 
-def _first(names: Sequence[str]) -> str:
+def first_names(names: Sequence[str]) -> str:
+    """The first few of many names, for a message."""
     return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
 
 
