@@ -53,6 +53,8 @@ def get_config() -> ml_collections.ConfigDict:
         "scale": (0.5, 2.0),
         "flip": 0.5,
         "rotation": 0.0,  # degrees
+        "rotation_chance": 1.0,
+        "blur": 0.0,  # chance of a Gaussian of 5 x 5
         "brightness": 0.0,  # of 255
         "contrast": 0.0,
         "saturation": 0.0,
@@ -79,15 +81,17 @@ def _add_training(config: ml_collections.ConfigDict) -> None:
         "reduction": "mean_valid",  # or "sum"
         "class_weights": "none",  # median_frequency, inverse, effective_number
         "aux_weight": 0.4,
+        "at": "image",  # scores are brought to the label; "scores": labels to the scores
         "blocks": 8,  # of rows, for upsampling and softmax
     }
     config.optim = {
         "name": "sgd",  # or "adamw"
         "lr": 0.01,
-        "schedule": "poly",  # constant, cosine, inverse_time
+        "schedule": "poly",  # constant, cosine, inverse_time, step
         "warmup_steps": 0,
         "power": 0.9,  # of poly
-        "decay": 0.0,  # of inverse_time
+        "decay": 0.0,  # of inverse_time, and the factor of step
+        "step_every": 0,  # of step
         "momentum": 0.9,  # beta 1 of adamw
         "nesterov": False,
         "b2": 0.999,  # of adamw
@@ -120,6 +124,37 @@ def _add_training(config: ml_collections.ConfigDict) -> None:
         "patience": 0,  # evaluations without a better value; 0 never stops
         "skipped": 3,  # non-finite steps in a row
     }
+
+
+CAMVID = {  # of networks that see its images at half size, on a small machine
+    "total_steps": 1200,
+    "batch_size": 4,
+    "input_scale": 0.5,
+    "augment.size": (180, 240),
+    "augment.scale": (0.75, 1.75),
+    "augment.brightness": 0.1,
+    "augment.contrast": 0.2,
+    "augment.saturation": 0.2,
+    "loader.cache": True,
+    "loss.class_weights": "median_frequency",
+    "every_steps.eval": 300,
+    "every_steps.checkpoint": 300,
+    "eval.batch_size": 4,
+}
+
+
+def from_scratch(config: ml_collections.ConfigDict) -> None:
+    """A training of few steps for drawn weights on small images: AdamW, poly, warm-up."""
+    config.total_steps = 800
+    config.optim.name = "adamw"
+    config.optim.lr = 1e-3
+    config.optim.weight_decay = 0.01
+    config.optim.warmup_steps = 50
+    config.optim.clip_norm = 5.0
+    config.optim.parts = (("*/bias", 1.0, 0.0),)
+    config.augment.scale = (0.75, 1.5)
+    config.every_steps.eval = 200
+    config.every_steps.checkpoint = 200
 
 
 def apply_variants(

@@ -14,6 +14,7 @@ from segjax.data.spec import VOID
 from segjax.errors import InputError
 
 _LUMA = (0.299, 0.587, 0.114)
+_BLUR = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)  # OpenCV's 5 taps where no deviation is given
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Augment:
             (`config.input_size`); (0, 0): `base_scale` counts.
         flip: probability of mirroring left and right.
         rotation: most degrees, either way, about the crop's centre.
+        rotation_chance: probability of rotating at all.
+        blur: probability of smoothing by a Gaussian of 5 x 5 (semseg's, for PSPNet).
         brightness: most that is added or taken away, in units of 255.
         contrast, saturation: most relative change, 0.3 draws from 0.7 to 1.3.
         hue: most degrees around the axis of greys (in YIQ).
@@ -40,6 +43,8 @@ class Augment:
     base_size: tuple[int, int]
     flip: float
     rotation: float
+    rotation_chance: float
+    blur: float
     brightness: float
     contrast: float
     saturation: float
@@ -49,8 +54,9 @@ class Augment:
         low, high = self.scale
         if not 0 < low <= high:
             raise InputError(f"augment.scale: 0 < least <= most, got {self.scale}.")
-        if not 0 <= self.flip <= 1:
-            raise InputError(f"augment.flip is a probability, got {self.flip}.")
+        for key in ("flip", "rotation_chance", "blur"):
+            if not 0 <= getattr(self, key) <= 1:
+                raise InputError(f"augment.{key} is a probability, got {getattr(self, key)}.")
         if min(self.base_size) < 0 or (min(self.base_size) == 0 < max(self.base_size)):
             raise InputError(
                 f"config.input_size is (height, width) or (0, 0), got {self.base_size}."
@@ -103,6 +109,9 @@ def example(
     matrix, shift = _color(key_color, options)
     image = jnp.einsum("hwc,dc->hwd", image, matrix, precision="highest") + shift
     image = jnp.where(inside[..., None], jnp.clip(image, 0, 255), jnp.asarray(fill, jnp.float32))
+    if options.blur:
+        blurred = jax.random.bernoulli(jax.random.fold_in(key, 2), options.blur)
+        image = jnp.where(blurred, _smooth(image), image)
     return image, jnp.where(inside, label, jnp.uint8(VOID))
 
 
@@ -132,7 +141,11 @@ def _sources(key: jax.Array, size: jax.Array, options: Augment) -> tuple[jax.Arr
     start = jnp.sign(slack) * jnp.minimum(steps.astype(jnp.int32), jnp.abs(slack)) * pitch
     mirror = jnp.where(jax.random.bernoulli(key_flip, options.flip), -1, 1)
     angles = np.radians(np.linspace(-options.rotation, options.rotation, _LEVELS))
-    turns = [_draw(key_turn, _TURN * f(angles)) for f in (np.cos, np.sin)]
+    turned = jax.random.bernoulli(jax.random.fold_in(key_turn, 1), options.rotation_chance)
+    turns = [
+        jnp.where(turned, _draw(key_turn, _TURN * f(angles)), round(_TURN * f(0.0)))
+        for f in (np.cos, np.sin)
+    ]
     cos, sin = (t * (pitch // _TURN) + t * (pitch % _TURN) // _TURN for t in turns)  # t x pitch
 
     y = 2 * jnp.arange(options.size[0])[:, None] + 1 - crop[0]
@@ -183,6 +196,17 @@ def _split(position: jax.Array) -> tuple[jax.Array, jax.Array]:
     unit = 2 * _ONE
     shifted = position - unit // 2 + unit // 512  # to centres, and to the nearest 1/256
     return shifted // unit, shifted % unit * 256 // unit
+
+
+def _smooth(image: jax.Array) -> jax.Array:
+    """A Gaussian of 5 x 5, mirrored at the border, as OpenCV's: float32 [h, w, 3] -> the same."""
+    for axis in (0, 1):
+        pads = [(0, 0)] * 3
+        pads[axis] = (2, 2)
+        wide, size = jnp.pad(image, pads, mode="reflect"), image.shape[axis]
+        parts = (jax.lax.slice_in_dim(wide, k, k + size, axis=axis) for k in range(5))
+        image = sum(tap * part for tap, part in zip(_BLUR, parts, strict=True))
+    return image
 
 
 def _color(key: jax.Array, options: Augment) -> tuple[jax.Array, jax.Array]:

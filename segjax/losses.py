@@ -1,5 +1,6 @@
 """Losses over the whole image, in blocks of rows so that no full-size score map is ever held."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from segjax.models import resize
 from segjax.models.features import Scores
 
 REDUCTIONS = ("mean_valid", "sum")
+PLACES = ("image", "scores")
 
 
 def over_row_blocks(
@@ -92,23 +94,32 @@ def total(
     class_weights: jax.Array | None,
     aux_weight: float,
     blocks: int,
+    at: str = "image",
 ) -> tuple[jax.Array, jax.Array]:
     """The recipe's loss over a batch as a sum, and the count it is divided by.
 
     The first output is the prediction, the others count `aux_weight` each. Both results are sums,
     so that any split of the batch, over devices or in time, adds up to the same number.
+
+    Where the loss is taken `at` "image", scores are brought to the label; at "scores", each output
+    is held against the label at its own places (DeepLab v1 and v2). A grid of fewer places than
+    the first's then counts in proportion more, as if each output had a mean of its own.
     """
 
     def summed(scores: Scores) -> tuple[jax.Array, jax.Array]:
         def fn(logits, label):
             return cross_entropy(logits, label, class_weights)
 
+        if at == "scores":
+            return fn(scores.values, scores.sample(label))
         loss, count = over_row_blocks(fn, scores, label, blocks=blocks)
         return loss.sum(), count.sum()
 
     loss, count = summed(outputs[0])
+    places = math.prod(outputs[0].values.shape[1:3])
     for scores in outputs[1:]:
-        loss = loss + aux_weight * summed(scores)[0]
+        more = places / math.prod(scores.values.shape[1:3]) if at == "scores" else 1.0
+        loss = loss + aux_weight * more * summed(scores)[0]
     return loss, count
 
 

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from segjax.errors import InputError
+from segjax.errors import InputError, choose
 
 OPTIMIZERS = ("sgd", "adamw")
-SCHEDULES = ("constant", "poly", "cosine", "inverse_time")
+SCHEDULES = ("constant", "poly", "cosine", "inverse_time", "step")
 
 Part = tuple[str, float, float]
 """(pattern of parameter paths, learning rate multiplier, weight decay multiplier)."""
@@ -40,6 +40,7 @@ def build(
     warmup_steps: int,
     power: float,
     decay: float,
+    step_every: int,
     momentum: float,
     nesterov: bool,
     b2: float,
@@ -56,9 +57,9 @@ def build(
             (decoupled, Loshchilov and Hutter 2019).
         lr: the rate at the schedule's start, after warm-up.
         schedule: "constant"; "poly": (1 - t/T)^power; "cosine": half a cosine to 0;
-            "inverse_time": 1 / (1 + decay t), Keras' decay.
+            "inverse_time": 1 / (1 + decay t), Keras' decay; "step": times decay every step_every.
         warmup_steps: linear from 0 over these first steps, before the schedule's own t = 0.
-        power, decay: of "poly" and "inverse_time".
+        power, decay, step_every: of "poly", "inverse_time" and "step".
         momentum: of sgd, or beta 1 of adamw.
         nesterov: of sgd.
         b2: beta 2 of adamw.
@@ -72,8 +73,10 @@ def build(
     Raises:
         InputError: on an unknown name, or a pattern that matches no parameter.
     """
-    if name not in OPTIMIZERS:
-        raise InputError(f"config.optim.name: unknown {name!r}; known: {', '.join(OPTIMIZERS)}.")
+    choose("config.optim.name", name, OPTIMIZERS)
+    choose("config.optim.schedule", schedule, SCHEDULES)
+    if schedule == "step" and step_every < 1:
+        raise InputError(f"config.optim.step_every is {step_every}; the schedule wants 1 or more.")
     rates, decays = multipliers(params, parts)
     decays = jax.tree.map(lambda factor: weight_decay * factor, decays)
     chain = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
@@ -86,9 +89,15 @@ def build(
     if parts:
         chain.append(optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, rates)))
     chain = chain or [optax.identity()]  # plain gradient descent
-    return Optimizer(
-        optax.chain(*chain), _schedule(schedule, lr, warmup_steps, power, decay, total_steps)
-    )
+    span = max(total_steps - warmup_steps, 1)
+    factors = {
+        "constant": lambda t: jnp.ones(()),
+        "poly": lambda t: (1 - t / span) ** power,
+        "cosine": lambda t: 0.5 * (1 + jnp.cos(jnp.pi * t / span)),
+        "inverse_time": lambda t: 1 / (1 + decay * t),
+        "step": lambda t: decay ** jnp.floor(t / step_every),
+    }
+    return Optimizer(optax.chain(*chain), _schedule(factors[schedule], lr, warmup_steps, span))
 
 
 def multipliers(params: Any, parts: Sequence[Part]) -> tuple[Any, Any]:
@@ -115,25 +124,12 @@ def multipliers(params: Any, parts: Sequence[Part]) -> tuple[Any, Any]:
     return jax.tree.unflatten(treedef, rates), jax.tree.unflatten(treedef, decays)
 
 
-def _schedule(name, lr, warmup_steps, power, decay, total_steps):
-    span = max(total_steps - warmup_steps, 1)
-
+def _schedule(factor, lr: float, warmup_steps: int, span: int):
     def rate(step: jax.Array) -> jax.Array:
         step = jnp.asarray(step, jnp.float32)
-        t = jnp.clip(step - warmup_steps, 0, span)
-        if name == "poly":
-            factor = (1 - t / span) ** power
-        elif name == "cosine":
-            factor = 0.5 * (1 + jnp.cos(jnp.pi * t / span))
-        elif name == "inverse_time":
-            factor = 1 / (1 + decay * t)
-        else:
-            factor = jnp.ones(())
         warm = jnp.minimum(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
-        return lr * warm * factor
+        return lr * warm * factor(jnp.clip(step - warmup_steps, 0, span))
 
-    if name not in SCHEDULES:
-        raise InputError(f"config.optim.schedule: unknown {name!r}; known: {', '.join(SCHEDULES)}.")
     return rate
 
 

@@ -9,7 +9,7 @@ import optax
 from flax import nnx
 
 from segjax import augment, losses, state
-from segjax.errors import InputError
+from segjax.errors import InputError, choose
 from segjax.metrics import confusion
 from segjax.models import resize
 from segjax.optim import Optimizer
@@ -43,11 +43,11 @@ class Loss:
     class_weights: tuple[float, ...] | None
     aux_weight: float
     blocks: int
+    at: str = "image"
 
     def __post_init__(self):
-        known = ", ".join(losses.REDUCTIONS)
-        if self.reduction not in losses.REDUCTIONS:
-            raise InputError(f"config.loss.reduction: unknown {self.reduction!r}; known: {known}.")
+        choose("config.loss.reduction", self.reduction, losses.REDUCTIONS)
+        choose("config.loss.at", self.at, losses.PLACES)
         if self.blocks < 1:
             raise InputError(f"config.loss.blocks is at least 1, got {self.blocks}.")
 
@@ -60,6 +60,7 @@ class Loss:
             class_weights=weights,
             aux_weight=self.aux_weight,
             blocks=self.blocks,
+            at=self.at,
         )
 
 

@@ -197,3 +197,38 @@ def test_blocks_bound_the_memory_of_a_step():
     plain = temporary(1)
     assert plain >= 512 * 512 * 19 * 4  # at least the scores at full size
     assert temporary(8) < plain / 4
+
+
+@pytest.mark.parametrize(
+    ("how", "size_in", "size_out", "expected"),
+    [
+        (Resize("half_pixel"), 4, 32, [4, 12, 20, 28]),
+        (Resize("half_pixel", 8, -3.5), 4, 25, [8, 15, 23, 24]),
+        (Resize("half_pixel", 8, 3.5), 4, 25, [0, 8, 16, 24]),  # DeepLab's: pure sub-sampling
+        (Resize("corners"), 4, 25, [0, 8, 16, 24]),
+        (Resize("corners", 8), 4, 23, [0, 8, 16, 22]),
+        (Resize("transposed", 4), 3, 16, [4, 8, 12]),
+        (Resize("corners"), 1, 9, [0]),
+        (Resize("half_pixel"), 1, 1, [0]),
+    ],
+)
+def test_every_score_knows_its_pixel(how, size_in, size_out, expected):
+    np.testing.assert_array_equal(how.centres(size_in, size_out), expected)
+
+
+def test_at_the_scores_each_output_is_held_against_the_label_at_its_own_places():
+    label = random_label((9, 17))
+    fine = random_scores((9, 17)).replace(resize=Resize("corners"))
+    coarse = random_scores((3, 5), seed=1).replace(resize=Resize("corners"))
+    total, count = losses.total(
+        (fine, coarse),
+        jnp.asarray(label),
+        class_weights=None,
+        aux_weight=0.5,
+        blocks=4,
+        at="scores",
+    )
+    of_fine, _ = in_float64(fine.values, label)
+    of_coarse, _ = in_float64(coarse.values, label[:, ::4, ::4])
+    assert count == (label != VOID).sum()
+    assert total == pytest.approx(of_fine + 0.5 * (9 * 17) / (3 * 5) * of_coarse, rel=1e-5)

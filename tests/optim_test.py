@@ -16,6 +16,7 @@ OPTIONS = {
     "warmup_steps": 0,
     "power": 0.9,
     "decay": 0.0,
+    "step_every": 0,
     "momentum": 0.0,
     "nesterov": False,
     "b2": 0.999,
@@ -170,7 +171,7 @@ def test_long_gradients_are_cut_to_the_norm_and_short_ones_kept():
     ("changes", "message"),
     [
         ({"name": "lamb"}, "config.optim.name.*'lamb'.*sgd, adamw"),
-        ({"schedule": "step"}, "config.optim.schedule.*'step'.*constant, poly, cosine"),
+        ({"schedule": "exp"}, "config.optim.schedule.*'exp'.*constant, poly, cosine"),
         ({"parts": (("aux/*", 1.0, 1.0),)}, r"config.optim.parts.*'aux/\*' matches no parameter"),
         ({"parts": (*PARTS, ("bias", 1.0, 1.0))}, "'bias' matches no parameter"),
     ],
@@ -178,3 +179,15 @@ def test_long_gradients_are_cut_to_the_norm_and_short_ones_kept():
 def test_unknown_names_and_idle_patterns_are_refused(changes, message):
     with pytest.raises(InputError, match=message):
         build(**changes)
+
+
+def test_a_rate_falls_in_steps():
+    options = {"schedule": "step", "decay": 0.1, "step_every": 20, "warmup_steps": 10, "lr": 2.0}
+    schedule = build(**options).schedule
+    got = [float(schedule(step)) for step in (4, 10, 29, 30, 49, 50, 109)]
+    np.testing.assert_allclose(got, [1.0, 2.0, 2.0, 0.2, 0.2, 0.02, 2e-4], rtol=1e-5)
+
+
+def test_steps_of_no_length_are_refused():
+    with pytest.raises(InputError, match="step_every is 0; the schedule wants 1 or more"):
+        build(schedule="step", decay=0.1)

@@ -73,6 +73,14 @@ class Scores:
     values: jax.Array
     resize: Resize = flax.struct.field(pytree_node=False)
 
+    def sample(self, label: jax.Array) -> jax.Array:
+        """The label of the pixel nearest to each score's place: [B, H, W] -> [B, h, w]."""
+        rows, cols = (
+            self.resize.centres(self.values.shape[axis], label.shape[axis], axis - 1)
+            for axis in (1, 2)
+        )
+        return label[:, rows][:, :, cols]
+
     def matrices(
         self, size: tuple[int, int], seen: tuple[int, int] | None = None
     ) -> tuple[np.ndarray, np.ndarray]:

@@ -52,8 +52,7 @@ class Resize:
 
     def matrix(self, size_in: int, size_out: int, axis: int = 0) -> np.ndarray:
         """float32 [size_out, size_in] of one axis; rows sum to one, but for "transposed"."""
-        offset = self.offset[axis] if isinstance(self.offset, tuple) else self.offset
-        target = offset + np.arange(size_out)[:, None]
+        target = self._offset(axis) + np.arange(size_out)[:, None]
         source = np.arange(size_in)[None, :]
         if self.convention != "transposed":
             position = np.clip(self._position(target, size_in, size_out), 0, size_in - 1)
@@ -65,6 +64,22 @@ class Resize:
                 (tap >= 0) & (tap < 2 * self.factor), kernel[np.clip(tap, 0, kernel.size - 1)], 0
             )
         return weight.astype(np.float32)
+
+    def centres(self, size_in: int, size_out: int, axis: int = 0) -> np.ndarray:
+        """int [size_in]: the output pixel nearest to where each input pixel lies."""
+        at = np.arange(size_in)
+        if self.convention == "corners":
+            grow = (size_out - 1) / max(size_in - 1, 1) if self.factor is None else self.factor
+            position = at * grow
+        else:
+            factor = size_out / size_in if self.factor is None else self.factor
+            position = (at + 0.5) * factor - 0.5
+            position += factor / 2 if self.convention == "transposed" else 0  # kernels begin there
+        position = position - self._offset(axis)
+        return np.clip(np.floor(position + 0.5).astype(int), 0, size_out - 1)
+
+    def _offset(self, axis: int) -> float:
+        return self.offset[axis] if isinstance(self.offset, tuple) else self.offset
 
     def _position(self, target: np.ndarray, size_in: int, size_out: int) -> np.ndarray:
         """Where in the input an output pixel lies."""

@@ -164,6 +164,98 @@ def test_height_split_over_devices_gives_what_one_device_gives(monkeypatch, size
     tiny.assert_close(found(*spread, 1), jax.device_get(found(*arrays, 1)))
 
 
+# (height, width, kernel, stride, dilation, pads): dead taps, asymmetric borders, grids.
+WINDOWS = [
+    (9, 11, 1, 1, 1, 0),
+    (9, 10, 1, 2, 1, 0),
+    (9, 11, 3, 2, 1, 1),
+    (8, 10, 3, 2, 1, "tf"),
+    (9, 11, 7, 2, 1, 3),
+    (1, 1, 7, 2, 1, 3),
+    (9, 14, 3, 1, 2, 2),
+    (9, 14, 3, 1, 4, 4),
+    (5, 20, 3, 1, 6, 6),  # taps above and below see nothing
+    (5, 4, 3, 1, 6, 6),
+    (13, 14, 4, 1, 4, 6),
+    (3, 40, 4, 1, 8, 12),
+    (12, 9, 3, 1, 2, 1),
+    (3, 4, 7, 1, 1, 3),
+]
+
+
+@pytest.mark.parametrize("channels", [(3, 4), (64, 64)])
+@pytest.mark.parametrize("window", WINDOWS)
+def test_any_convolution_is_xla_s_in_value_and_gradients(window, channels):
+    height, width, size, stride, dilation, padding = window
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, height, width, channels[0])).astype(np.float32)
+    kernel = rng.normal(size=(size, size, *channels)).astype(np.float32)
+    windows = {"stride": stride, "dilation": dilation}
+    pads = convolution.pads_of(padding, x, size, **windows)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def with_gradients(form, x, kernel):
+        value, pull = jax.vjp(functools.partial(form, **windows, pads=pads), x, kernel)
+        cotangent = jnp.cos(jnp.arange(value.size, dtype=value.dtype)).reshape(value.shape)
+        return dict(zip(("value", "x", "kernel"), (value, *pull(cotangent)), strict=True))
+
+    with jax.enable_x64(True):
+        expected = with_gradients(convolution.conv_form, x.astype(float), kernel.astype(float))
+    tiny.assert_close(with_gradients(convolution.convolve, x, kernel), expected, bound=4e-6)
+
+
+def test_taps_that_see_only_padding_are_not_computed():
+    x, kernel = jnp.zeros((1, 8, 8, 16)), jnp.zeros((3, 3, 16, 16))
+
+    def flops(dilation: int) -> float:
+        pads = ((dilation, dilation),) * 2
+        form = functools.partial(convolution.convolve, dilation=dilation, pads=pads)
+        return jax.jit(form).lower(x, kernel).compile().cost_analysis()["flops"]
+
+    one_tap = 2 * 8 * 8 * 16 * 16
+    assert flops(8) == one_tap
+    assert flops(1) > 7 * one_tap
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", range(1, 8))
+@pytest.mark.parametrize("kernel", [1, 2, 3, 5])
+def test_tensorflow_s_padding_gives_its_sizes_with_the_odd_zero_at_the_end(size, stride, kernel):
+    ((before, after), _) = convolution.pads_of("tf", jnp.zeros((1, size, 9, 1)), kernel, stride, 1)
+    assert 0 <= after - before <= 1
+    assert (size + before + after - kernel) // stride + 1 == -(-size // stride)
+    if after:  # one zero less would not do
+        assert (size + before + after - 1 - kernel) // stride + 1 < -(-size // stride)
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "dilation"), [((8, 9), 1, 1), ((8, 9), 2, 1), ((9, 7), 1, 4), ((3, 9), 1, 4)]
+)
+def test_a_depthwise_convolution_is_one_of_each_channel(size, stride, dilation):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, *size, 5)).astype(np.float32)
+    kernel = rng.normal(size=(3, 3, 1, 5)).astype(np.float32)
+    windows = {"stride": stride, "dilation": dilation}
+    windows["pads"] = convolution.pads_of("tf", x, 3, **windows)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def with_gradients(form, x, kernel):
+        value, pull = jax.vjp(form, x, kernel)
+        return value, pull(jnp.cos(jnp.arange(value.size, dtype=value.dtype)).reshape(value.shape))
+
+    def one_by_one(x, kernel):
+        parts = [
+            convolution.conv_form(x[..., c : c + 1], kernel[..., c : c + 1], **windows)
+            for c in range(5)
+        ]
+        return jnp.concatenate(parts, axis=-1)
+
+    whole = functools.partial(convolution.depthwise, **windows)
+    tiny.assert_close(
+        with_gradients(whole, x, kernel), with_gradients(one_by_one, x, kernel), bound=4e-6
+    )
+
+
 @pytest.mark.parametrize("size", [(7, 7), (10, 8)])
 def test_both_forms_of_the_large_convolution_agree(size):
     rng = np.random.default_rng(0)

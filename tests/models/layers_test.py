@@ -9,6 +9,8 @@ from flax import nnx
 from segjax.models import layers
 from tests import tiny
 
+BATCH = {"name": "batch"}
+
 
 def pool_by_loops(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Max over 2 x 2 windows clipped to the map, and 1 where each window's first maximum lies."""
@@ -74,8 +76,8 @@ def test_pooling_keeps_the_type_and_lets_a_nan_through():
 def test_no_window_loses_its_gradient_inside_a_larger_program():
     """Deriving `jnp.maximum` lost per cents of them, where a fusion had rounded anew."""
     rngs = nnx.Rngs(params=0)
-    first = layers.ConvBlock(3, 4, padding=1, batch_norm=True, rngs=rngs)
-    second = layers.ConvBlock(4, 8, padding=1, batch_norm=True, rngs=rngs)
+    first = layers.ConvBlock(3, 4, kernel=3, norm=BATCH, rngs=rngs)
+    second = layers.ConvBlock(4, 8, kernel=3, norm=BATCH, rngs=rngs)
     graph, params, batch_stats = nnx.split((first, second), nnx.Param, nnx.BatchStat)
     params, batch_stats = tiny.awake(nnx.as_pure(params)), nnx.as_pure(batch_stats)
     x = jax.random.normal(jax.random.key(0), (8, 32, 48, 3))
@@ -99,7 +101,7 @@ def test_no_window_loses_its_gradient_inside_a_larger_program():
     ("size", "kernel", "padding"), [((9, 11), 3, 1), ((8, 9), 7, 0), ((3, 4), 7, 3), ((1, 1), 7, 3)]
 )
 def test_a_large_convolution_is_a_convolution_in_value_and_gradient(size, kernel, padding):
-    layer = layers.LargeConv(
+    layer = layers.Conv(
         5, 6, kernel=kernel, padding=padding, use_bias=True, rngs=nnx.Rngs(params=0)
     )
     layer.bias[...] = jnp.arange(6.0)
@@ -123,7 +125,7 @@ def test_a_large_convolution_is_a_convolution_in_value_and_gradient(size, kernel
 
 
 def test_the_form_is_chosen_by_the_platform_in_both_directions():
-    layer = layers.LargeConv(3, 4, kernel=7, padding=3, use_bias=False, rngs=nnx.Rngs(params=0))
+    layer = layers.Conv(3, 4, kernel=7, padding=3, use_bias=False, rngs=nnx.Rngs(params=0))
     graph, params = nnx.split(layer)
 
     @jax.jit
@@ -142,17 +144,17 @@ def test_the_form_is_chosen_by_the_platform_in_both_directions():
 
 
 def test_a_block_has_a_bias_only_without_batch_norm():
-    for batch_norm, expected in (
-        (False, {"conv/kernel", "conv/bias"}),
-        (True, {"conv/kernel", "norm/scale", "norm/bias"}),
+    for norm, expected in (
+        ({"name": "none"}, {"conv/kernel", "conv/bias"}),
+        (BATCH, {"conv/kernel", "norm/scale", "norm/bias"}),
     ):
-        block = layers.ConvBlock(3, 4, padding=1, batch_norm=batch_norm, rngs=nnx.Rngs(params=0))
+        block = layers.ConvBlock(3, 4, kernel=3, norm=norm, rngs=nnx.Rngs(params=0))
         names = {"/".join(path) for path, _ in nnx.to_flat_state(nnx.state(block, nnx.Param))}
         assert names == expected
 
 
 def test_statistics_move_by_a_tenth_of_the_batch_and_serve_evaluation():
-    block = layers.ConvBlock(3, 4, padding=1, batch_norm=True, rngs=nnx.Rngs(params=0))
+    block = layers.ConvBlock(3, 4, kernel=3, norm=BATCH, rngs=nnx.Rngs(params=0))
     x = jax.random.normal(jax.random.key(0), (4, 6, 7, 3))
     y = np.asarray(block.conv(x), np.float64)
     mean, var = y.mean((0, 1, 2)), y.var((0, 1, 2))

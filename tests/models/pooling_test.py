@@ -1,4 +1,5 @@
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from segjax.errors import InputError
 from segjax.models import layers, pooling
 from tests import tiny
 
@@ -94,6 +96,42 @@ def test_sizes_are_those_of_caffe():
     assert [size(n, window=3, stride=1, padding=1) for n in (7, 2, 1)] == [7, 2, 1]
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 8, 9, 31, 32])
+def test_rounding_down_leaves_the_last_window_away_where_it_would_be_clipped(size):
+    x = jax.random.normal(jax.random.key(0), (1, size, 1, 2))
+    options = {"window": 3, "stride": 2, "padding": 1}
+    up, down = (pooling.max_pool(x, **options, rounding=r) for r in ("ceil", "floor"))
+    assert down.shape[1] == (size - 1) // 2 + 1
+    np.testing.assert_array_equal(down, up[:, : down.shape[1]])
+    gradient = jax.grad(lambda x: pooling.max_pool(x, **options, rounding="floor").sum())(x)
+    assert gradient.shape == x.shape
+    assert gradient.sum() == down.size
+
+
+def test_a_rounding_that_is_not_known_is_refused():
+    with pytest.raises(InputError, match="rounding: unknown 'near'; known: ceil, floor"):
+        pooling.max_pool(jnp.zeros((1, 4, 4, 1)), window=3, stride=2, padding=1, rounding="near")
+
+
+def test_the_mean_over_3_by_3_counts_zeros_beyond_the_border():
+    x = np.random.default_rng(0).normal(size=(2, 4, 5, 3)).astype(np.float32)
+    wide = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    expected = sum(wide[:, i : i + 4, j : j + 5] for i in range(3) for j in range(3)) / 9
+    np.testing.assert_allclose(pooling.average_pool_3x3(x), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("bins", [1, 2, 3, 6])
+@pytest.mark.parametrize("size", [1, 2, 5, 6, 7, 60])
+def test_bins_are_means_that_cover_the_axis(size, bins):
+    """PyTorch's adaptive average pooling: floor(i n / b) to ceil((i + 1) n / b)."""
+    values = np.random.default_rng(0).normal(size=size)
+    expected = [
+        values[math.floor(i * size / bins) : math.ceil((i + 1) * size / bins)].mean()
+        for i in range(bins)
+    ]
+    np.testing.assert_allclose(pooling.bins_matrix(size, bins) @ values, expected, atol=1e-6)
+
+
 def test_pooling_keeps_the_type_and_lets_a_nan_through():
     x = jnp.zeros((1, 5, 5, 1), jnp.bfloat16).at[0, 2, 1].set(jnp.nan)
     cotangent = jnp.ones((1, 2, 2, 1), jnp.bfloat16)
@@ -118,7 +156,8 @@ def test_no_window_loses_its_gradient_inside_a_larger_program(window, stride, pa
 
     In bfloat16, where each fusion rounds.
     """
-    options = {"padding": 1, "batch_norm": True, "dtype": jnp.bfloat16, "rngs": nnx.Rngs(params=0)}
+    norm, rngs = {"name": "batch"}, nnx.Rngs(params=0)
+    options = {"kernel": 3, "norm": norm, "dtype": jnp.bfloat16, "rngs": rngs}
     blocks = (layers.ConvBlock(3, 4, **options), layers.ConvBlock(4, 8, **options))
     graph, params, batch_stats = nnx.split(blocks, nnx.Param, nnx.BatchStat)
     params, batch_stats = tiny.awake(nnx.as_pure(params)), nnx.as_pure(batch_stats)

@@ -71,6 +71,30 @@ def test_an_offset_of_any_number_moves_the_grid(factor, offset):
     np.testing.assert_allclose(got, np.interp(at, np.arange(5), values), atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("size_in", "size_out"), [(5, 33), (4, 30), (9, 4), (3, 3), (1, 6), (6, 1)]
+)
+def test_corners_bring_first_and_last_together(size_in, size_out):
+    """Output pixel j reads the input at j (n - 1) / (m - 1): PyTorch's align_corners."""
+    values = np.random.default_rng(0).normal(size=size_in)
+    got = Resize("corners").matrix(size_in, size_out) @ values
+    at = np.linspace(0, size_in - 1, size_out) if size_out > 1 else np.zeros(1)
+    np.testing.assert_allclose(got, np.interp(at, np.arange(size_in), values), atol=1e-6)
+
+
+def test_corners_with_a_factor_are_caffe_s_zoom_cropped_or_held_at_the_end():
+    zoomed = Resize("corners").matrix(4, 25)
+    np.testing.assert_allclose(Resize("corners", 8).matrix(4, 20), zoomed[:20], atol=1e-6)
+    held = np.concatenate([zoomed, zoomed[-1:], zoomed[-1:]])
+    np.testing.assert_allclose(Resize("corners", 8).matrix(4, 27), held, atol=1e-6)
+
+
+def test_axes_may_have_offsets_of_their_own():
+    rows, cols = Resize("half_pixel", 2, (1, -3)).matrices((4, 5), (8, 9))
+    np.testing.assert_array_equal(rows, Resize("half_pixel", 2, 1).matrix(4, 8))
+    np.testing.assert_array_equal(cols, Resize("half_pixel", 2, -3).matrix(5, 9))
+
+
 def test_a_transposed_convolution_crops_whole_pixels():
     with pytest.raises(ValueError, match="whole pixels, got offset 0.5"):
         Resize("transposed", 2, 0.5)
@@ -132,7 +156,7 @@ def test_two_resizes_become_one_matrix():
 
 
 def test_a_convention_that_is_not_known_is_refused():
-    with pytest.raises(ValueError, match="half_pixel, transposed"):
+    with pytest.raises(ValueError, match="half_pixel, corners, transposed"):
         Resize("align_corners")
     with pytest.raises(ValueError, match="factor"):
         Resize("transposed")

@@ -53,7 +53,7 @@ class GoogLeNet(nnx.Module):
         self.channels = {"stage1": first, "stage2": second}
         features = second
         for name, channels in INCEPTIONS.items():
-            module = Inception(features, tuple(map(scaled, channels)), **options)
+            module = Inception(features, tuple(map(scaled, channels)), dtype=dtype, rngs=rngs)
             setattr(self, f"inception_{name}", module)
             features = module.features
             self.channels[f"stage{name[0]}"] = features

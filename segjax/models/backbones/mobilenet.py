@@ -176,8 +176,8 @@ class InvertedResidual(nnx.Module):
 
 
 def _rounded(channels: float) -> int:
-    """To a multiple of 8, not below 90 %, as the release does; below 8 to a whole number."""
-    if channels < 8:
+    """To a multiple of 8, not below 90 %, as the release does; below 4 to a whole number."""
+    if channels < 4:
         return max(1, int(channels))
     rounded = max(8, int(channels + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * channels else rounded

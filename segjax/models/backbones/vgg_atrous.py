@@ -5,14 +5,18 @@ and Fully Connected CRFs, ICLR 2015 (v1, section 3 and table 2), and DeepLab, PA
 3.2: atrous spatial pyramid pooling), as their Caffe releases build it.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 from flax import nnx
 
 from segjax.errors import InputError
-from segjax.models import layers, pooling
+from segjax.models import layers, norms, pooling
 from segjax.models.backbones.vgg import DEPTHS, STAGES
 from segjax.models.features import Features
 
+_NO_NORM = {"name": "none"}
 _STRIDES = (2, 4, 8, 8, 8)  # of the stages: the last two poolings have stride 1
 
 
@@ -29,6 +33,8 @@ class VGG16Atrous(nnx.Module):
         average: a mean over 3 x 3 before fc6 (pool5a of LargeFOV).
         width: channels of stage 1; the paper's 64 gives 64, 128, 256, 512, 512.
         dropout: rate after fc6 and fc7.
+        norm: after every convolution, fc6 and fc7 too, in place of their biases: see `norms.make`.
+            The papers have none; from scratch the network hardly trains without it.
         dtype: type of the computation; parameters stay float32.
         rngs: supplies the initialisation keys.
     """
@@ -42,6 +48,7 @@ class VGG16Atrous(nnx.Module):
         average: bool,
         width: int,
         dropout: float,
+        norm: Mapping[str, Any] = _NO_NORM,
         dtype=None,
         rngs: nnx.Rngs,
     ):
@@ -60,7 +67,7 @@ class VGG16Atrous(nnx.Module):
                     scale * width,
                     kernel=3,
                     dilation=2 if stage == "stage5" else 1,
-                    norm={"name": "none"},
+                    norm=norm,
                     **options,
                 )
                 blocks.append(block)
@@ -69,7 +76,12 @@ class VGG16Atrous(nnx.Module):
             self.channels[stage] = features
         self.average = average
         self.fc_stages = [f"fc7_{rate}" if len(rates) > 1 else "fc7" for rate in rates]
-        options |= {"use_bias": True}
+        plain = norm["name"] == "none"
+        if not plain:
+            self.norm6, self.norm7 = (
+                nnx.List(norms.make(norm, fc_width, **options) for _ in rates) for _ in range(2)
+            )
+        options |= {"use_bias": plain}
         self.fc6 = nnx.List(
             layers.Conv(
                 features,
@@ -98,10 +110,14 @@ class VGG16Atrous(nnx.Module):
             strides[stage] = stride
         if self.average:
             x = pooling.average_pool_3x3(x)
-        for stage, fc6, fc7 in zip(self.fc_stages, self.fc6, self.fc7, strict=True):
-            y = self.dropout(nnx.relu(fc6(x)), rngs=rngs)
-            found[stage] = self.dropout(nnx.relu(fc7(y)), rngs=rngs)
-            strides[stage] = strides["stage5"]
+        for i, stage in enumerate(self.fc_stages):
+            y = x
+            for layer, norm in ((self.fc6, "norm6"), (self.fc7, "norm7")):
+                y = layer[i](y)
+                if hasattr(self, norm):
+                    y = getattr(self, norm)[i](y)
+                y = self.dropout(nnx.relu(y), rngs=rngs)
+            found[stage], strides[stage] = y, strides["stage5"]
         # Every stride begins at pixel 0, half a block before the centre of its block.
         shifts = {stage: ((1 - stride) / 2,) * 2 for stage, stride in strides.items()}
         return Features(found, strides, shifts=shifts)

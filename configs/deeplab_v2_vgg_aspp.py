@@ -1,0 +1,26 @@
+"""DeepLab v2 on VGG-16, ASPP-L (Chen, Papandreou, Kokkinos, Murphy, Yuille: DeepLab, PAMI 2018).
+
+Four branches of fc6, fc7 and fc8 at rates 6, 12, 18 and 24, summed. Published on PASCAL VOC 2012
+val, one scale: 68.96 mIoU before the CRF, 71.57 after it.
+
+`:voc2012` is the paper's training: as configs/deeplab_v1_largefov.py has it, but 20,000 steps of 10
+images and a poly schedule. It wants VGG-16's weights: `--config.init.from=FILE
+--config.init.skip='head/*'`. Elsewhere weights are drawn: see there.
+"""
+
+from configs import deeplab_v1_largefov
+
+
+def get_config(variants: str = ""):
+    """The recipe; `variants` as in configs/default.py."""
+    return deeplab_v1_largefov.recipe(
+        (6, 12, 18, 24),
+        variants,
+        voc={
+            "total_steps": 20_000,
+            "batch_size": 10,
+            "optim.schedule": "poly",
+            "every_steps.eval": 2000,
+            "every_steps.checkpoint": 2000,
+        },
+    )

@@ -1,0 +1,13 @@
+"""PSPNet on ResNet-101 (Zhao, Shi, Qi, Wang, Jia: Pyramid Scene Parsing Network, CVPR 2017; its
+training as in the authors' PyTorch release, semseg).
+
+The network and training of configs/pspnet_resnet50.py at twice the depth. Published on ADE20K val,
+one scale: 41.96 mIoU; re-trained by the release: ADE20K 43.10, VOC 2012 79.07, Cityscapes 78.63.
+"""
+
+from configs import pspnet_resnet50
+
+
+def get_config(variants: str = ""):
+    """The recipe; `variants` as in configs/default.py."""
+    return pspnet_resnet50.recipe(101, variants)

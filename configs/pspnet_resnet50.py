@@ -1,0 +1,76 @@
+"""PSPNet on ResNet-50 (Zhao, Shi, Qi, Wang, Jia: Pyramid Scene Parsing Network, CVPR 2017; its
+training as in the authors' PyTorch release, semseg).
+
+Deep stem, output stride 8, pyramid of 1, 2, 3 and 6 bins, auxiliary loss of 0.4 on the stage before
+the last. Published on ADE20K val, one scale: 41.68 mIoU; re-trained by the release: ADE20K 41.89,
+VOC 2012 77.05, Cityscapes 77.30.
+
+`:ade20k`, `:voc2012` (`train_split` trainaug) and `:cityscapes` are that training: batch 16, rate
+0.01 and ten times that for all but the backbone, poly, scales 0.5 to 2, flips, half of the images
+turned by up to 10 degrees and half smoothed, crops of 473 or 713. They want ImageNet's weights:
+`--config.init.from=FILE --config.init.skip='head/*'` (and `'aux/*'`).
+
+Elsewhere weights are drawn and AdamW trains; images of 96 x 128 on `scenes`, crops of 224 x 288 on
+`:camvid`.
+"""
+
+from configs import default
+
+_PAPER = {
+    "batch_size": 16,
+    "augment.size": (473, 473),
+    "augment.scale": (0.5, 2.0),
+    "augment.rotation": 10.0,
+    "augment.rotation_chance": 0.5,
+    "augment.blur": 0.5,
+    "optim.name": "sgd",
+    "optim.lr": 0.01,
+    "optim.schedule": "poly",
+    "optim.warmup_steps": 0,
+    "optim.clip_norm": 0.0,
+    "optim.weight_decay": 1e-4,
+    "optim.parts": (("head/*", 10.0, 1.0), ("aux/*", 10.0, 1.0)),
+    "every_steps.eval": 2500,
+    "every_steps.checkpoint": 2500,
+}
+
+
+def get_config(variants: str = ""):
+    """The recipe; `variants` as in configs/default.py."""
+    return recipe(50, variants)
+
+
+def recipe(depth: int, variants: str):
+    """The family's, by depth."""
+    norm = {"name": "batch", "momentum": 0.9}
+    config = default.get_config()
+    config.model = {
+        "backbone": {
+            "name": "resnet",
+            "depth": depth,
+            "norm": norm,
+            "stem": "deep",
+            "stride_in": "3x3",
+            "output_stride": 8,
+            "width": 64,
+        },
+        "head": {"name": "pspnet", "bins": (1, 2, 3, 6), "norm": norm, "width": 512},
+        "aux": {"name": "conv", "stage": "stage4", "width": 256, "norm": norm, "drop_maps": True},
+    }
+    config.loss.aux_weight = 0.4
+    default.from_scratch(config)
+    return default.apply_variants(
+        config,
+        variants,
+        camvid=default.CAMVID | {"input_scale": 1.0, "augment.size": (224, 288)},
+        ade20k=_PAPER | {"total_steps": 126_300},  # 100 epochs of 20,210
+        voc2012=_PAPER | {"total_steps": 33_050, "train_split": "trainaug"},  # 50 of 10,582
+        cityscapes=_PAPER | {"total_steps": 37_000, "augment.size": (713, 713)},  # 200 of 2,975
+        folder={"augment.size": (192, 192)},
+        smoke={
+            "model.backbone.width": 4,
+            "model.head.width": 8,
+            "model.aux.width": 8,
+            "optim.warmup_steps": 0,
+        },
+    )

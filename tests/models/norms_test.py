@@ -1,0 +1,87 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from segjax.errors import InputError
+from segjax.models import norms
+
+X = np.random.default_rng(0).normal(1, 2, (3, 4, 5, 8)).astype(np.float32)
+
+
+def make(features: int = 8, **norm) -> nnx.Module:
+    return norms.make(norm, features, dtype=None, rngs=nnx.Rngs(params=0))
+
+
+def test_a_frozen_norm_is_its_four_vectors_and_has_nothing_to_train():
+    norm = make(name="frozen", epsilon=0.5)
+    rng = np.random.default_rng(1)
+    scale, bias, mean, var = (rng.uniform(0.5, 2, 8).astype(np.float32) for _ in range(4))
+    norm.scale[...], norm.bias[...], norm.mean[...], norm.var[...] = scale, bias, mean, var
+    expected = (X - mean) / np.sqrt(var + 0.5) * scale + bias
+    np.testing.assert_allclose(norm(X), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(norm.mean[...], mean)
+    assert not jax.tree.leaves(nnx.state(norm, nnx.Param))
+    assert len(jax.tree.leaves(nnx.state(norm, nnx.BatchStat))) == 4
+
+
+def test_a_frozen_norm_is_a_batch_norm_in_evaluation_under_the_same_names():
+    frozen, batch = make(name="frozen"), make(name="batch")
+    names = [{path for path, _ in nnx.to_flat_state(nnx.state(n))} for n in (frozen, batch)]
+    assert names[0] == names[1]
+    batch.eval()
+    np.testing.assert_allclose(frozen(X), batch(X), rtol=1e-5)
+
+
+def test_a_frozen_norm_keeps_the_type_that_is_computed_in():
+    norm = norms.make({"name": "frozen"}, 8, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    assert norm(jnp.asarray(X, jnp.bfloat16)).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize(("features", "groups"), [(64, 32), (8, 8), (12, 4), (7, 1)])
+def test_groups_are_as_many_as_divide_the_channels(features, groups):
+    x = np.random.default_rng(0).normal(3, 2, (2, 3, 4, features))
+    parts = x.reshape(2, 12, groups, -1)
+    mean, var = (f(parts, axis=(1, 3), keepdims=True) for f in (np.mean, np.var))
+    expected = ((parts - mean) / np.sqrt(var + 1e-5)).reshape(x.shape)
+    got = make(features, name="group")(jnp.asarray(x, jnp.float32))
+    np.testing.assert_allclose(got, expected, atol=2e-4)
+
+
+def test_momentum_and_epsilon_are_the_recipe_s():
+    norm = make(name="batch", momentum=0.75, epsilon=0.5)
+    got = norm(X)
+    mean, var = X.mean((0, 1, 2)), X.var((0, 1, 2))
+    np.testing.assert_allclose(got, (X - mean) / np.sqrt(var + 0.5), atol=1e-4)
+    np.testing.assert_allclose(norm.mean[...], 0.25 * mean, rtol=1e-4)
+    np.testing.assert_allclose(norm.var[...], 0.75 + 0.25 * var, rtol=1e-4)
+
+
+def test_batch_norm_of_one_value_is_refused_with_the_way_out_and_only_in_training():
+    norm, one = make(name="batch"), X[:1, :1, :1]
+    with pytest.raises(InputError, match=r"one value a channel .*batch_size.*frozen.*group"):
+        norm(one)
+    norm(X[:1, :1, :2])
+    norm.eval()
+    assert norm(one).shape == one.shape
+    for name in ("frozen", "group"):
+        assert make(name=name)(one).shape == one.shape
+
+
+def test_no_norm_is_no_layer():
+    assert make(name="none") is None
+
+
+@pytest.mark.parametrize(
+    ("norm", "message"),
+    [
+        ({"name": "batchnorm"}, "unknown norm 'batchnorm'; known: batch, frozen, group, none"),
+        ({}, "unknown norm None; known: batch"),
+        ({"name": "group", "momentum": 0.9}, "'group' takes no 'momentum'; allowed: groups, eps"),
+        ({"name": "none", "epsilon": 1.0}, "'none' takes no 'epsilon'; allowed: none"),
+    ],
+)
+def test_what_is_not_known_is_refused(norm, message):
+    with pytest.raises(InputError, match=message):
+        make(**norm)

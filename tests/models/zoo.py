@@ -1,0 +1,75 @@
+"""One narrow network for every head and every backbone: what each must do is tested once."""
+
+from segjax.models.backbones import resnet
+
+_BATCH = {"name": "batch"}
+_VGG = {"batch_norm": False, "width": 4, "fc_width": 8, "border": "same", "dropout": 0.5}
+_ATROUS = {"fc_kernel": 3, "fc_width": 8, "width": 4, "dropout": 0.5}
+_ASPP = {"rates": (2, 4, 6), "width": 8, "norm": _BATCH}
+
+# Of one block a stage: they compile in a third of the time, and nothing else is different.
+resnet.DEPTHS |= {10: (1, 1, 1, 1), 14: (1, 1, 1, 1)}
+_BASIC = {"name": "resnet", "depth": 10, "norm": _BATCH, "width": 4}
+_BOTTLENECK = _BASIC | {"depth": 14}
+
+
+def _aux(norm: dict) -> dict:
+    return {"name": "conv", "stage": "stage4", "width": 6, "norm": norm}
+
+
+NETWORKS = {
+    "classifier": {
+        "backbone": {"name": "googlenet", "width": 4, "dropout": 0.4},
+        "head": {"name": "classifier"},
+    },
+    "fcn32s": {"backbone": {"name": "vgg16"} | _VGG, "head": {"name": "fcn32s"}},
+    "fcn16s": {"backbone": {"name": "vgg16"} | _VGG, "head": {"name": "fcn16s"}},
+    "fcn8s": {"backbone": _BASIC, "head": {"name": "fcn8s"}},
+    "fcn8_lecture": {
+        "backbone": {"name": "vgg16"} | _VGG,
+        "head": {"name": "fcn8_lecture"},
+    },
+    "conv": {
+        "backbone": _BOTTLENECK | {"output_stride": 8, "dilation_rule": "torchvision"},
+        "head": {"name": "conv", "width": 8, "norm": _BATCH, "align": "half_pixel"},
+        "aux": _aux(_BATCH),
+    },
+    "deeplab_v1": {
+        "backbone": {"name": "vgg16_atrous", "rates": (12,), "average": True} | _ATROUS,
+        "head": {"name": "deeplab_v1", "multi_scale": True},
+    },
+    "deeplab_v2_vgg": {
+        "backbone": {"name": "vgg16_atrous", "rates": (6, 12, 18), "average": False} | _ATROUS,
+        "head": {"name": "deeplab_v1"},
+    },
+    "deeplab_v2": {
+        "backbone": _BOTTLENECK
+        | {"norm": {"name": "frozen"}, "stride_in": "1x1", "output_stride": 8}
+        | {"pool_rounding": "ceil"},
+        "head": {"name": "deeplab_v2", "rates": (2, 3)},
+        "multi_scale": {"scales": (1, 0.75, 0.5), "align": "corners"},
+    },
+    "deeplab_v3": {
+        "backbone": _BOTTLENECK
+        | {"stem": "deep", "stride_in": "last", "output_stride": 16, "multi_grid": (2,)},
+        "head": {"name": "deeplab_v3"} | _ASPP,
+    },
+    "deeplab_v3_cascade": {
+        "backbone": _BASIC | {"output_stride": 16, "cascade": 1, "norm": {"name": "group"}},
+        "head": {"name": "classifier"},
+    },
+    "deeplab_v3_mobilenet": {
+        "backbone": {"name": "mobilenet_v2", "norm": _BATCH, "width": 0.15, "output_stride": 16},
+        "head": {"name": "deeplab_v3"} | _ASPP | {"rates": (), "align": "corners"},
+    },
+    "deeplab_v3plus": {
+        "backbone": _BOTTLENECK | {"output_stride": 16},
+        "head": {"name": "deeplab_v3plus", "fine_width": 3} | _ASPP,
+    },
+    "pspnet": {
+        "backbone": _BOTTLENECK | {"stem": "deep", "output_stride": 8},
+        "head": {"name": "pspnet", "width": 8, "norm": _BATCH},
+        "aux": _aux(_BATCH),
+    },
+}
+NETWORKS = {name: {"aux": None} | network for name, network in NETWORKS.items()}

@@ -1,0 +1,86 @@
+"""What every network must do."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from segjax import experiment, models, state
+from segjax.models import resize
+from tests import tiny
+from tests.models.zoo import NETWORKS
+
+every_network = pytest.mark.parametrize("name", sorted(NETWORKS))
+
+
+def build(name: str, rngs: nnx.Rngs) -> nnx.Module:
+    return models.build(**NETWORKS[name], num_classes=tiny.K, dtype="float32", rngs=rngs)
+
+
+def config(name: str, **changes):
+    return tiny.config(model=NETWORKS[name], **changes)
+
+
+def test_every_head_and_every_backbone_is_there():
+    for part, registry in (("head", models.HEADS), ("backbone", models.BACKBONES)):
+        assert {network[part]["name"] for network in NETWORKS.values()} == registry.keys()
+
+
+@every_network
+@pytest.mark.parametrize("size", [(1, 1), (1, 50), (33, 47), (64, 31)])
+def test_any_image_gets_scores_that_cover_exactly_it(name, size):
+    def run(x):
+        return build(name, nnx.Rngs(0))(x, rngs=nnx.Rngs(0))
+
+    for scores in jax.eval_shape(run, jnp.zeros((2, *size, 3))):
+        assert scores.values.shape[-1] == tiny.K
+        assert 0 not in scores.values.shape
+        for matrix, pixels in zip(scores.matrices(size), size, strict=True):
+            assert matrix.shape[0] == pixels
+            np.testing.assert_allclose(matrix.sum(axis=1), 1, rtol=1e-5)
+
+
+@every_network
+def test_evaluation_does_not_look_across_the_batch(name):
+    network = tiny.network(functools.partial(build, name))
+
+    @jax.jit
+    def run(x):
+        model = state.merge(network.evaluation, network.params, network.batch_stats)
+        scores = model(x)[0]
+        return resize.apply(scores.values, *scores.matrices(x.shape[1:3]))
+
+    x = jax.random.normal(jax.random.key(0), (2, 37, 53, 3))
+    both, swapped = run(x), run(x[::-1])
+    assert both.shape == (2, 37, 53, tiny.K)
+    assert jnp.ptp(both) > 0
+    tiny.assert_close(swapped[::-1], both)
+    tiny.assert_close(run(x.at[1].set(0))[0], both[0])
+
+
+def step_of(name: str, devices: int, space: int) -> tuple[experiment.Experiment, state.TrainState]:
+    """The parts, and what one step makes of awake weights."""
+    parts = tiny.assemble(config(name, mesh__space=space, optim__parts=()), devices)
+    batch = state.put_batch(parts.mesh, tiny.batch(5))
+    return parts, parts.train_step(tiny.awake_state(parts), batch)
+
+
+@every_network
+def test_a_step_on_four_devices_two_to_an_image_is_the_step_on_one(name):
+    (_, (one, scalars)), (_, (four, expected)) = step_of(name, 1, 1), step_of(name, 4, 2)
+    assert scalars["grad_norm"] > 0
+    tiny.assert_close(four.params, one.params)
+    tiny.assert_close(four.batch_stats, one.batch_stats)
+    tiny.assert_close(scalars, expected)
+
+
+@every_network
+def test_a_step_lowers_for_accelerators_from_a_cpu_host(name):
+    parts = tiny.assemble(config(name, optim__parts=()))
+    rows = state.put_batch(parts.mesh, tiny.batch(0))
+    traced = parts.train_step.trace(parts.state_shapes(), rows)
+    for platform in ("cuda", "tpu"):
+        assert "stablehlo.convolution" in traced.lower(lowering_platforms=(platform,)).as_text()
