@@ -11,6 +11,7 @@ from flax import nnx
 from segjax import experiment, models, state
 from segjax.models import resize
 from tests import tiny
+from tests.configs_test import RECIPES, recipe
 from tests.models.zoo import NETWORKS
 
 every_network = pytest.mark.parametrize("name", sorted(NETWORKS))
@@ -84,3 +85,24 @@ def test_a_step_lowers_for_accelerators_from_a_cpu_host(name):
     traced = parts.train_step.trace(parts.state_shapes(), rows)
     for platform in ("cuda", "tpu"):
         assert "stablehlo.convolution" in traced.lower(lowering_platforms=(platform,)).as_text()
+
+
+NETWORK_RECIPES = [name for name in RECIPES if not recipe(name).get_config().method.name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORK_RECIPES)
+def test_every_recipe_s_network_takes_a_step_at_full_width(name):
+    made = recipe(name).get_config()
+    made.batch_size, made.accumulate = 2, 1
+    made.augment.size, made.total_steps = (48, 64), 2
+    parts = tiny.assemble(made)
+    before = jax.device_get(parts.initial_state().params)
+    batch = state.put_batch(parts.mesh, tiny.batch(0, rows=2, size=(48, 64)))
+    ts, scalars = parts.train_step(parts.initial_state(), batch)
+    assert np.isfinite(scalars["loss"])
+    assert scalars["grad_norm"] > 0
+    changed = [
+        np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (before, ts.params)), strict=True)
+    ]
+    assert sum(changed) > len(changed) / 2
