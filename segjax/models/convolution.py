@@ -19,7 +19,7 @@ from segjax.models import winograd
 Pads = tuple[tuple[int, int], tuple[int, int]]
 """Zeros before and after, of rows and of columns; below 0 takes away."""
 
-_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
 def convolve(
@@ -85,7 +85,7 @@ def conv_form(
         (stride, stride),
         pads,
         rhs_dilation=(dilation, dilation),
-        dimension_numbers=_DIMENSIONS,
+        dimension_numbers=DIMENSIONS,
     )
 
 
@@ -130,21 +130,6 @@ def _stacked_backward(stride, dilation, pads, kept, cotangent):
 
 
 stacked.defvjp(_stacked_forward, _stacked_backward)
-
-
-def depthwise(
-    x: jax.Array, kernel: jax.Array, *, stride: int, dilation: int, pads: Pads
-) -> jax.Array:
-    """Each channel by itself: [B, H, W, C], [k, k, 1, C] -> [B, h, w, C]."""
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel,
-        (stride, stride),
-        pads,
-        rhs_dilation=(dilation, dilation),
-        dimension_numbers=_DIMENSIONS,
-        feature_group_count=x.shape[-1],
-    )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

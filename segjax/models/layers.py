@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from segjax.models import convolution, norms
+from segjax.models.depthwise import depthwise
 
 _CHUNK = 1 << 18
 
@@ -168,15 +169,15 @@ class DepthwiseConv(nnx.Module):
         if use_bias:
             self.bias = nnx.Param(jnp.zeros((features,), jnp.float32))
         self.padding = padding
-        self.windows = {"stride": stride, "dilation": dilation}
+        self.stride, self.dilation = stride, dilation
         self.dtype = dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, H, W, C] -> [B, h, w, C]."""
         dtype = self.dtype or jnp.result_type(x, jnp.float32)
         kernel = self.kernel[...].astype(dtype)
-        pads = convolution.pads_of(self.padding, x, 3, **self.windows)
-        x = convolution.depthwise(x.astype(dtype), kernel, pads=pads, **self.windows)
+        pads = convolution.pads_of(self.padding, x, 3, self.stride, self.dilation)
+        x = depthwise(x.astype(dtype), kernel, self.stride, self.dilation, pads)
         return x + self.bias[...].astype(dtype) if hasattr(self, "bias") else x
 
 

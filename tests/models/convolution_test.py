@@ -228,34 +228,6 @@ def test_tensorflow_s_padding_gives_its_sizes_with_the_odd_zero_at_the_end(size,
         assert (size + before + after - 1 - kernel) // stride + 1 < -(-size // stride)
 
 
-@pytest.mark.parametrize(
-    ("size", "stride", "dilation"), [((8, 9), 1, 1), ((8, 9), 2, 1), ((9, 7), 1, 4), ((3, 9), 1, 4)]
-)
-def test_a_depthwise_convolution_is_one_of_each_channel(size, stride, dilation):
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(2, *size, 5)).astype(np.float32)
-    kernel = rng.normal(size=(3, 3, 1, 5)).astype(np.float32)
-    windows = {"stride": stride, "dilation": dilation}
-    windows["pads"] = convolution.pads_of("tf", x, 3, **windows)
-
-    @functools.partial(jax.jit, static_argnums=0)
-    def with_gradients(form, x, kernel):
-        value, pull = jax.vjp(form, x, kernel)
-        return value, pull(jnp.cos(jnp.arange(value.size, dtype=value.dtype)).reshape(value.shape))
-
-    def one_by_one(x, kernel):
-        parts = [
-            convolution.conv_form(x[..., c : c + 1], kernel[..., c : c + 1], **windows)
-            for c in range(5)
-        ]
-        return jnp.concatenate(parts, axis=-1)
-
-    whole = functools.partial(convolution.depthwise, **windows)
-    tiny.assert_close(
-        with_gradients(whole, x, kernel), with_gradients(one_by_one, x, kernel), bound=4e-6
-    )
-
-
 @pytest.mark.parametrize("size", [(7, 7), (10, 8)])
 def test_both_forms_of_the_large_convolution_agree(size):
     rng = np.random.default_rng(0)

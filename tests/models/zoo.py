@@ -8,9 +8,10 @@ _ATROUS = {"fc_kernel": 3, "fc_width": 8, "width": 4, "dropout": 0.5}
 _ASPP = {"rates": (2, 4, 6), "width": 8, "norm": _BATCH}
 
 # Of one block a stage: they compile in a third of the time, and nothing else is different.
-resnet.DEPTHS |= {10: (1, 1, 1, 1), 14: (1, 1, 1, 1)}
-_BASIC = {"name": "resnet", "depth": 10, "norm": _BATCH, "width": 4}
-_BOTTLENECK = _BASIC | {"depth": 14}
+BASIC, BOTTLENECK = 10, 50_000
+resnet.DEPTHS |= {BASIC: (1, 1, 1, 1), BOTTLENECK: (1, 1, 1, 1)}
+_BASIC = {"name": "resnet", "depth": BASIC, "norm": _BATCH, "width": 4}
+_BOTTLENECK = _BASIC | {"depth": BOTTLENECK}
 
 
 def _aux(norm: dict) -> dict:

@@ -69,7 +69,13 @@ def step_of(name: str, devices: int, space: int) -> tuple[experiment.Experiment,
     return parts, parts.train_step(tiny.awake_state(parts), batch)
 
 
-@every_network
+QUICK = ("deeplab_v1", "deeplab_v2", "pspnet")  # to compile, and with every kind of resize
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS],
+)
 def test_a_step_on_four_devices_two_to_an_image_is_the_step_on_one(name):
     (_, (one, scalars)), (_, (four, expected)) = step_of(name, 1, 1), step_of(name, 4, 2)
     assert scalars["grad_norm"] > 0

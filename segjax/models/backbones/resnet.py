@@ -27,7 +27,7 @@ STEMS = ("7x7", "deep")
 STRIDES_IN = ("1x1", "3x3", "last")
 OUTPUT_STRIDES = (8, 16, 32)
 DILATIONS = ("paper", "torchvision")
-_BASIC = (18, 34)  # of two 3 x 3 convolutions a block
+_BOTTLENECKS = 50  # from this depth on; below it blocks are two 3 x 3 convolutions
 _GRID = 3  # from here on, counted from 0, stages have the width and the grid of stage 5
 
 
@@ -81,7 +81,7 @@ class ResNet(nnx.Module):
             ("dilation_rule", dilation_rule, DILATIONS),
         ):
             choose(f"config.model.backbone.{key}", value, known)
-        if depth in _BASIC and stride_in == "1x1":
+        if depth < _BOTTLENECKS and stride_in == "1x1":
             raise InputError('config.model.backbone.stride_in: ResNet-18 and 34 have no "1x1".')
         options = {"norm": norm, "dtype": dtype, "rngs": rngs}
         self.stem = nnx.List(_stem(stem, width, options))
@@ -97,7 +97,7 @@ class ResNet(nnx.Module):
             first_lags=dilation_rule == "torchvision",
         )
         self.strides |= strides
-        cls = BasicBlock if depth in _BASIC else Bottleneck
+        cls = BasicBlock if depth < _BOTTLENECKS else Bottleneck
         for i, (stage, units) in enumerate(self.plan.items()):
             inner, blocks = width * 2 ** min(i, _GRID), []
             for unit in units:
