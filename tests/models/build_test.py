@@ -8,6 +8,7 @@ from segjax.errors import InputError
 from segjax.models.features import Features, Scores
 from segjax.models.resize import Resize
 from tests import tiny
+from tests.models import zoo
 
 BACKBONE = {
     "name": "vgg16",
@@ -33,39 +34,40 @@ class Coarse(nnx.Module):
 
 
 def shapes(**changes) -> tuple:
-    """The shapes of the network's outputs for one image of 33 x 40."""
+    """The shapes of the network's outputs for two images of 33 x 40."""
     options = {"backbone": BACKBONE, "head": {"name": "fcn8s"}, "aux": None, "dtype": "float32"}
 
     def run(x):
         network = models.build(**options | changes, num_classes=tiny.K, rngs=nnx.Rngs(0))
         return network(x, rngs=nnx.Rngs(0))
 
-    return jax.eval_shape(run, jnp.zeros((1, 33, 40, 3)))
+    return jax.eval_shape(run, jnp.zeros((2, 33, 40, 3)))
 
 
-@pytest.mark.parametrize("head", sorted(models.HEADS))
+@pytest.mark.parametrize("name", sorted(zoo.NETWORKS))
 @pytest.mark.parametrize("dtype", models.DTYPES)
-def test_every_head_scores_every_class_in_either_precision(head, dtype):
-    (scores,) = shapes(head={"name": head}, dtype=dtype)
-    assert scores.values.shape[-1] == tiny.K
+def test_every_network_scores_every_class_in_either_precision(name, dtype):
+    for scores in shapes(**zoo.NETWORKS[name], dtype=dtype):
+        assert scores.values.shape[-1] == tiny.K
+        assert scores.values.dtype in (dtype, "float32")
 
 
 def test_a_head_may_come_from_another_module_with_its_options():
     (scores,) = shapes(head={"name": "tests.models.build_test:Coarse", "bias": False})
-    assert scores.values.shape == (1, 2, 2, tiny.K)
+    assert scores.values.shape == (2, 2, 2, tiny.K)
 
 
 def test_an_auxiliary_head_comes_after_the_main_one():
     main, aux = shapes(aux={"name": "tests.models.build_test:Coarse"})
-    assert main.values.shape == (1, 5, 5, tiny.K)
-    assert aux.values.shape == (1, 2, 2, tiny.K)
+    assert main.values.shape == (2, 5, 5, tiny.K)
+    assert aux.values.shape == (2, 2, 2, tiny.K)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"head": {"name": "fcn8"}}, r'config.model.head: .*fcn8s.*Did you mean "fcn8s"'),
-        ({"backbone": BACKBONE | {"name": "resnet"}}, "backbone: .*known: goog.*vgg16"),
+        ({"backbone": BACKBONE | {"name": "resnext"}}, "backbone: .*known: goog.*vgg16"),
         ({"backbone": BACKBONE | {"depth": 3}}, "takes no 'depth'; allowed: batch_norm, width"),
         ({"head": {"name": "fcn8s", "kernel": 3}}, "takes no 'kernel'; allowed: upsampling"),
         ({"backbone": {"name": "vgg16", "width": 4}}, "vgg16 needs batch_norm, fc_width, border"),

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from segjax.errors import InputError
@@ -84,7 +85,7 @@ class _SkipHead(nnx.Module):
                 height, width = scored.shape[1:3]
                 how = features.upsampling(at, stage)
             if hasattr(self, f"up_{before}"):
-                if how.offset != (0.0, 0.0):
+                if np.any(how.offset):
                     raise InputError(
                         "config.model.head: learned upsampling needs a backbone whose stages lie "
                         'one block under another, such as vgg16; this one takes "fixed".'
