@@ -21,7 +21,7 @@ def make() -> tuple[classifier.Classifier, Features]:
         "stage4": jnp.asarray(rng.normal(size=(2, 5, 7, 4)), jnp.float32),
         "stage5": jnp.asarray(rng.normal(size=(2, 3, 4, 5)), jnp.float32),
     }
-    return head, Features(stages, {"stage4": 16, "stage5": 32}, shifts={"stage5": 14.5})
+    return head, Features(stages, {"stage4": 16, "stage5": 32}, shifts={"stage5": (14.5, 14.5)})
 
 
 def test_it_scores_the_deepest_stage():
@@ -46,7 +46,7 @@ def test_the_mean_of_its_map_is_the_score_after_average_pooling():
 def test_its_map_comes_to_the_image_centre_on_centre():
     head, features = make()
     scores = head(features)
-    assert scores.resize == Resize("half_pixel", 32, -14.5)
+    assert scores.resize == Resize("half_pixel", 32, (-14.5, -14.5))
     rows, cols = scores.matrices((96, 128))
     assert rows[30].tolist() == [1, 0, 0]  # its first centre lies at 16 + 14.5 = 30.5
     assert cols[62].tolist() == [0, 1, 0, 0]
