@@ -17,7 +17,7 @@ def get_config(variants: str = ""):
     config.method = {
         "name": "felzenszwalb",
         "scale": 350.0,
-        "sigma": 1.6,
+        "sigma": 1.4,
         "min_size": 1000,
         "form": "auto",
     }

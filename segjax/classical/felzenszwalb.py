@@ -62,7 +62,7 @@ def felzenszwalb(
     if height * width == 1:
         return jnp.zeros((1, 1), jnp.int32)
     planes = jnp.moveaxis(image, -1, 0).astype(jnp.float32)
-    edges = spanning.grid_edges(_smooth(planes, sigma))
+    edges = spanning.grid_edges(*_differences(planes, sigma))
 
     @jax.custom_batching.sequential_vmap
     def exact(edges):  # an image after the other: a batched loop would copy whole arrays every trip
@@ -79,28 +79,32 @@ def felzenszwalb(
     return regions.relabel(root.reshape(height, width))
 
 
-def _smooth(planes: jax.Array, sigma: float) -> jax.Array:
-    """A Gaussian, the image mirrored at its border: float32 [C, H, W] -> float32 [C, H, W]."""
+def _differences(planes: jax.Array, sigma: float) -> tuple[jax.Array, jax.Array]:
+    """What `spanning.grid_edges` takes, of an image smoothed by a Gaussian, mirrored at its border.
+
+    Differences are taken first, of whole numbers, and then smoothed: smoothed values rounded to
+    float32 and subtracted would lose the order of edges where an image is nearly even, and now and
+    then a region with it.
+    """
     radius = int(_TRUNCATE * sigma + 0.5)
-    if not radius:
-        return planes
-    taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / (sigma or 1)) ** 2)
     taps = (taps / taps.sum()).astype(np.float32)
+    wide = jnp.pad(planes, ((0, 0), (radius, radius), (radius, radius)), mode="symmetric")
 
     def along(axis):
         def smooth(plane):
-            pads = [(radius, radius) if a == axis else (0, 0) for a in (0, 1)]
-            padded = jnp.pad(plane, pads, mode="symmetric")
-            size = plane.shape[axis]
-            return sum(
-                tap * jax.lax.slice_in_dim(padded, k, k + size, axis=axis)
-                for k, tap in enumerate(taps)
-            )
+            size = plane.shape[axis] - 2 * radius
+            parts = [jax.lax.slice_in_dim(plane, k, k + size, axis=axis) for k in range(len(taps))]
+            # From the outside in, small numbers first.
+            pairs = [taps[k] * (parts[k] + parts[-1 - k]) for k in range(radius)]
+            return sum(pairs) + taps[radius] * parts[radius]
 
         return smooth
 
     # A loop over the planes ends a fusion: else a pass is computed anew for each tap of the next.
-    return jax.lax.map(along(1), jax.lax.map(along(0), planes))
+    return tuple(
+        jax.lax.map(along(1), jax.lax.map(along(0), jnp.diff(wide, axis=axis))) for axis in (2, 1)
+    )
 
 
 def _exact(edges: spanning.Edges, pixels: int, scale: float, min_size: int) -> jax.Array:

@@ -27,17 +27,27 @@ class Edges(NamedTuple):
     other: jax.Array
 
 
-def grid_edges(planes: jax.Array) -> Edges:
-    """The edges between 8-neighbours, in order of weight: float32 [C, H, W] -> M edges.
+def grid_edges(across: jax.Array, down: jax.Array) -> Edges:
+    """The edges between 8-neighbours, in order of weight.
 
     M = H (W - 1) + (H - 1) W + 2 (H - 1) (W - 1). A weight is the Euclidean distance of the two
     pixels' values. Of equal weights, right comes before down, down-right and down-left, and then
     raster order decides.
+
+    Args:
+        across: float32 [C, H, W - 1], the values of pixels less those of their left neighbours.
+        down: float32 [C, H - 1, W], less those of their upper neighbours.
+
+    Returns:
+        M edges.
     """
-    height, width = planes.shape[1:]
+    height, width = across.shape[1], down.shape[2]
     own = jnp.arange(height * width, dtype=jnp.int32).reshape(height, width)
     pairs = [_neighbors(height, width, *step) for step in ((0, 1), (1, 0), (1, 1), (1, -1))]
-    weight = jnp.concatenate([_distance(planes[:, *a], planes[:, *b]).ravel() for a, b in pairs])
+    down_right = across[:, :-1] + down[:, :, 1:]
+    down_left = down[:, :, 1:] - across[:, 1:]
+    weight = [_length(steps).ravel() for steps in (across, down, down_right, down_left)]
+    weight = jnp.concatenate(weight)
     one, other = (jnp.concatenate([own[pair[k]].ravel() for pair in pairs]) for k in (0, 1))
     at = order(weight)
     return Edges(weight[at], one[at], other[at])
@@ -50,8 +60,8 @@ def _neighbors(height: int, width: int, down: int, right: int) -> tuple[tuple[sl
     return near, (slice(down, height), slice(left + right, width + min(0, right)))
 
 
-def _distance(a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.sqrt(sum((x - y) ** 2 for x, y in zip(a, b, strict=True)))
+def _length(steps: jax.Array) -> jax.Array:
+    return jnp.sqrt(sum(plane**2 for plane in steps))
 
 
 def order(weight: jax.Array) -> jax.Array:
