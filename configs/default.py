@@ -139,7 +139,6 @@ CAMVID = {  # of networks that see its images at half size, on a small machine
     "loss.class_weights": "median_frequency",
     "every_steps.eval": 300,
     "every_steps.checkpoint": 300,
-    "eval.batch_size": 4,
 }
 
 

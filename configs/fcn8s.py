@@ -64,22 +64,7 @@ def recipe(head: str, variants: str):
     return default.apply_variants(
         config,
         variants,
-        camvid={
-            "total_steps": 1200,
-            "batch_size": 4,
-            "input_scale": 0.5,
-            "augment.size": (180, 240),
-            "augment.scale": (0.75, 1.75),
-            "augment.brightness": 0.1,
-            "augment.contrast": 0.2,
-            "augment.saturation": 0.2,
-            "loader.cache": True,
-            "loss.class_weights": "median_frequency",
-            "optim.lr": 0.02,
-            "optim.warmup_steps": 100,
-            "every_steps.eval": 300,
-            "every_steps.checkpoint": 300,
-        },
+        camvid=default.CAMVID | {"optim.lr": 0.02, "optim.warmup_steps": 100},
         folder={"augment.size": (192, 192)},
         smoke={
             "model.backbone.width": 4,

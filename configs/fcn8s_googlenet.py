@@ -40,15 +40,11 @@ def get_config(variants: str = ""):
         config,
         variants,
         scratch=scratch,
-        camvid={
-            "total_steps": 1200,
+        camvid=default.CAMVID
+        | {
+            "input_scale": 1.0,
             "augment.size": (224, 288),
             "augment.scale": (0.6, 1.4),
-            "augment.brightness": 0.1,
-            "augment.contrast": 0.2,
-            "augment.saturation": 0.2,
-            "loader.cache": True,
-            "loss.class_weights": "median_frequency",
             "every_steps.eval": 400,
             "every_steps.checkpoint": 200,
             "eval.batch_size": 4,

@@ -74,9 +74,6 @@ def build(
         InputError: on an unknown name, or a pattern that matches no parameter.
     """
     choose("config.optim.name", name, OPTIMIZERS)
-    choose("config.optim.schedule", schedule, SCHEDULES)
-    if schedule == "step" and step_every < 1:
-        raise InputError(f"config.optim.step_every is {step_every}; the schedule wants 1 or more.")
     rates, decays = multipliers(params, parts)
     decays = jax.tree.map(lambda factor: weight_decay * factor, decays)
     chain = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
@@ -89,15 +86,8 @@ def build(
     if parts:
         chain.append(optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, rates)))
     chain = chain or [optax.identity()]  # plain gradient descent
-    span = max(total_steps - warmup_steps, 1)
-    factors = {
-        "constant": lambda t: jnp.ones(()),
-        "poly": lambda t: (1 - t / span) ** power,
-        "cosine": lambda t: 0.5 * (1 + jnp.cos(jnp.pi * t / span)),
-        "inverse_time": lambda t: 1 / (1 + decay * t),
-        "step": lambda t: decay ** jnp.floor(t / step_every),
-    }
-    return Optimizer(optax.chain(*chain), _schedule(factors[schedule], lr, warmup_steps, span))
+    factor = _factor(schedule, max(total_steps - warmup_steps, 1), power, decay, step_every)
+    return Optimizer(optax.chain(*chain), _rate(lr, warmup_steps, factor))
 
 
 def multipliers(params: Any, parts: Sequence[Part]) -> tuple[Any, Any]:
@@ -124,11 +114,26 @@ def multipliers(params: Any, parts: Sequence[Part]) -> tuple[Any, Any]:
     return jax.tree.unflatten(treedef, rates), jax.tree.unflatten(treedef, decays)
 
 
-def _schedule(factor, lr: float, warmup_steps: int, span: int):
+def _factor(schedule: str, span: int, power: float, decay: float, step_every: int):
+    """Steps after warm-up -> what the rate is multiplied by."""
+    choose("config.optim.schedule", schedule, SCHEDULES)
+    if schedule == "step" and step_every < 1:
+        raise InputError(f"config.optim.step_every is {step_every}; the schedule wants 1 or more.")
+    shape = {
+        "constant": lambda t: jnp.ones(()),
+        "poly": lambda t: (1 - t / span) ** power,
+        "cosine": lambda t: 0.5 * (1 + jnp.cos(jnp.pi * t / span)),
+        "inverse_time": lambda t: 1 / (1 + decay * t),
+        "step": lambda t: decay ** jnp.floor(t / step_every),
+    }[schedule]
+    return lambda t: shape(jnp.clip(t, 0, span))
+
+
+def _rate(lr: float, warmup_steps: int, factor: Callable) -> Callable[[jax.Array], jax.Array]:
     def rate(step: jax.Array) -> jax.Array:
         step = jnp.asarray(step, jnp.float32)
         warm = jnp.minimum(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
-        return lr * warm * factor(jnp.clip(step - warmup_steps, 0, span))
+        return lr * warm * factor(step - warmup_steps)
 
     return rate
 
