@@ -70,9 +70,8 @@ class Start:
             InputError: listing the tensors that do not match.
         """
         arrays, origin, _ = self._content
-        drawn = flatten(params, batch_stats)
-        found, unused = weights.ORIGINS[origin].convert(arrays, drawn)
-        shapes = {path: leaf.shape for path, leaf in drawn.items()}
+        shapes = {path: leaf.shape for path, leaf in flatten(params, batch_stats).items()}
+        found, unused = weights.ORIGINS[origin].convert(arrays, shapes)
         matched = weights.match(found, shapes, self.skip, where=str(self.path), unused=unused)
         logging.info("Weights of %s (%s): %s.", self.path, origin, matched)
         return _put(params, matched.arrays), _put(batch_stats, matched.arrays)

@@ -8,37 +8,30 @@ every third pixel of the logits) and experiments/parity/fcn.{json,md} (narrow an
 """
 
 import argparse
-import datetime
 import functools
 import importlib
-import json
 import math
 import pathlib
-import subprocess
 import sys
 import types
 from collections.abc import Mapping
-from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import torch
 from flax import nnx
 
-from segjax import experiment, models, state, steps, transfer
-from segjax.models import resize
+from experiments.parity import common
+from experiments.parity.common import SEED
+from segjax import models
 from segjax.models import weights as importers
 
-ROOT = pathlib.Path(__file__).parents[2]
-FIXTURES = ROOT / "tests" / "fixtures" / "fcn"
-SEED = 0
+FIXTURES = common.ROOT / "tests" / "fixtures" / "fcn"
 K = 5
 SIZES = ((64, 64), (57, 43), (97, 130))
 EVERY = 3  # pixels kept in a fixture: shares no factor with 8, 16 and 32, so every phase is seen
 TOLERANCE = 1e-4
 MEAN = (104.00698793, 116.66876762, 122.67891434)  # BGR, of the oracle's loader
-ORIGIN = importers.ORIGINS["caffe_fcn"]
+ORIGIN = "caffe_fcn"
 NARROW = {64: 4, 128: 8, 256: 16, 512: 32, 4096: 24}
 FULL = {width: width for width in NARROW}
 # Of the oracle's class, of our head, and what its skips are multiplied by before they are scored.
@@ -62,7 +55,7 @@ def main() -> None:
     parser.add_argument("--oracle-commit", required=True, help="of that checkout, for the page")
     parser.add_argument("--hardware", required=True, help="for the page")
     given = parser.parse_args()
-    images = draw_images()
+    images = common.draw_images(SIZES)
     measured = {"narrow": {}, "full": {}}
     for width, widths in (("narrow", NARROW), ("full", FULL)):
         for variant in VARIANTS:
@@ -75,16 +68,6 @@ def main() -> None:
                 write_fixtures(variant, weights, images, expected)
             measured[width][variant] = found
     write_page(measured, given)
-
-
-def draw_images() -> list[np.ndarray]:
-    """uint8 [H, W, 3] of each size, patches of colour of 5 x 7 pixels."""
-    rng = np.random.default_rng(SEED)
-    images = []
-    for height, width in SIZES:
-        patches = rng.integers(0, 256, (-(-height // 5), -(-width // 7), 3), np.uint8)
-        images.append(patches.repeat(5, axis=0).repeat(7, axis=1)[:height, :width])
-    return images
 
 
 def draw_weights(net: torch.nn.Module, variant: str) -> dict[str, np.ndarray]:
@@ -156,33 +139,12 @@ def build(variant: str, widths: Mapping[int, int], rngs: nnx.Rngs) -> models.Seg
     )
 
 
-def as_params(like: Any, weights: Mapping[str, np.ndarray], variant: str) -> dict:
-    """The oracle's tensors in the tree of our parameters."""
-    wanted = transfer.flatten(like, {})
-    found, unused = ORIGIN.convert(weights, wanted)
-    shapes = {path: leaf.shape for path, leaf in wanted.items()}
-    arrays = importers.match(found, shapes, (), where=variant, unused=unused).arrays
-
-    def take(path, _):
-        return jnp.asarray(arrays[jax.tree_util.keystr(path, simple=True, separator="/")])
-
-    return jax.tree_util.tree_map_with_path(take, like)
-
-
 def run_ours(variant: str, widths: Mapping, weights: Mapping, images: list) -> list[np.ndarray]:
     """Logits float32 [H, W, K] of each image."""
     ours = functools.partial(build, variant, widths)
-    _, graph = state.graphs(ours)
-    preprocess = steps.Preprocess(**ORIGIN.preprocess)
-
-    @jax.jit
-    def run(params, image):
-        scores = state.merge(graph, params, {})(preprocess(image[None]))[0]
-        return resize.apply(scores.values, *scores.matrices(image.shape[:2]))[0]
-
-    like, _ = jax.eval_shape(functools.partial(state.initial_arrays, ours), 0)
-    params = as_params(like, weights, variant)
-    return [np.asarray(run(params, image)) for image in images]
+    trees = common.trees(ours, ORIGIN, weights)
+    run = common.network(ours, importers.ORIGINS[ORIGIN].preprocess)
+    return [np.asarray(run(trees, image)[0]) for image in images]
 
 
 def compare(variant: str, widths: Mapping, weights: Mapping, images: list, expected: list) -> dict:
@@ -191,7 +153,7 @@ def compare(variant: str, widths: Mapping, weights: Mapping, images: list, expec
     for size, a, b in zip(SIZES, run_ours(variant, widths, weights, images), expected, strict=True):
         largest = float(np.abs(b).max())
         rows[f"{size[0]} x {size[1]}"] = {
-            "relative_error": float(np.abs(a - b).max()) / largest,
+            "relative_error": common.error(a, b),
             "largest": largest,
             "spread": float(b.std((0, 1)).min()) / largest,
         }
@@ -204,7 +166,7 @@ def shares(net: torch.nn.Module, weights: Mapping, images: list, expected: list)
     for layer in sorted({name.split(".")[0] for name in weights if name.startswith("score")}):
         without = {n: 0 * w if n.startswith(f"{layer}.") else w for n, w in weights.items()}
         found[layer] = min(
-            float(np.abs(run_oracle(net, without, image) - logits).max() / np.abs(logits).max())
+            common.error(run_oracle(net, without, image), logits)
             for image, logits in zip(images, expected, strict=True)
         )
     return found
@@ -224,38 +186,20 @@ def write_fixtures(variant: str, weights: Mapping, images: list, expected: list)
 
 def write_page(measured: Mapping, given: argparse.Namespace) -> None:
     """fcn.json and fcn.md beside this file."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
-    versions = experiment.versions() | {"torch": torch.__version__}
-    about = {
-        "command": "python -m experiments.parity.fcn --oracle=DIR --oracle-commit=HASH "
+    about = common.about(
+        given,
+        command="python -m experiments.parity.fcn --oracle=DIR --oracle-commit=HASH "
         "--hardware=TEXT",
-        "oracle": f"github.com/wkentaro/pytorch-fcn at {given.oracle_commit[:7]}",
-        "hardware": given.hardware,
-        "date": str(datetime.date.today()),
-        "commit": commit,
-        "versions": versions,
-    }
-    folder = pathlib.Path(__file__).parent
-    (folder / "fcn.json").write_text(json.dumps(about | measured, indent=2) + "\n")
-    (folder / "fcn.md").write_text(page(about, measured))
+        oracle=f"github.com/wkentaro/pytorch-fcn at {given.oracle_commit[:7]}",
+        versions={"torch": torch.__version__},
+    )
+    common.write_page("fcn", about, measured, page(measured))
 
 
-def page(about: Mapping, measured: Mapping) -> str:
-    """The page in Markdown."""
-    software = ", ".join(f"{k} {v}" for k, v in about["versions"].items() if k != "devices")
+def page(measured: Mapping) -> list[str]:
+    """The page's title and what comes after the command, in Markdown."""
     layers = ("score_fr", "score_pool4", "score_pool3")
     sizes = [f"{height} x {width}" for height, width in SIZES]
-
-    def table(head: list[str], rows: list[list[str]]) -> str:
-        lines = [head, ["---"] * len(head), *rows]
-        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
     errors = [
         [variant, width, *(f"{found['sizes'][size]['relative_error']:.1e}" for size in sizes)]
         for width, variants in (("4 / 24", measured["narrow"]), ("64 / 4096", measured["full"]))
@@ -269,24 +213,20 @@ def page(about: Mapping, measured: Mapping) -> str:
         ]
         for variant, found in measured["narrow"].items()
     ]
-    parts = [
+    return [
         "# FCN against pytorch-fcn",
-        f"```bash\n{about['command']}\n```",
-        f"{about['oracle']}; {about['hardware']}; {about['date']}; {software}; made on top of "
-        f"commit {about['commit']}.",
         "Both networks have the same random weights, score layers too, and see the same images in "
         f"float32. Largest difference of their logits over all pixels and {K} classes, of the "
         f"largest logit (allowed: {TOLERANCE:.0e}); width / fc width of the first column:",
-        table(["net", "width", *sizes], errors),
+        common.table(["net", "width", *sizes], errors),
         "The tests repeat the narrow rows without torch, from every third pixel of the oracle's "
         "logits in `tests/fixtures/fcn`. That every part is seen: largest change of the narrow "
         "networks' logits where a score layer is set to zero, and the smallest standard deviation "
         "of a class over an image, both of the largest logit, at the size where it is least:",
-        table(["net", *layers, "spread"], shares),
+        common.table(["net", *layers, "spread"], shares),
         "At once, the drawn weights of the skips are 100 and 10,000 times larger (to a power of "
         "two), so that their factors do not hide them.",
     ]
-    return "\n\n".join(parts) + "\n"
 
 
 if __name__ == "__main__":

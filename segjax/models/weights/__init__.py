@@ -7,15 +7,26 @@ one error lists those that do not.
 
 import dataclasses
 import fnmatch
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from segjax.errors import InputError
-from segjax.models.weights import caffe, caffejs, keras, torchvision
+from segjax.models.weights import (
+    caffe,
+    caffejs,
+    deeplab_pytorch,
+    keras,
+    keras_mobilenet,
+    semseg,
+    tflite,
+    torchvision,
+    torchvision_resnet,
+)
 
 Arrays = Mapping[str, np.ndarray]
+Shapes = Mapping[str, tuple[int, ...]]
 
 _LISTED = 6  # names of one kind in an error
 
@@ -26,14 +37,14 @@ class Origin:
 
     Attributes:
         recognise: whether these tensors, by the names in their file, are of one.
-        convert: (tensors, the network's paths) -> (arrays by our paths, reasons by the names of
-            tensors that are rightly not used). Tensors it does not know keep their names.
+        convert: (tensors, shapes by the network's paths) -> (arrays by our paths, reasons by the
+            names of tensors that are rightly not used). Tensors it does not know keep their names.
         preprocess: `mean`, `std` (RGB, 0 to 255) and `bgr`, as `config.preprocess` has them; None
             where the file itself says it.
     """
 
     recognise: Callable[[Arrays], bool]
-    convert: Callable[[Arrays, Iterable[str]], tuple[dict[str, np.ndarray], dict[str, str]]]
+    convert: Callable[[Arrays, Shapes], tuple[dict[str, np.ndarray], dict[str, str]]]
     preprocess: Mapping[str, Any] | None
 
 
@@ -48,7 +59,11 @@ def _caffe(red: float, green: float, blue: float, *, bgr: bool = True) -> dict[s
     return {"mean": (red, green, blue), "std": (1.0, 1.0, 1.0), "bgr": bgr}
 
 
-def _own(arrays: Arrays, _paths: Iterable[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def _grey(middle: float) -> dict[str, Any]:
+    return {"mean": (middle,) * 3, "std": (middle,) * 3, "bgr": False}
+
+
+def _own(arrays: Arrays, _shapes: Shapes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     return dict(arrays), {}
 
 
@@ -65,6 +80,22 @@ ORIGINS: Mapping[str, Origin] = {
     "caffe_fcn": Origin(caffe.is_fcn, caffe.fcn, _caffe(122.67892, 116.66877, 104.00699)),
     "caffe_vgg16": Origin(caffe.is_vgg, caffe.fcn, _caffe(123.68, 116.779, 103.939)),
     "caffejs_googlenet": Origin(caffejs.is_googlenet, caffejs.googlenet, _caffe(123, 117, 104)),
+    "torchvision_resnet": Origin(
+        torchvision_resnet.is_resnet, torchvision_resnet.resnet, _IMAGENET_RGB
+    ),
+    "torchvision_fcn": Origin(torchvision_resnet.is_fcn, torchvision_resnet.fcn, _IMAGENET_RGB),
+    "torchvision_deeplab_v3": Origin(
+        torchvision_resnet.is_deeplab_v3, torchvision_resnet.deeplab_v3, _IMAGENET_RGB
+    ),
+    "semseg_resnet": Origin(semseg.is_resnet, torchvision_resnet.resnet, _IMAGENET_RGB),
+    "semseg_pspnet": Origin(semseg.is_pspnet, semseg.pspnet, _IMAGENET_RGB),
+    "deeplab_pytorch": Origin(
+        deeplab_pytorch.is_deeplab, deeplab_pytorch.deeplab, _caffe(122.675, 116.669, 104.008)
+    ),
+    "keras_mobilenet_v2": Origin(
+        keras_mobilenet.is_mobilenet_v2, keras_mobilenet.mobilenet_v2, _grey(127.5)
+    ),
+    "tflite_deeplab_v3": Origin(tflite.is_deeplab_v3, tflite.deeplab_v3, _grey(128.0)),
 }
 
 

@@ -6,13 +6,13 @@ convolutions.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
 from segjax.models import resize
 from segjax.models.backbones.vgg import DEPTHS, STAGES
-from segjax.models.weights import dense, naming
+from segjax.models.weights import dense, naming, subsample
 
 _LAYERS = {
     f"conv{i + 1}_{block + 1}": f"backbone/{stage}/{block}/conv"
@@ -43,7 +43,7 @@ def is_vgg(arrays: Mapping[str, np.ndarray]) -> bool:
 
 
 def fcn(
-    arrays: Mapping[str, np.ndarray], paths: Iterable[str]
+    arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Tensors of an FCN or a VGG-16 -> arrays by our paths: see `weights.Origin`.
 
@@ -52,7 +52,7 @@ def fcn(
     FCN-8s at once, `scale_pool4` and `scale_pool3`, are not parameters of ours either; the file
     cannot see whether the head has them (`at_once`), so `init.skip` must name them.
     """
-    paths, unused = set(paths), {}
+    unused = {}
 
     def place(name, array):
         layer, kind = _parse(name)
@@ -61,18 +61,18 @@ def fcn(
         if layer in _LAYERS and kind == "weight":
             weight = _without_ones(array, 2)
             return f"{_LAYERS[layer]}/kernel", dense.chw_to_conv(weight, 7 if layer == "fc6" else 1)
-        if layer in _LEARNED and kind == "weight" and _LEARNED[layer] in paths:
+        if layer in _LEARNED and kind == "weight" and _LEARNED[layer] in shapes:
             each = _per_class(array)
             return None if each is None else (_LEARNED[layer], each)
         return None
 
     for name, array in arrays.items():
         layer, kind = _parse(name)
-        learned = _LEARNED.get(layer) in paths
+        learned = _LEARNED.get(layer) in shapes
         if layer in _UPSAMPLINGS and kind == "weight" and not learned and _is_bilinear(array):
             unused[name] = "bilinear, as ours"
     rest = {name: array for name, array in arrays.items() if name not in unused}
-    return naming.rename(rest, place), unused
+    return subsample.for_rates(naming.rename(rest, place), shapes), unused
 
 
 def _parse(name: str) -> tuple[str, str]:

@@ -1,6 +1,6 @@
 """BVLC GoogLeNet as caffejs names it: `inception_3a/5x5_reduce_filter`, kernels [K, k, k, C]."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -33,7 +33,7 @@ def is_googlenet(arrays: Mapping[str, np.ndarray]) -> bool:
 
 
 def googlenet(
-    arrays: Mapping[str, np.ndarray], _paths: Iterable[str]
+    arrays: Mapping[str, np.ndarray], _shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Tensors of GoogLeNet -> arrays by our paths: see `weights.Origin`."""
     return naming.rename(arrays, _place), {}

@@ -8,12 +8,12 @@ multiples of 32.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
 from segjax.models.backbones.vgg import DEPTHS, STAGES
-from segjax.models.weights import dense, naming
+from segjax.models.weights import dense, naming, subsample
 
 _CONVOLUTIONS = {
     f"block{i + 1}_conv{block + 1}": f"backbone/{stage}/{block}/conv"
@@ -36,12 +36,24 @@ def is_vgg(arrays: Mapping[str, np.ndarray]) -> bool:
 
 
 def vgg16(
-    arrays: Mapping[str, np.ndarray], _paths: Iterable[str]
+    arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Tensors of VGG16 -> arrays by our paths: see `weights.Origin`."""
+    arrays, unused = without_optimizer(arrays)
+    return subsample.for_rates(naming.rename(arrays, _place), shapes), unused
+
+
+def without_optimizer(
+    arrays: Mapping[str, np.ndarray],
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """(the tensors but those that an optimizer left in the file, these with the reason)."""
     unused = {name: "of the optimizer" for name in arrays if name.startswith("optimizer")}
-    arrays = {name: array for name, array in arrays.items() if name not in unused}
-    return naming.rename(arrays, _place), unused
+    return {name: array for name, array in arrays.items() if name not in unused}, unused
+
+
+def parts(name: str) -> list[str]:
+    """The groups of a name and its last part, without the number that TensorFlow puts there."""
+    return re.sub(r":\d+$", "", name).split("/")
 
 
 def _place(name: str, array: np.ndarray) -> tuple[str, np.ndarray] | None:
@@ -55,7 +67,7 @@ def _place(name: str, array: np.ndarray) -> tuple[str, np.ndarray] | None:
 
 def _parse(name: str) -> tuple[str, str]:
     """(our path of the layer, "kernel" or "bias"), or two empty strings."""
-    *groups, last = re.sub(r":\d+$", "", name).split("/")
+    *groups, last = parts(name)
     if groups[:1] == ["layers"] and groups[1:2] and groups[1] in _BY_ORDER:
         path = _BY_ORDER[groups[1]]
     else:  # the layer may lie in a model inside the model

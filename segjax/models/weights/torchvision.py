@@ -3,24 +3,19 @@
 torchvision pools rounding down, we round up as Caffe does: the same on multiples of 32.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
 from segjax.models.backbones.vgg import DEPTHS, STAGES
-from segjax.models.weights import dense, naming
+from segjax.models.weights import pytorch, subsample
 
-_DENSE = {  # layer: (our path, the map it was flattened from)
-    "classifier.0": ("backbone/fc6", 7),
-    "classifier.3": ("backbone/fc7", 1),
-    "classifier.6": ("head/classifier", 1),
+_DENSE = {
+    "classifier.0": "backbone/fc6",
+    "classifier.3": "backbone/fc7",
+    "classifier.6": "head/classifier",
 }
-_NORM = {
-    "weight": "scale",
-    "bias": "bias",
-    "running_mean": "mean",
-    "running_var": "var",
-}
+_FLATTENED = {"backbone/fc6": 7}
 
 
 def is_vgg(arrays: Mapping[str, np.ndarray]) -> bool:
@@ -40,22 +35,23 @@ def is_features(arrays: Mapping[str, np.ndarray]) -> bool:
 
 
 def vgg16(
-    arrays: Mapping[str, np.ndarray], _paths: Iterable[str]
+    arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Tensors of vgg16 -> arrays by our paths: see `weights.Origin`."""
-    return _rename(arrays, _convolutions(2), {}), {}
+    find = (_convolutions(2) | _DENSE).get
+    return subsample.for_rates(pytorch.rename(arrays, find, _FLATTENED), shapes), {}
 
 
 def vgg16_bn(
-    arrays: Mapping[str, np.ndarray], _paths: Iterable[str]
+    arrays: Mapping[str, np.ndarray], _shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Tensors of vgg16_bn -> arrays by our paths.
 
     Our convolutions have no bias before batch norm: theirs is taken off the running mean, which
     gives the same.
     """
+    arrays, unused = pytorch.without_counters(arrays)
     convolutions, norms = _convolutions(3), {}
-    arrays, unused = dict(arrays), {}
     for layer, path in convolutions.items():
         norm = f"features.{int(layer.removeprefix('features.')) + 1}"
         norms[norm] = f"{path.removesuffix('conv')}norm"
@@ -63,10 +59,7 @@ def vgg16_bn(
         if bias in arrays and mean in arrays and arrays[bias].shape == arrays[mean].shape:
             arrays[mean] = arrays[mean].astype(np.float32) - arrays.pop(bias)
             unused[bias] = "taken off the running mean"
-    for name in [name for name in arrays if name.endswith(".num_batches_tracked")]:
-        del arrays[name]
-        unused[name] = "a counter"
-    return _rename(arrays, convolutions, norms), unused
+    return pytorch.rename(arrays, (convolutions | norms | _DENSE).get, _FLATTENED), unused
 
 
 def _convolutions(step: int) -> dict[str, str]:
@@ -78,24 +71,3 @@ def _convolutions(step: int) -> dict[str, str]:
             index += step
         index += 1  # the pooling
     return layers
-
-
-def _rename(arrays, convolutions: Mapping[str, str], norms: Mapping[str, str]):
-    def place(name, array):
-        layer, _, kind = name.rpartition(".")
-        if layer in norms and kind in _NORM:
-            return f"{norms[layer]}/{_NORM[kind]}", array
-        if layer in convolutions:
-            path, size = convolutions[layer], None
-        elif layer in _DENSE:
-            path, size = _DENSE[layer]
-        else:
-            return None
-        if kind == "bias":
-            return f"{path}/bias", array
-        if kind != "weight":
-            return None
-        kernel = dense.chw_to_conv(array, size) if size else dense.from_oihw(array)
-        return f"{path}/kernel", kernel
-
-    return naming.rename(arrays, place)
