@@ -29,6 +29,7 @@ from segjax.models import weights as importers
 FIXTURES = common.ROOT / "tests" / "fixtures" / "atrous"
 EVERY = 5  # pixels kept in a fixture: shares no factor with the strides, so every phase is seen
 TOLERANCE = 1e-4
+COLUMNS = [f"{height} x {width}" for height, width in atrous_nets.SIZES]
 CHECKOUTS = {
     "torchvision": upstream.torchvision,
     "semseg": upstream.semseg,
@@ -206,27 +207,32 @@ def commit_of(name: str, folder: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
+def errors(found: Mapping[str, float]) -> list[str]:
+    """Cells of COLUMNS."""
+    return [f"{found[size]:.1e}" if size in found else "" for size in COLUMNS]
+
+
+def costs(found: Mapping[str, Any]) -> list[str]:
+    """Cells of parameters and multiply-adds, ours and those that were said."""
+    said = found["said_parameters"]
+    parameters = f"{found['parameters']:,}" + (f" / {said:,}" if said else "")
+    if "gmac" not in found:
+        return [parameters, ""]
+    digits = 3 if found["gmac"] < 15 else 1
+    theirs = f"{found['said_gmac']:.{digits}f}"
+    return [parameters, f"{found['gmac']:.{digits}f} / {theirs} at {found['size']}"]
+
+
 def page(measured: Mapping) -> list[str]:
     """The page's title and what comes after the command, in Markdown."""
-    columns = [f"{height} x {width}" for height, width in atrous_nets.SIZES]
-
-    def errors(found):
-        return [f"{found[size]:.1e}" if size in found else "" for size in columns]
-
-    def costs(found):
-        said = found["said_parameters"]
-        parameters = f"{found['parameters']:,}" + (f" / {said:,}" if said else "")
-        if "gmac" not in found:
-            return [parameters, ""]
-        digits = 3 if found["gmac"] < 15 else 1
-        theirs = f"{found['said_gmac']:.{digits}f}"
-        return [parameters, f"{found['gmac']:.{digits}f} / {theirs} at {found['size']}"]
-
-    def said(found):
-        return found["said_by"] if found["said_parameters"] else ""
-
     main = [
-        [name, NETS[name].oracle, *costs(found), said(found), *errors(measured["full"][name])]
+        [
+            name,
+            NETS[name].oracle,
+            *costs(found),
+            found["said_by"] if found["said_parameters"] else "",
+            *errors(measured["full"][name]),
+        ]
         for name, found in measured["sizes"].items()
     ]
     narrow = [
@@ -240,13 +246,14 @@ def page(measured: Mapping) -> list[str]:
         for name, found in measured["narrow"].items()
     ]
     more = [[found["name"], str(found["classes"]), *costs(found)] for found in measured["counts"]]
-    head = ["net", "oracle", "parameters / said", "GMAC / said", "by", *columns]
+    head = ["net", "oracle", "parameters / said", "GMAC / said", "by", *COLUMNS]
     return [
         "# ResNets, DeepLabs and PSPNets against PyTorch",
         "Both networks have the same random weights, those of the batch norms too, ours through "
-        "the importer of their origin, and see the same images in float32. Largest difference of "
-        "the logits at the image's size over all pixels, classes and outputs, of the largest "
-        f"logit (allowed: {TOLERANCE:.0e}), at full width. Outputs are the prediction, the "
+        "the importer of their origin, and see the same images in float32. Both run on CPU, ours "
+        "with the convolutions' forms for CPU. Largest difference of the logits at the image's "
+        "size over all pixels, classes and outputs, of the largest logit (allowed: "
+        f"{TOLERANCE:.0e}), at full width. Outputs are the prediction, the "
         "auxiliary head's (torchvision, semseg), every scale's and their maximum "
         '(deeplab-pytorch). semseg takes sizes of 8 n + 1 alone. The oracle "own" is '
         "`oracle_nets.py`, written from the papers and specs with torch's layers.",
@@ -265,7 +272,7 @@ def page(measured: Mapping) -> list[str]:
         "float64; and, that every tensor is seen, of all tensors the one whose loss (zero for it, "
         "four times for a variance) changes the logits least, and by how much of the largest:",
         common.table(
-            ["net", *columns, "ours to float64", "torch to float64", "least change", "without"],
+            ["net", *COLUMNS, "ours to float64", "torch to float64", "least change", "without"],
             narrow,
         ),
         "deeplab-pytorch is run as by the PyTorch of its time, which mapped pixels of the smaller "
