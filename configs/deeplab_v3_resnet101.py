@@ -55,7 +55,10 @@ def get_config(variants: str = ""):
 
 
 def recipe(depth: int, variants: str, head: dict | None = None, paper: dict | None = None):
-    """The family's: `head` is added to the head's options, `paper` to the papers' words."""
+    """The family's: `head` is added to the head's options, `paper` to the papers' words.
+
+    The cascaded form has no head beside its classifier: a recipe with a `head` does not know it.
+    """
     config = default.get_config()
     config.model = {
         "backbone": {
@@ -81,6 +84,7 @@ def recipe(depth: int, variants: str, head: dict | None = None, paper: dict | No
     }
     default.from_scratch(config)
     published = _PAPER | (paper or {})
+    own = {"frozen": _FROZEN} | ({} if head else {"cascade": _CASCADE})
     smoke = {"model.backbone.width": 4, "optim.warmup_steps": 0}
     if "cascade" not in variants.split(","):
         smoke["model.head.width"] = 8
@@ -93,6 +97,5 @@ def recipe(depth: int, variants: str, head: dict | None = None, paper: dict | No
         ade20k=published | {"total_steps": 160_000},
         folder={"augment.size": (192, 192)},
         smoke=smoke,
-        frozen=_FROZEN,
-        cascade=_CASCADE,
+        **own,
     )

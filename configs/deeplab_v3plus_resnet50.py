@@ -3,7 +3,7 @@ Separable Convolution for Semantic Image Segmentation, ECCV 2018).
 
 The encoder of configs/deeplab_v3_resnet101.py at half the depth, without multi-grid, and the
 paper's decoder: conv2_x brought to 48 channels, two 3 x 3 convolutions of 256. Training and words
-are those of the v3 recipe (`cascade` excepted), as the paper has them. Published with ResNet-101 on
+are those of the v3 recipe but for `cascade`, as the paper has them. Published with ResNet-101 on
 PASCAL VOC 2012 val, output stride 16, one scale: 78.85 mIoU; nothing with ResNet-50.
 """
 

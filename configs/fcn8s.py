@@ -79,7 +79,15 @@ def _heavy(head: str, variants: str) -> dict:
     """Heavy learning: the release's solvers, whole images (the size of the data set's largest)."""
     words = variants.split(",")
     at_once = "at_once" in words
-    sizes = {"camvid": (360, 480), "folder": (500, 500), "voc2012": (500, 500)}
+    sizes = {
+        "scenes": (96, 128),
+        "camvid": (360, 480),
+        "lecture": (360, 480),
+        "folder": (500, 500),
+        "voc2012": (500, 500),
+        "cityscapes": (1024, 2048),
+        "ade20k": (683, 683),  # a few are larger: of them it is a crop
+    }
     return {
         "model.backbone.batch_norm": False,
         "model.backbone.width": 64,
@@ -91,7 +99,7 @@ def _heavy(head: str, variants: str) -> dict:
         "total_steps": 300_000 if at_once else 100_000,
         "batch_size": 1,
         "input_scale": 1.0,
-        "augment.size": next((sizes[word] for word in words if word in sizes), (96, 128)),
+        "augment.size": next((sizes[word] for word in words if word in sizes), sizes["scenes"]),
         "augment.scale": (1.0, 1.0),
         "augment.flip": 0.0,
         "augment.brightness": 0.0,

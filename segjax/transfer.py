@@ -15,7 +15,7 @@ import numpy as np
 from absl import logging
 
 from segjax import experiment
-from segjax.errors import InputError
+from segjax.errors import InputError, choose
 from segjax.models import weights
 from segjax.models.weights import files
 from segjax.state import TrainState
@@ -52,10 +52,7 @@ class Start:
             return flatten(ts.params, ts.batch_stats), "segjax", dict(parts.config.preprocess)
         arrays, meta = files.read(self.path)
         origin = self.origin or weights.origin_of(arrays, str(self.path))
-        if origin not in weights.ORIGINS:
-            raise InputError(
-                f"config.init.origin: unknown {origin!r}; known: {', '.join(weights.ORIGINS)}."
-            )
+        choose("config.init.origin", origin, weights.ORIGINS)
         return arrays, origin, meta.get("preprocess") or weights.ORIGINS[origin].preprocess
 
     @property
@@ -84,11 +81,7 @@ def start_of(config: ml_collections.ConfigDict) -> Start | None:
         InputError: if `config.init.preprocess` is none of PREPROCESSES.
     """
     init = config.init
-    if init.preprocess not in PREPROCESSES:
-        raise InputError(
-            f"config.init.preprocess: unknown {init.preprocess!r}; "
-            f"known: {', '.join(PREPROCESSES)}."
-        )
+    choose("config.init.preprocess", init.preprocess, PREPROCESSES)
     if not init["from"]:
         return None
     return Start(init["from"], str(init.step), init.origin, tuple(init.skip))

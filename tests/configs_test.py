@@ -5,7 +5,7 @@ import jax
 import pytest
 from flax import nnx
 
-from configs import default, fcn8s, fcn8s_googlenet, fcn16s, fcn32s
+from configs import deeplab_v3plus_resnet50, default, fcn8s, fcn8s_googlenet, fcn16s, fcn32s
 from segjax import classical, models
 from segjax.errors import InputError
 from tests import runs, tiny
@@ -81,6 +81,7 @@ def test_heavy_learning_is_that_of_the_release():
     assert (at_once.optim.lr, at_once.total_steps) == (1e-10, 300_000)
     assert at_once.model.head.at_once
     assert fcn8s.get_config("heavy,camvid").augment.size == (360, 480)
+    assert fcn8s.get_config("heavy,cityscapes").augment.size == (1024, 2048)
 
 
 def test_a_stage_starts_from_the_default_folder_of_the_one_before():
@@ -109,3 +110,5 @@ def test_a_word_that_a_recipe_does_not_know_is_refused_with_those_that_it_does()
         fcn8s.get_config("heavi")
     with pytest.raises(InputError, match="known: .*smoke, heavy$|known: .*heavy"):
         fcn32s.get_config("at_once")
+    with pytest.raises(InputError, match="'cascade'; known: .*smoke, frozen"):
+        deeplab_v3plus_resnet50.get_config("cascade")

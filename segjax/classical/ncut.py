@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from segjax.classical import color, eigen, slic, spectral
 from segjax.classical import regions as region_tools
-from segjax.errors import InputError
+from segjax.errors import InputError, choose
 
 FORMS = ("recursive", "kway")
 
@@ -337,8 +337,7 @@ def _shift(plane, step, axis):
 
 
 def _check(regions, form, threshold, segments, sigma_color, sigma_boundary, assign):
-    if form not in FORMS:
-        raise InputError(f"Unknown form {form!r}; known: {', '.join(FORMS)}.")
+    choose("form", form, FORMS)
     if not 0 <= threshold <= 2:
         raise InputError(f"threshold is {threshold}; 0 to 2 are allowed.")
     if not 1 <= segments <= regions:
@@ -346,5 +345,4 @@ def _check(regions, form, threshold, segments, sigma_color, sigma_boundary, assi
     for name, value in (("sigma_color", sigma_color), ("sigma_boundary", sigma_boundary)):
         if not value > 0:
             raise InputError(f"{name} is {value}; numbers above 0 are allowed.")
-    if assign not in spectral.ASSIGNMENTS:
-        raise InputError(f"Unknown assign {assign!r}; known: {', '.join(spectral.ASSIGNMENTS)}.")
+    choose("assign", assign, spectral.ASSIGNMENTS)

@@ -16,7 +16,7 @@ import numpy as np
 
 from segjax.classical import color as colors
 from segjax.classical import connectivity, fusion
-from segjax.errors import InputError
+from segjax.errors import InputError, choose
 
 COLORS = ("lab", "none")
 
@@ -310,7 +310,6 @@ def _check(shape, regions, compactness, iterations, color, channels):
         raise InputError(f"compactness is {compactness}; numbers above 0 are allowed.")
     if iterations < 1:
         raise InputError(f"iterations is {iterations}; at least 1 is allowed.")
-    if color not in COLORS:
-        raise InputError(f"Unknown color {color!r}; known: {', '.join(COLORS)}.")
+    choose("color", color, COLORS)
     if color == "lab" and channels != 3:
         raise InputError(f'color "lab" needs 3 channels, got {channels}; "none" takes any.')

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from segjax.classical import color, eigen, kmeans, regions
-from segjax.errors import InputError
+from segjax.errors import InputError, choose
 
 LAPLACIANS = ("symmetric", "random_walk", "unnormalised")
 ASSIGNMENTS = ("kmeans", "discretize")
@@ -329,7 +329,5 @@ def _check(segments, pixels, radius, sigma_color, sigma_position, laplacian, ass
     for name, value in (("sigma_color", sigma_color), ("sigma_position", sigma_position)):
         if not value > 0:
             raise InputError(f"{name} is {value}; numbers above 0 are allowed.")
-    if laplacian not in LAPLACIANS:
-        raise InputError(f"Unknown laplacian {laplacian!r}; known: {', '.join(LAPLACIANS)}.")
-    if assign not in ASSIGNMENTS:
-        raise InputError(f"Unknown assign {assign!r}; known: {', '.join(ASSIGNMENTS)}.")
+    choose("laplacian", laplacian, LAPLACIANS)
+    choose("assign", assign, ASSIGNMENTS)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from segjax.data import annotations, class_list, layouts, presets, scan, sources
 from segjax.data.spec import CHANNELS, MAX_CLASSES, VOID, DatasetSpec, hls_palette
-from segjax.errors import InputError
+from segjax.errors import InputError, choose
 
 _SCENES_VAL_SEED, _SCENES_TEST_SEED = 1_000_001, 1_000_002
 
@@ -271,8 +271,8 @@ def lecture(*, root: str = "", val_count: int = 50, channel: str = "") -> Datase
         channel: of RGB masks, the one with the ids: red, green or blue. "": all three, and masks in
             which they differ are refused.
     """
-    if channel not in ("", *CHANNELS):
-        raise InputError(f'data.channel: unknown {channel!r}; known: "", {", ".join(CHANNELS)}.')
+    if channel:
+        choose("data.channel", channel, CHANNELS)
     channel = channel or "equal"
     path = layouts.existing(Path(root) if root else data_home() / "lecture")
     images, labels = (

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from segjax.errors import InputError
+from segjax.errors import InputError, choose
 
 NORMS = ("batch", "frozen", "group", "none")
 _OPTIONS = {
@@ -41,8 +41,7 @@ def make(norm: Mapping[str, Any], features: int, *, dtype, rngs: nnx.Rngs) -> nn
     """
     norm = dict(norm)
     name = norm.pop("name", None)
-    if name not in NORMS:
-        raise InputError(f"config.model: unknown norm {name!r}; known: {', '.join(NORMS)}.")
+    choose("config.model, a norm's name", name, NORMS)
     for key in norm:
         if key not in _OPTIONS[name]:
             allowed = ", ".join(_OPTIONS[name]) or "none"

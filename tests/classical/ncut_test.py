@@ -227,13 +227,13 @@ def test_a_batch_cut_k_ways_is_its_single_images_exactly():
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"form": "two"}, "Unknown form 'two'; known: recursive, kway"),
+        ({"form": "two"}, "form: unknown 'two'; known: recursive, kway"),
         ({"threshold": 2.5}, "threshold is 2.5; 0 to 2"),
         ({"segments": 61}, "segments is 61; 1 to the 60 regions"),
         ({"segments": 0}, "segments is 0"),
         ({"sigma_color": 0}, "sigma_color is 0; numbers above 0"),
         ({"sigma_boundary": -2}, "sigma_boundary is -2"),
-        ({"assign": "argmax"}, "Unknown assign 'argmax'; known: kmeans"),
+        ({"assign": "argmax"}, "assign: unknown 'argmax'; known: kmeans"),
     ],
 )
 def test_options_that_do_not_fit_are_named(options, text):

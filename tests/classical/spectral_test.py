@@ -145,8 +145,8 @@ def test_constant_and_tiny_images_get_whole_numbering(shape, assign):
         ({"radius": 0.5}, "radius is 0.5; at least 1"),
         ({"sigma_color": 0}, "sigma_color is 0; numbers above 0"),
         ({"sigma_position": -1}, "sigma_position is -1"),
-        ({"laplacian": "normal"}, "Unknown laplacian 'normal'; known: symmetric"),
-        ({"assign": "argmax"}, "Unknown assign 'argmax'; known: kmeans"),
+        ({"laplacian": "normal"}, "laplacian: unknown 'normal'; known: symmetric"),
+        ({"assign": "argmax"}, "assign: unknown 'argmax'; known: kmeans"),
         ({"side": 0}, "side is 0; at least 1"),
     ],
 )

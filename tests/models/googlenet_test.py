@@ -172,21 +172,10 @@ PHOTOGRAPHS = {  # top class and its probability, from the README of the weights
 
 @pytest.fixture(scope="module")
 def chances() -> dict[str, np.ndarray]:
-    """Photograph -> probabilities by the release: the middle of it, its short side at 256."""
-    data = pytest.importorskip("skimage.data", reason="scikit-image has the photographs")
-    pillow = pytest.importorskip("PIL.Image")
-    images = []
-    for name in PHOTOGRAPHS:
-        image = pillow.fromarray(getattr(data, name)())
-        scale = 256 / min(image.size)
-        # The README does not say how; the other usual ways move the rocket by up to 0.16.
-        image = np.asarray(
-            image.resize([round(scale * side) for side in image.size], pillow.BICUBIC)
-        )
-        top, left = ((side - 224) // 2 for side in image.shape[:2])
-        images.append(image[top : top + 224, left : left + 224])
+    """Photograph -> probabilities by the release."""
+    images = real.photographs(PHOTOGRAPHS)
     arrays, _ = files.read(real.FOLDER / FILE)
-    seen = steps.Preprocess(**ORIGIN.preprocess)(jnp.asarray(np.stack(images)))
+    seen = steps.Preprocess(**ORIGIN.preprocess)(jnp.asarray(images))
     scores = logits(arrays, seen, width=64, classes=1000)
     return dict(zip(PHOTOGRAPHS, np.asarray(jax.nn.softmax(scores)), strict=True))
 
@@ -194,9 +183,8 @@ def chances() -> dict[str, np.ndarray]:
 @real.needs(FILE)
 @pytest.mark.parametrize("photograph", PHOTOGRAPHS)
 def test_the_release_classifies_photographs_as_its_readme_says(chances, photograph):
-    names = (real.FOLDER / "imagenet_classes.txt").read_text().splitlines()
     name, probability = PHOTOGRAPHS[photograph]
-    assert names[chances[photograph].argmax()] == name
+    assert real.imagenet_classes()[chances[photograph].argmax()] == name
     assert chances[photograph].max() == pytest.approx(probability, abs=0.01)
 
 

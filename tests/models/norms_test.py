@@ -76,8 +76,11 @@ def test_no_norm_is_no_layer():
 @pytest.mark.parametrize(
     ("norm", "message"),
     [
-        ({"name": "batchnorm"}, "unknown norm 'batchnorm'; known: batch, frozen, group, none"),
-        ({}, "unknown norm None; known: batch"),
+        (
+            {"name": "batchnorm"},
+            "norm's name: unknown 'batchnorm'; known: batch, frozen, group, none",
+        ),
+        ({}, "norm's name: unknown None; known: batch"),
         ({"name": "group", "momentum": 0.9}, "'group' takes no 'momentum'; allowed: groups, eps"),
         ({"name": "none", "epsilon": 1.0}, "'none' takes no 'epsilon'; allowed: none"),
     ],

@@ -8,7 +8,7 @@ Segmentation, 2015 (fc6 and fc7 as convolutions, the border of 100).
 import jax
 from flax import nnx
 
-from segjax.errors import InputError
+from segjax.errors import choose
 from segjax.models import layers, norms
 from segjax.models.features import Features
 
@@ -48,10 +48,7 @@ class VGG16(nnx.Module):
     ):
         fc_batch_norm = batch_norm if fc_batch_norm is None else fc_batch_norm
         options = {"dtype": dtype, "rngs": rngs}
-        if border not in BORDERS:
-            raise InputError(
-                f"config.model.backbone: unknown border {border!r}; known: {', '.join(BORDERS)}."
-            )
+        choose("config.model.backbone.border", border, BORDERS)
         self.border = border
         features_in, self.channels = 3, {}
         for stage, depth, scale in zip(STAGES, DEPTHS, (1, 2, 4, 8, 8), strict=True):

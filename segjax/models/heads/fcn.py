@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from segjax.errors import InputError
+from segjax.errors import InputError, choose
 from segjax.models import resize
 from segjax.models.features import Features, Scores
 
@@ -36,11 +36,7 @@ class _SkipHead(nnx.Module):
         dtype=None,
         rngs: nnx.Rngs,
     ):
-        if upsampling not in UPSAMPLINGS:
-            raise InputError(
-                f"config.model.head: unknown upsampling {upsampling!r}; "
-                f"known: {', '.join(UPSAMPLINGS)}."
-            )
+        choose("config.model.head.upsampling", upsampling, UPSAMPLINGS)
 
         def score(stage: str) -> nnx.Conv:
             # Zero-initialised: the first prediction is uniform, and the skips enter gently.

@@ -140,22 +140,12 @@ PHOTOGRAPHS = {  # top class and its probability, from the README of the weights
 
 @pytest.fixture(scope="module")
 def chances() -> dict[str, np.ndarray]:
-    """Photograph -> probabilities by the two files: the middle of it, its short side at 256."""
-    data = pytest.importorskip("skimage.data", reason="scikit-image has the photographs")
-    pillow = pytest.importorskip("PIL.Image")
-    images = []
-    for name in PHOTOGRAPHS:
-        image = pillow.fromarray(getattr(data, name)())
-        scale = 256 / min(image.size)
-        image = np.asarray(
-            image.resize([round(scale * side) for side in image.size], pillow.BICUBIC)
-        )
-        top, left = ((side - 224) // 2 for side in image.shape[:2])
-        images.append(image[top : top + 224, left : left + 224])
+    """Photograph -> probabilities by the two files."""
+    images = real.photographs(PHOTOGRAPHS)
     arrays = files.read(real.FOLDER / FILE)[0] | files.read(real.FOLDER / HEAD)[0]
     full = model(1280, 1.0, 1000)
     # The classifier is linear: its map's mean is its score of the mean.
-    maps = network.scores(arrays, full, "keras_mobilenet_v2", np.stack(images), upsample=False)
+    maps = network.scores(arrays, full, "keras_mobilenet_v2", images, upsample=False)
     scores = maps.mean((1, 2), dtype=np.float64)
     chances = np.exp(scores - scores.max(1, keepdims=True))
     return dict(zip(PHOTOGRAPHS, chances / chances.sum(1, keepdims=True), strict=True))
@@ -165,7 +155,6 @@ def chances() -> dict[str, np.ndarray]:
 @real.needs(HEAD)
 @pytest.mark.parametrize("photograph", PHOTOGRAPHS)
 def test_the_release_classifies_photographs_as_its_readme_says(chances, photograph):
-    names = (real.FOLDER / "imagenet_classes.txt").read_text().splitlines()
     name, probability = PHOTOGRAPHS[photograph]
-    assert names[chances[photograph].argmax()] == name
+    assert real.imagenet_classes()[chances[photograph].argmax()] == name
     assert chances[photograph].max() == pytest.approx(probability, abs=0.01)
