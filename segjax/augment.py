@@ -51,6 +51,10 @@ class Augment:
     hue: float
 
     def __post_init__(self):
+        pairs = {"augment.size": self.size, "augment.scale": self.scale}
+        for key, values in (pairs | {"input_size": self.base_size}).items():
+            if len(values) != 2:  # a flag that is given twice is one of four numbers
+                raise InputError(f"config.{key} is two numbers, got {len(values)}: {values}.")
         low, high = self.scale
         if not 0 < low <= high:
             raise InputError(f"augment.scale: 0 < least <= most, got {self.scale}.")

@@ -46,7 +46,8 @@ class Monitor:
         self.tracker.progress(step, f"loss {scalars['loss']:.4f}")
         if step % self.parts.config.every_steps.log == 0 or step == self.parts.config.total_steps:
             scalars = {f"train/{key}": value for key, value in scalars.items()}
-            self._write(step, scalars | self.meter.read_and_reset())
+            memory = tracking.peak_memory(self.parts.mesh.local_devices)
+            self._write(step, scalars | self.meter.read_and_reset() | memory)
 
     def evaluate(self, ts: state.TrainState, step: int) -> dict[str, float]:
         """Scores raw and averaged weights; returns the newest value of every scalar.

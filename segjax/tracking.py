@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TextIO
 
+import jax
 import numpy as np
 from absl import logging
 from tensorboardX import event_file_writer
@@ -238,6 +239,16 @@ class ProgressLine:
             return "-:--:--"
         seconds = round((now - first_time) / (done - first) * (self._total - done))
         return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+
+
+def peak_memory(devices: Sequence[jax.Device]) -> dict[str, float]:
+    """The most memory in use so far on one of the devices, as "train/peak_gib".
+
+    Empty where they do not tell, as a CPU does not.
+    """
+    stats = [device.memory_stats() or {} for device in devices]
+    peaks = [found["peak_bytes_in_use"] for found in stats if "peak_bytes_in_use" in found]
+    return {"train/peak_gib": max(peaks) / 2**30} if peaks else {}
 
 
 class Meter:

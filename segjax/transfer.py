@@ -71,7 +71,7 @@ class Start:
         found, unused = weights.ORIGINS[origin].convert(arrays, shapes)
         matched = weights.match(found, shapes, self.skip, where=str(self.path), unused=unused)
         logging.info("Weights of %s (%s): %s.", self.path, origin, matched)
-        return _put(params, matched.arrays), _put(batch_stats, matched.arrays)
+        return put(params, matched.arrays), put(batch_stats, matched.arrays)
 
 
 def start_of(config: ml_collections.ConfigDict) -> Start | None:
@@ -154,7 +154,7 @@ def describe(preprocess: Mapping[str, Any]) -> str:
     )
 
 
-def _put(tree: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+def put(tree: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     """The tree with new arrays, on the devices where the old ones are."""
 
     def new(path, leaf):

@@ -369,6 +369,7 @@ def test_colours_are_mapped_in_full_precision_on_accelerators(lively):
 @pytest.mark.parametrize(
     "changes",
     [
+        {"size": (96, 128, 48, 64)},
         {"scale": (0.0, 1.0)},
         {"scale": (2.0, 1.0)},
         {"scale": (0.01, 1.0)},

@@ -215,6 +215,22 @@ def test_the_meter_divides_by_the_time_that_counts():
     }
 
 
+class Device:
+    """One that tells its memory."""
+
+    def __init__(self, stats: dict[str, int] | None):
+        self.stats = stats
+
+    def memory_stats(self) -> dict[str, int] | None:
+        return self.stats
+
+
+def test_the_peak_of_memory_is_that_of_the_fullest_device_that_tells():
+    told = [Device({"peak_bytes_in_use": gib * 2**30}) for gib in (3, 5)]
+    assert tracking.peak_memory([Device(None), *told]) == {"train/peak_gib": 5}
+    assert tracking.peak_memory([Device(None), Device({"bytes_limit": 1})]) == {}
+
+
 def test_the_meter_starts_anew_after_it_was_read():
     clock = Clock()
     meter = tracking.Meter(clock=clock)

@@ -1,6 +1,6 @@
 """The longest operations of segjax's training step: python -m experiments.throughput.profile
 
-Takes the flags of `bench`; writes profile-DEVICE.json and the page.
+Takes the flags of `bench`; writes profile-NET-DEVICE.json and the page.
 """
 
 import collections
@@ -20,8 +20,7 @@ _OWN = re.compile(r"^[a-z_\-]+[a-z_0-9\-]*(\.\d+)*$")  # of a program; the runti
 def main() -> None:
     """Traces one step."""
     given = bench.arguments()
-    setting = sides.Setting(given.size, given.batch, given.dtype, given.width, given.fc_width)
-    ours = sides.Segjax(setting)
+    ours = sides.Segjax(given.setting, sides.Torch(given.setting, "cpu").arrays())
     compiled = ours.parts.train_step.lower(ours.ts, ours.batch).compile()
     program = {
         name: (result, source)
@@ -49,11 +48,13 @@ def main() -> None:
     device = "cuda" if jax.default_backend() == "gpu" else "cpu"
     result = {
         "command": f"python -m experiments.throughput.profile {given.text}".strip(),
+        "net": given.setting.name,
         "hardware": bench.hardware(),
         "total_ms": sum(durations.values()),
         "operations": found,
     }
-    (bench.FOLDER / f"profile-{device}.json").write_text(json.dumps(result, indent=2) + "\n")
+    name = f"profile-{given.setting.name}-{device}.json"
+    (bench.FOLDER / name).write_text(json.dumps(result, indent=2) + "\n")
     report.write(bench.FOLDER)
 
 

@@ -4,6 +4,8 @@ import json
 import pathlib
 import statistics
 
+from experiments.throughput.nets import NETS
+
 NAMES = {
     "train": "training step",
     "evaluate": "evaluation step",
@@ -15,7 +17,7 @@ NAMES = {
 def write(folder: pathlib.Path) -> None:
     """README.md."""
     parts = [
-        "# Throughput: FCN-8s on VGG-16, segjax against PyTorch",
+        "# Throughput: segjax against PyTorch",
         "Written by `report.py` from the JSON files here.",
     ]
     for path in sorted(folder.glob("bench-*.json")):
@@ -33,19 +35,23 @@ def section(result: dict) -> list[str]:
     scores = max(result["max_relative_difference"]["scores"].values())
     same = f"Scores differ by {scores:.1e} of the largest"
     if "gradients" in result["max_relative_difference"]:
-        same += f", gradients by {result['max_relative_difference']['gradients']:.1e}"
+        errors = result["max_relative_difference"]["gradients"]
+        same += (
+            f"; gradients in float32 lie within {errors['segjax']:.1e} (segjax) and "
+            f"{errors['pytorch']:.1e} (PyTorch) of float64's"
+        )
     rounds = len(result["seconds"]["train"]["segjax"])
     head = (
         "| | segjax, ms | PyTorch, ms | PyTorch / segjax | its setting |\n|---|---|---|---|---|\n"
     )
     products = result["product_gflop_per_s"]
     return [
-        f"## {result['hardware']}",
+        f"## {NETS[setting['name']].title}: {result['hardware']}",
         f"```bash\n{result['command'].strip()}\n```",
         f"{result['date']}; {software}. Batch {setting['batch']} (latency: 1) at "
-        f"{setting['size']} x {setting['size']}, {setting['dtype']}, width {setting['width']}, "
-        f"fc width {setting['fc_width']}, K = 21, no batch norm. Both sides in turn, medians of "
-        f"{rounds} rounds; load average of the machine {result['load_average'][0]:.1f}. {same}.",
+        f"{' x '.join(map(str, setting['size']))}, {setting['dtype']}, width {setting['width']}, "
+        f"K = 21. Both sides in turn, medians of {rounds} rounds; load average of the machine "
+        f"{result['load_average'][0]:.1f}. {same}.",
         head + "\n".join(row(result, measure) for measure in result["seconds"]),
         f"Of the rate of one large matrix product ({products['segjax']:.0f} GFLOP/s in JAX, "
         f"{products['pytorch']:.0f} in PyTorch): " + "; ".join(utilisation(result)) + ". "
@@ -100,7 +106,7 @@ def profile(result: dict) -> list[str]:
             f"| {op['name']} | `{op['result']}` | {op['source']} |"
         )
     return [
-        f"## Profile of segjax's training step: {result['hardware']}",
+        f"## Profile of segjax's training step, {NETS[result['net']].title}: {result['hardware']}",
         f"```bash\n{result['command']}\n```",
         f"The longest of {result['total_ms']:.0f} ms in all, over all threads or streams.",
         "\n".join(lines),

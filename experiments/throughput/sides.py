@@ -1,7 +1,8 @@
 """Both sides of `bench`: the same network, the same batch, as functions that return when done."""
 
+import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Mapping
 
 import jax
 import ml_collections
@@ -10,10 +11,10 @@ import optax
 import torch
 from torch.nn import functional
 
-from configs import fcn8s
-from experiments.throughput import torch_fcn
-from segjax import experiment, state
+from experiments.throughput.nets import NETS, Net
+from segjax import experiment, state, transfer
 from segjax.data.spec import VOID, DatasetSpec, hls_palette
+from segjax.models import weights
 
 K = 21
 LR, MOMENTUM, DECAY = 1e-3, 0.9, 5e-4
@@ -30,68 +31,84 @@ class Setting:
     """What is measured.
 
     Attributes:
+        name: of NETS.
         size: height and width of the images.
         batch: images of a training or evaluation step.
         dtype: of the computation, "float32" or "bfloat16"; parameters are float32.
-        width, fc_width: the network's; the paper's are 64 and 4096.
+        width: the network's; the papers' is 64.
     """
 
-    size: int
+    name: str
+    size: tuple[int, int]
     batch: int
     dtype: str
     width: int
-    fc_width: int
 
-    def config(self, **changes) -> ml_collections.ConfigDict:
-        """The recipe of FCN-8s without batch norm, and plain SGD."""
-        config = fcn8s.get_config()
-        config.model.backbone.batch_norm = False
-        config.model.backbone.width, config.model.backbone.fc_width = self.width, self.fc_width
-        config.dtype, config.batch_size = self.dtype, self.batch
-        config.augment.size = (self.size, self.size)
-        config.optim.update(
-            {"lr": LR, "schedule": "constant", "warmup_steps": 0, "parts": ()}
-            | {"momentum": MOMENTUM, "weight_decay": DECAY}
+    @property
+    def net(self) -> Net:
+        """The network."""
+        return NETS[self.name]
+
+    def config(self, *, quiet: bool) -> ml_collections.ConfigDict:
+        """Its recipe at this size, with plain SGD; `quiet`: without dropout and augmentation."""
+        net, config = self.net, self.net.recipe.get_config()
+        rate = 0.0 if quiet else net.dropout
+        changes = (
+            {key: self.width * times for key, times in net.widths.items()}
+            | dict.fromkeys(net.dropouts, rate)
+            | net.changes
         )
-        config.update_from_flattened_dict(changes)
+        for key, value in changes.items():
+            part, _, name = key.partition(".")
+            with config.unlocked():
+                config.model[part][name] = value
+        config.dtype, config.batch_size = self.dtype, self.batch
+        config.augment.size = self.size
+        if quiet:
+            config.augment.scale, config.augment.flip = (1.0, 1.0), 0.0
+        config.optim.update(
+            {"name": "sgd", "lr": LR, "schedule": "constant", "warmup_steps": 0, "parts": ()}
+            | {"momentum": MOMENTUM, "weight_decay": DECAY, "clip_norm": 0.0}
+        )
         return config
 
 
-def noise(rows: int, size: int) -> dict[str, np.ndarray]:
+def noise(rows: int, size: tuple[int, int]) -> dict[str, np.ndarray]:
     """A batch as the pipeline makes them; one pixel in twenty is VOID."""
     rng = np.random.default_rng(0)
-    label = rng.integers(0, K, (rows, size, size), np.uint8)
+    label = rng.integers(0, K, (rows, *size), np.uint8)
     label[rng.random(label.shape) < 0.05] = VOID
     return {
-        "image": rng.integers(0, 256, (rows, size, size, 3), np.uint8),
+        "image": rng.integers(0, 256, (rows, *size, 3), np.uint8),
         "label": label,
-        "size": np.full((rows, 2), size, np.int32),
+        "size": np.tile(np.array(size, np.int32), (rows, 1)),
         "position": np.arange(rows, dtype=np.uint32),
         "index": np.arange(rows, dtype=np.uint32),
         "weight": np.ones(rows, np.float32),
     }
 
 
-def awake(ts: state.TrainState) -> state.TrainState:
-    """Score kernels drawn instead of zero: else all logits are zero, and equal by themselves."""
-
-    def draw(path, leaf):
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        if "score" not in name or "kernel" not in name:
-            return leaf
-        drawn = np.random.default_rng(leaf.size).normal(0, leaf.shape[2] ** -0.5, leaf.shape)
-        return jax.device_put(drawn.astype(np.float32), leaf.sharding)
-
-    return ts.replace(params=jax.tree_util.tree_map_with_path(draw, ts.params))
-
-
 class Segjax:
-    """The compiled steps that `segjax.main` runs, on one device."""
+    """The compiled steps that `segjax.main` runs, on one device, with the twin's weights.
 
-    def __init__(self, setting: Setting, **changes):
-        parts = experiment.assemble(setting.config(**changes), SPEC, None, jax.devices()[:1])
+    Args:
+        setting: what is measured.
+        twin: arrays of the network in PyTorch, by its names.
+        quiet: without dropout and augmentation.
+    """
+
+    def __init__(self, setting: Setting, twin: Mapping[str, np.ndarray], *, quiet: bool = False):
+        config = setting.config(quiet=quiet)
+        parts = experiment.assemble(config, SPEC, None, jax.devices()[:1])
         self.setting, self.parts = setting, parts
-        self.ts = awake(parts.initial_state())
+        ts = parts.initial_state()
+        shapes = {k: a.shape for k, a in transfer.flatten(ts.params, ts.batch_stats).items()}
+        found, unused = setting.net.convert(twin, shapes)
+        placed = weights.match(found, shapes, (), where="the twin", unused=unused).arrays
+        self.ts = ts.replace(
+            params=transfer.put(ts.params, placed),
+            batch_stats=transfer.put(ts.batch_stats, placed),
+        )
         rows = noise(setting.batch, setting.size)
         self.batch = state.put_batch(parts.mesh, rows)
         self.image = {name: array[:1] for name, array in rows.items()}
@@ -117,7 +134,7 @@ class Segjax:
         jax.block_until_ready(found)
 
     def forward(self, steps: int) -> jax.Array:
-        """The network alone, to its scores at stride 8: [B, h, w, K]."""
+        """The network alone, to its own scores: [B, h, w, K]."""
         for _ in range(steps):
             found = self.scores(self.ts.params, self.ts.batch_stats, self.normalised)
         return jax.block_until_ready(found)
@@ -131,38 +148,36 @@ class Segjax:
         return label
 
     def momentum(self) -> dict[str, np.ndarray]:
-        """The optimiser's accumulated gradients under the twin's names."""
+        """The optimiser's accumulated gradients by our paths."""
         (trace,) = (s for s in self.ts.opt_state if isinstance(s, optax.TraceState))
-        return torch_fcn.named_arrays(jax.device_get(trace.trace))
+        return transfer.flatten(jax.device_get(trace.trace), {})
 
 
 class Torch:
-    """The twin, with the same weights and the same batch.
+    """The twin, with the same batch, and the same weights for every setting.
 
     Args:
         setting: what is measured.
-        params: segjax's.
-        preprocess: RGB to network input.
         device: "cpu" or "cuda".
         channels_last: memory format of images and kernels.
         compiled: `torch.compile`.
-        dropout: rate after fc6 and fc7.
+        quiet: without dropout.
     """
 
     def __init__(
         self,
         setting: Setting,
-        params,
-        preprocess: Callable,
         device: str,
         *,
-        channels_last: bool,
-        compiled: bool,
-        dropout: float = 0.5,
+        channels_last: bool = False,
+        compiled: bool = False,
+        quiet: bool = False,
     ):
-        widths = {"width": setting.width, "fc_width": setting.fc_width}
-        model = torch_fcn.FCN8s(K, dropout=dropout, **widths)
-        torch_fcn.load(model, params)
+        torch.manual_seed(0)
+        net, config = setting.net, setting.config(quiet=quiet)
+        model = net.twin(K, width=setting.width, dropout=0.0 if quiet else net.dropout)
+        self.loss_weights = (1.0, config.loss.aux_weight)
+        self.convert = net.convert
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.device = device
         self.model = model.to(device, memory_format=self.layout)
@@ -172,7 +187,7 @@ class Torch:
         self.optimizer = torch.optim.SGD(self.model.parameters(), **options)
         self.mean, self.std = (
             torch.tensor(v, device=device).reshape(3, 1, 1)
-            for v in (preprocess.mean, preprocess.std)
+            for v in (config.preprocess.mean, config.preprocess.std)
         )
         rows = noise(setting.batch, setting.size)
         self.label = torch.tensor(rows["label"], device=device)
@@ -193,11 +208,17 @@ class Torch:
         for _ in range(steps):
             self.optimizer.zero_grad(set_to_none=True)
             with self.cast:
-                logits = self.run(self.normalised)
-            loss = functional.cross_entropy(logits.float(), self.label.long(), ignore_index=VOID)
-            loss.backward()
+                outputs = self.run(self.normalised)
+            self._loss([logits.float() for logits in outputs]).backward()
             self.optimizer.step()
         self._wait()
+
+    def _loss(self, outputs: list[torch.Tensor]) -> torch.Tensor:
+        label = self.label.long()
+        return sum(
+            weight * functional.cross_entropy(logits, label, ignore_index=VOID)
+            for weight, logits in zip(self.loss_weights, outputs, strict=False)
+        )
 
     @torch.no_grad()
     def evaluate(self, steps: int) -> None:
@@ -205,7 +226,7 @@ class Torch:
         self.model.eval()
         for _ in range(steps):
             with self.cast:
-                logits = self.run(self.normalised).float()
+                logits = self.run(self.normalised)[0].float()
             label = self.label.long()
             functional.cross_entropy(logits, label, ignore_index=VOID, reduction="sum")
             pair = label * K + logits.argmax(1)
@@ -214,11 +235,11 @@ class Torch:
 
     @torch.no_grad()
     def forward(self, steps: int) -> np.ndarray:
-        """The network alone, to its scores at stride 8: [B, h, w, K]."""
+        """The network alone, to its own scores: [B, h, w, K]."""
         self.model.eval()
         for _ in range(steps):
             with self.cast:
-                found = self.run(self.normalised, at_image=False)
+                found = self.run(self.normalised, at_image=False)[0]
         self._wait()
         return found.float().permute(0, 2, 3, 1).cpu().numpy()
 
@@ -228,13 +249,28 @@ class Torch:
         self.model.eval()
         for _ in range(steps):
             with self.cast:
-                logits = self.run(self._normalised(self.images[:1]))
+                logits = self.run(self._normalised(self.images[:1]))[0]
             label = logits.argmax(1).to(torch.uint8).cpu().numpy()
         return label
 
     def momentum(self) -> dict[str, np.ndarray]:
-        """The optimiser's accumulated gradients."""
-        return {
+        """The optimiser's accumulated gradients by segjax's paths."""
+        found = {
             name: self.optimizer.state[value]["momentum_buffer"].cpu().numpy()
             for name, value in self.model.named_parameters()
         }
+        return self.convert(found, {})[0]
+
+    def momentum_in_float64(self) -> dict[str, np.ndarray]:
+        """What `momentum` would be after one step."""
+        model = copy.deepcopy(self.model).double().train()
+        self._loss(model(self.normalised.double())).backward()
+        found = {
+            name: (value.grad + DECAY * value.detach()).cpu().numpy()
+            for name, value in model.named_parameters()
+        }
+        return self.convert(found, {})[0]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Its weights and statistics by its names."""
+        return {name: value.cpu().numpy() for name, value in self.model.state_dict().items()}

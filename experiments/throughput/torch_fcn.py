@@ -5,14 +5,16 @@ batch norm, fc6 padded by 3, both 2x steps fixed bilinear.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
+from segjax.models.weights import pytorch
+
 DEPTHS = (2, 2, 3, 3, 3)  # convolutions before each pooling
+FC = 64  # channels of fc6 and fc7, of those of stage 1
 
 
 class FCN8s(nn.Module):
@@ -20,13 +22,13 @@ class FCN8s(nn.Module):
 
     Args:
         num_classes: K.
-        width: channels of stage 1.
-        fc_width: channels of fc6 and fc7.
+        width: channels of stage 1; fc6 and fc7 have FC times that.
         dropout: rate after fc6 and fc7.
     """
 
-    def __init__(self, num_classes: int, *, width: int, fc_width: int, dropout: float):
+    def __init__(self, num_classes: int, *, width: int, dropout: float):
         super().__init__()
+        fc_width = FC * width
         channels = [3, *(width * scale for scale in (1, 2, 4, 8, 8))]
         self.stages = nn.ModuleList(
             nn.ModuleList(
@@ -42,8 +44,8 @@ class FCN8s(nn.Module):
         self.score_pool4 = nn.Conv2d(channels[4], num_classes, 1)
         self.score_pool3 = nn.Conv2d(channels[3], num_classes, 1)
 
-    def forward(self, x: torch.Tensor, at_image: bool = True) -> torch.Tensor:
-        """[B, 3, H, W] -> [B, K, H, W], or the scores at stride 8."""
+    def forward(self, x: torch.Tensor, at_image: bool = True) -> list[torch.Tensor]:
+        """[B, 3, H, W] -> [[B, K, H, W]], or the scores at stride 8."""
         size, pooled = x.shape[2:], []
         for stage in self.stages:
             for conv in stage:
@@ -55,7 +57,7 @@ class FCN8s(nn.Module):
         x = self.score_top(x)
         for score, skip in ((self.score_pool4, pooled[3]), (self.score_pool3, pooled[2])):
             x = _up(x, 2, skip.shape[2:]) + score(skip)
-        return _up(x, 8, size) if at_image else x
+        return [_up(x, 8, size) if at_image else x]
 
 
 def _up(x: torch.Tensor, factor: int, size: tuple[int, int]) -> torch.Tensor:
@@ -63,45 +65,15 @@ def _up(x: torch.Tensor, factor: int, size: tuple[int, int]) -> torch.Tensor:
     return x[:, :, : size[0], : size[1]]
 
 
-def named_arrays(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """segjax's parameters (or gradients) under this network's names, kernels as [K, C, k, k]."""
-    backbone, head = params["backbone"], params["head"]
-    layers = {
-        f"stages.{i}.{j}": backbone[f"stage{i + 1}"][str(j)]["conv"]
-        for i, depth in enumerate(DEPTHS)
-        for j in range(depth)
-    }
-    layers |= {name: backbone[name] for name in ("fc6", "fc7")}
-    layers |= {name: head[name] for name in ("score_top", "score_pool4", "score_pool3")}
-    found = {}
-    for name, layer in layers.items():
-        found[f"{name}.weight"] = np.asarray(layer["kernel"]).transpose(3, 2, 0, 1)
-        found[f"{name}.bias"] = np.asarray(layer["bias"])
-    return found
+def our_arrays(
+    arrays: Mapping[str, np.ndarray], _shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """This network's arrays by segjax's paths, as `weights.Origin.convert` gives them."""
+    return pytorch.rename(arrays, _path), {}
 
 
-def load(model: FCN8s, params: Mapping[str, Any]) -> None:
-    """Copies segjax's parameters in."""
-    arrays = named_arrays(params)
-    model.load_state_dict({name: torch.tensor(array.copy()) for name, array in arrays.items()})
-
-
-def macs(size: tuple[int, int], num_classes: int, *, width: int, fc_width: int) -> dict[str, int]:
-    """Multiplications of one image by layer, as the formula of each convolution counts them.
-
-    Neither padding nor a fast algorithm is taken off; resizing, loss and update are not counted.
-    """
-    height, width_px = size
-    found, features_in = {}, 3
-    for i, (depth, scale) in enumerate(zip(DEPTHS, (1, 2, 4, 8, 8), strict=True)):
-        for j in range(depth):
-            found[f"stages.{i}.{j}"] = height * width_px * 9 * features_in * scale * width
-            features_in = scale * width
-        height, width_px = -(-height // 2), -(-width_px // 2)
-        if i in (2, 3):
-            found[f"score_pool{i + 1}"] = height * width_px * features_in * num_classes
-    pixels = height * width_px
-    found["fc6"] = pixels * 49 * features_in * fc_width
-    found["fc7"] = pixels * fc_width * fc_width
-    found["score_top"] = pixels * fc_width * num_classes
-    return found
+def _path(layer: str) -> str:
+    if layer.startswith("stages."):
+        _, stage, block = layer.split(".")
+        return f"backbone/stage{int(stage) + 1}/{block}/conv"
+    return f"{'head' if layer.startswith('score') else 'backbone'}/{layer}"
