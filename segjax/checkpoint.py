@@ -17,6 +17,21 @@ from segjax.errors import InputError
 _LISTED = 3  # names in one message
 
 
+def _write_small_arrays_whole() -> None:
+    """Devices that hold the same array write a part of it each, but of small arrays one writes all.
+
+    Orbax cuts the parts out one by one while training waits; a norm alone has four small arrays.
+    """
+    handler = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=2**20)
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)  # it warns of the handler that this one replaces
+    ocp.type_handlers.register_type_handler(jax.Array, handler, override=True)
+    logging.set_verbosity(verbosity)
+
+
+_write_small_arrays_whole()
+
+
 @jax.jit
 def fingerprint(tree: Any) -> jax.Array:
     """uint32 []: integer arithmetic over every byte, so exact on any sharding; no bool leaves."""

@@ -105,7 +105,7 @@ def local_rows(array: jax.Array) -> np.ndarray:
 
 def graphs(build: Callable[[nnx.Rngs], nnx.Module]) -> tuple[Any, Any]:
     """The model's training graph and its evaluation graph; both take the same arrays."""
-    model = nnx.eval_shape(lambda: build(nnx.Rngs(0)))  # no memory, no compute
+    model = nnx.eval_shape(lambda: build(keys(0)))  # no memory, no compute
     frozen = nnx.view(model, use_running_average=True, deterministic=True, raise_if_not_found=False)
     return nnx.graphdef(model), nnx.graphdef(frozen)
 
@@ -113,9 +113,35 @@ def graphs(build: Callable[[nnx.Rngs], nnx.Module]) -> tuple[Any, Any]:
 def initial_arrays(build: Callable[[nnx.Rngs], nnx.Module], seed: jax.Array) -> tuple[Any, Any]:
     """Freshly drawn parameters and batch statistics, as nested dicts of arrays."""
     # Exactly these two kinds: any other variable, such as a layer's own rngs, raises.
-    model = build(nnx.Rngs(jax.random.key(seed)))
+    model = build(keys(seed))
     _, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
     return plain(params), plain(batch_stats)
+
+
+class _Counted(nnx.RngStream):
+    """The keys of nnx, but counted in Python.
+
+    nnx counts in an array, and asks it for its sharding at every draw. In a trace the answer is an
+    exception whose text jax makes by going through all that was traced before: most of the time
+    that it takes to build a deep network.
+    """
+
+    def __init__(self, key: jax.Array, *, tag: str):
+        super().__init__(key, tag=tag)
+        self.drawn = 0
+
+    def __call__(self) -> jax.Array:
+        key = jax.random.fold_in(self.key[...], self.drawn)
+        self.drawn += 1
+        return key
+
+
+def keys(seed: jax.Array) -> nnx.Rngs:
+    """`nnx.Rngs(seed)` for building a network: the same keys, fast in a trace."""
+    key = jax.random.key(seed)
+    rngs = nnx.Rngs(key)
+    rngs.default = _Counted(key, tag="default")
+    return rngs
 
 
 def plain(state: Any) -> Any:

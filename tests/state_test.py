@@ -142,3 +142,10 @@ def test_a_variable_of_another_kind_in_the_model_is_an_error():
 
     with pytest.raises(ValueError):
         state.create(build, optax.sgd(0.1), seed=0, ema=False, mesh=state.make_mesh(1))
+
+
+def test_keys_are_those_of_nnx():
+    ours, theirs = state.keys(7), nnx.Rngs(7)
+    for draw in ("params", "params", "dropout", "params"):
+        found, expected = (jax.random.key_data(getattr(rngs, draw)()) for rngs in (ours, theirs))
+        np.testing.assert_array_equal(found, expected)

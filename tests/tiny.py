@@ -1,6 +1,7 @@
 """A network of four channels on images of 32 x 48, and batches and states that find mistakes."""
 
 import functools
+import os
 import pathlib
 import re
 import zlib
@@ -27,6 +28,10 @@ SPEC = DatasetSpec(
     palette=hls_palette(K),
     table=(*((i, i) for i in range(K)), (255, VOID)),
 )
+# As users compile, where that matters; the tests' own settings are in conftest.py.
+OPTIMISED = {"xla_backend_optimization_level": 3}
+if "xla_cpu_use_fusion_emitters" in os.environ.get("XLA_FLAGS", ""):
+    OPTIMISED["xla_cpu_use_fusion_emitters"] = True
 
 
 def config(**changes: Any) -> ml_collections.ConfigDict:

@@ -176,7 +176,7 @@ def test_averaged_weights_are_evaluated_beside_the_raw_ones(whole):
     assert raw["scores"]["loss"] != ema["scores"]["loss"]
 
 
-@pytest.mark.parametrize("devices", [2, 1])
+@pytest.mark.parametrize("devices", [2, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_run_stopped_on_eight_devices_goes_on_with_fewer(tmp_path, devices):
     """Ten steps: five on eight devices, five on fewer, against ten on eight.
 

@@ -200,7 +200,7 @@ def test_superpixels_of_the_method_are_cut_too():
     assert found.max() < 8
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (7, 1), (13, 17)])
+@pytest.mark.parametrize("shape", [(1, 1), (7, 1)])
 def test_constant_and_tiny_images_cut_k_ways_get_whole_numbering(shape):
     image = np.full((*shape, 3), 99, np.uint8)
     regions = min(4, shape[0] * shape[1])

@@ -50,7 +50,7 @@ def by_numpy(x, kernel, cotangent, padding) -> dict[str, np.ndarray]:
 def found(x, kernel, cotangent, padding) -> dict[str, jax.Array]:
     """The same by `conv_3x3`, as users compile it."""
 
-    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 3})
+    @functools.partial(jax.jit, compiler_options=tiny.OPTIMISED)
     def run(x, kernel, cotangent):
         form = functools.partial(convolution.conv_3x3, padding=padding)
         value, pull = jax.vjp(form, x, kernel)

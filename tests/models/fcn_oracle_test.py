@@ -138,7 +138,7 @@ def test_every_variant_has_the_parameters_of_the_paper(variant, a_class, classes
 )
 def test_the_worked_sizes_of_the_release_hold_at_500(variant, cells, stride, upsampled, crop):
     def run(x):
-        return build(variant, nnx.Rngs(0))(x, rngs=nnx.Rngs(0))[0]
+        return build(variant, state.keys(0))(x, rngs=nnx.Rngs(0))[0]
 
     scores = jax.eval_shape(run, jnp.zeros((1, 500, 500, 3)))
     assert scores.values.shape == (1, cells, cells, K)

@@ -68,7 +68,7 @@ def shapes_of(size: tuple[int, int], width: int = 4) -> dict[str, tuple[int, ...
     """Stage -> shape, without computing."""
 
     def run(x):
-        model = googlenet.GoogLeNet(width=width, dropout=0.4, rngs=nnx.Rngs(0))
+        model = googlenet.GoogLeNet(width=width, dropout=0.4, rngs=state.keys(0))
         features = model(x, rngs=nnx.Rngs(0))
         assert dict(features.strides) == STRIDES
         assert features.border == "same"
@@ -192,7 +192,7 @@ def test_the_release_classifies_photographs_as_its_readme_says(chances, photogra
 @pytest.mark.parametrize("head", ["fcn32s", "fcn16s", "fcn8s", "classifier"])
 def test_every_head_covers_exactly_the_image_at_any_size(head, size):
     def run(x):
-        return build(nnx.Rngs(0), name=head)(x, rngs=nnx.Rngs(0))[0]
+        return build(state.keys(0), name=head)(x, rngs=nnx.Rngs(0))[0]
 
     scores = jax.eval_shape(run, jnp.zeros((1, *size, 3)))
     for matrix, pixels, cells in zip(
@@ -205,7 +205,7 @@ def test_every_head_covers_exactly_the_image_at_any_size(head, size):
 @pytest.mark.parametrize("head", ["fcn16s", "fcn8s"])
 def test_learned_upsampling_is_refused_with_the_reason(head):
     def run(x):
-        return build(nnx.Rngs(0), name=head, upsampling="learned")(x, rngs=nnx.Rngs(0))[0].values
+        return build(state.keys(0), name=head, upsampling="learned")(x, rngs=nnx.Rngs(0))[0].values
 
     with pytest.raises(InputError, match='one block under another.*this one takes "fixed"') as told:
         jax.eval_shape(run, jnp.zeros((1, 64, 64, 3)))

@@ -56,8 +56,9 @@ def answers(name: str, rows: int, axis: int) -> tuple[Features, dict[str, np.nda
     return Features({}, kept["strides"], shifts=kept["shifts"]), seen
 
 
-@pytest.mark.parametrize("axis", [0, 1])
-@pytest.mark.parametrize("odd", [0, 1])
+@pytest.mark.parametrize(
+    ("odd", "axis"), [(0, 1), (1, 0), *(pytest.param(n, n, marks=pytest.mark.slow) for n in (0, 1))]
+)
 @pytest.mark.parametrize("name", sorted(MADE))
 def test_every_stage_lies_where_its_shift_says(name, odd, axis):
     rows = (256 if name.startswith("resnet ") and "last" not in name else 640) + odd

@@ -90,8 +90,7 @@ def test_no_window_loses_its_gradient_inside_a_larger_program():
             return (y**2).sum(), nnx.as_pure(nnx.state(blocks, nnx.BatchStat))
 
         # As users compile it: without optimisation nothing is rounded anew.
-        options = {"xla_backend_optimization_level": 3}
-        return jax.jit(jax.grad(loss, has_aux=True), compiler_options=options)(params, x)[0]
+        return jax.jit(jax.grad(loss, has_aux=True), compiler_options=tiny.OPTIMISED)(params, x)[0]
 
     of_windows = functools.partial(nnx.max_pool, window_shape=(2, 2), strides=(2, 2))
     tiny.assert_close(gradient(layers.max_pool_2x2), gradient(of_windows))

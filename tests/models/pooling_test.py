@@ -172,8 +172,7 @@ def test_no_window_loses_its_gradient_inside_a_larger_program(window, stride, pa
             return (y**2).sum(), nnx.as_pure(nnx.state(blocks, nnx.BatchStat))
 
         # As users compile it: without optimisation nothing is rounded anew.
-        options = {"xla_backend_optimization_level": 3}
-        return jax.jit(jax.grad(loss, has_aux=True), compiler_options=options)(params, x)[0]
+        return jax.jit(jax.grad(loss, has_aux=True), compiler_options=tiny.OPTIMISED)(params, x)[0]
 
     def of_windows(x):
         more = [(n - window) % stride if not padding else 0 for n in x.shape[1:3]]
