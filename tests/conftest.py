@@ -27,8 +27,8 @@ flags.FLAGS.mark_as_parsed()  # grain's worker processes read flags, and no test
 
 # Files of few and long tests go first: at the end one process would work on them alone.
 _LONG = (
-    "augment", "distributed", "kmeans", "methods", "ncut", "slic", "steps", "train", "transfer",
-    "verbs",
+    "atrous_oracle", "distributed", "heatmaps", "kmeans", "methods", "ncut", "steps", "train",
+    "verbs", "zoo",
 )  # fmt: skip
 
 

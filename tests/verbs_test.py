@@ -90,13 +90,11 @@ def test_bad_input_is_one_line_and_status_one(trained, tmp_path):
     whole = cv2.imencode(".jpg", np.zeros((64, 64, 3), np.uint8))[1].tobytes()
     broken.write_bytes(whole[: len(whole) // 2])
     elsewhere = f"--workdir={tmp_path / 'run'}"
-    other = ("--config.optim.lr=0.5", f"--workdir={trained}")
     cases = {
         "unknown variant 'smoek'": ("main", "--config=configs/fcn8s.py:smoek", elsewhere),
         "unknown config key 'lrr' Did you mean \"lr\"": (
             "main", SMOKE, "--config.optim.lrr=1", elsewhere,
         ),
-        "optim.lr (0.05 there, 0.5 here)": ("main", SMOKE, *TINY, *other),
         "broken.jpg": ("predict", f"--workdir={trained}", f"--input={broken}"),
         "no checkpoint '77'": ("evaluate", f"--workdir={trained}", "--step=77"),
     }  # fmt: skip

@@ -34,6 +34,7 @@ def test_regions_keep_to_an_edge_between_two_colours():
     assert not set(np.unique(labels[:, :22])) & set(np.unique(labels[:, 24:]))
 
 
+@pytest.mark.slow
 def test_more_compactness_makes_rounder_regions():
     image = photograph()
     loose, tight = (
