@@ -174,6 +174,7 @@ WINDOWS = [
     (1, 1, 7, 2, 1, 3),
     (9, 14, 3, 1, 2, 2),
     (9, 14, 3, 1, 4, 4),
+    (14, 18, 3, 1, 12, 12),  # those that see something see little
     (5, 20, 3, 1, 6, 6),  # taps above and below see nothing
     (5, 4, 3, 1, 6, 6),
     (13, 14, 4, 1, 4, 6),
@@ -214,6 +215,8 @@ def test_taps_that_see_only_padding_are_not_computed():
 
     one_tap = 2 * 8 * 8 * 16 * 16
     assert flops(8) == one_tap
+    # Of those that do see something, the pixels that do not: (1 + 2 x 2 / 8)^2 of 9.
+    assert 2.25 * one_tap <= flops(6) < 3 * one_tap
     assert flops(1) > 7 * one_tap
 
 
