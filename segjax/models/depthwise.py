@@ -1,7 +1,7 @@
 """Depthwise convolutions in the form that is fastest where the program runs.
 
-XLA:CPU computes them in a naive loop, 20 to 50 times slower than the sum over shifted copies that
-takes its place there. The kernel's gradient is a plain sum on every device: XLA's is a convolution
+XLA:CPU computes them in a naive loop, 6 to 40 times slower than the sum over shifted copies that
+takes its place there (experiments/throughput/forms.md). The kernel's gradient is a plain sum on every device: XLA's is a convolution
 grouped by batch, which comes out wrong (by a per cent) where an image's height is split over
 devices; jaxlib 0.10.2, a test of every network shows it.
 """
@@ -98,7 +98,7 @@ def _at_once(x, cotangent, size: int, stride: int, dilation: int, pads: Pads) ->
 
 
 def _row_by_row(x, cotangent, size: int, stride: int, dilation: int, pads: Pads) -> jax.Array:
-    """The same with sums that stay in the cache: two to ten times faster on a CPU."""
+    """The same with sums that stay in a CPU's cache."""
     x = _padded(x, pads)
     height, width, features = cotangent.shape[1:]
     _, cols = _windows(x, size, stride, dilation)
