@@ -90,16 +90,13 @@ def conv_form(
     )
 
 
-def matmul_form(
-    x: jax.Array, kernel: jax.Array, stride: int = 1, dilation: int = 1, pads: Pads = ((0, 0),) * 2
-) -> jax.Array:
-    """The same as one matrix product over the k x l shifted copies of x."""
+def matmul_form(x: jax.Array, kernel: jax.Array, pads: Pads = ((0, 0),) * 2) -> jax.Array:
+    """The same, neither strided nor dilated, as one product over the k x l shifted copies of x."""
     x = jax.lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *((*p, 0) for p in pads), (0, 0, 0)))
     rows, cols = (
-        [slice(tap * dilation, x.shape[axis] - (taps - 1 - tap) * dilation, stride)
-         for tap in range(taps)]
+        [slice(tap, x.shape[axis] - (taps - 1 - tap)) for tap in range(taps)]
         for axis, taps in zip((1, 2), kernel.shape, strict=False)
-    )  # fmt: skip
+    )
     shifted = [x[:, row, col] for row in rows for col in cols]
     return jnp.concatenate(shifted, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
 
@@ -107,7 +104,7 @@ def matmul_form(
 def overlap_form(
     x: jax.Array, kernel: jax.Array, dilation: int = 1, pads: Pads = ((0, 0),) * 2
 ) -> jax.Array:
-    """The same at stride 1: a sum over the taps, each of the pixels whose copy lies in x."""
+    """The same without stride: a sum over the taps, each of the pixels whose copy lies in x."""
     sizes = [
         n + sum(pad) - (taps - 1) * dilation
         for n, pad, taps in zip(x.shape[1:3], pads, kernel.shape, strict=False)
