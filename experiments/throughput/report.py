@@ -37,8 +37,8 @@ def section(result: dict) -> list[str]:
     if "gradients" in result["max_relative_difference"]:
         errors = result["max_relative_difference"]["gradients"]
         same += (
-            f"; gradients in float32 lie within {errors['segjax']:.1e} (segjax) and "
-            f"{errors['pytorch']:.1e} (PyTorch) of float64's"
+            f"; one update's gradients in float32 are off float64's by {errors['segjax']:.1e} "
+            f"(segjax) and {errors['pytorch']:.1e} (PyTorch) of their norm"
         )
     rounds = len(result["seconds"]["train"]["segjax"])
     head = (

@@ -60,8 +60,11 @@ def zoom(x: torch.Tensor, factor: int, size: Sequence[int]) -> torch.Tensor:
     grown = [(n - 1) * factor + 1 for n in x.shape[2:]]
     x = functional.interpolate(x, size=grown, mode="bilinear", align_corners=True)
     x = x[:, :, : size[0], : size[1]]
-    beyond = [max(0, n - m) for n, m in zip(size, x.shape[2:], strict=True)]
-    return functional.pad(x, (0, beyond[1], 0, beyond[0]), mode="replicate")
+    for axis, length in zip((2, 3), size, strict=True):
+        last = x.narrow(axis, x.shape[axis] - 1, 1)
+        # Not functional.pad: torch.compile cannot differentiate its "replicate" in NHWC.
+        x = torch.cat([x] + [last] * max(0, length - x.shape[axis]), axis)
+    return x
 
 
 class _Trunk(nn.Module):
