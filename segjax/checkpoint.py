@@ -140,6 +140,8 @@ class Checkpoints:
         Raises:
             InputError: if the checkpoint is of another model, or damaged and no other may stand in.
         """
+        with self._writing():
+            self._manager.wait_until_finished()  # a save under way counts as a step, unfinished
         steps = sorted(self._manager.all_steps(), reverse=True)
         if not steps and which == "latest":
             return None
