@@ -24,6 +24,28 @@ def count(pred: jax.Array, label: jax.Array, num_classes: int) -> jax.Array:
     return counts[:-1].reshape(num_classes, num_classes)
 
 
+def marginals(confusion: np.ndarray) -> np.ndarray:
+    """Pixels by class that are right, of the truth, and predicted: [..., K, K] -> [..., 3, K].
+
+    All that IoU is made of; unlike whole matrices, few enough to keep for every image.
+    """
+    right = np.diagonal(confusion, axis1=-2, axis2=-1)
+    return np.stack([right, confusion.sum(-1), confusion.sum(-2)], axis=-2)
+
+
+def iou(marginals: np.ndarray) -> np.ndarray:
+    """Of every class: [..., 3, K] -> float64 [..., K]; nan where it is absent."""
+    right, truth, predicted = np.moveaxis(np.asarray(marginals), -2, 0)
+    return _ratio(right, truth + predicted - right)
+
+
+def miou(marginals: np.ndarray) -> np.ndarray:
+    """Mean IoU over the classes in truth or prediction: [..., 3, K] -> float64 [...]; or nan."""
+    found = iou(marginals)
+    present = ~np.isnan(found)
+    return _ratio(np.where(present, found, 0).sum(-1), present.sum(-1))
+
+
 @dataclasses.dataclass(frozen=True)
 class Report:
     """Scores of a whole data set, from one confusion matrix.

@@ -1,0 +1,34 @@
+"""Whether probabilities mean what they say: expected calibration error.
+
+Guo, Pleiss, Sun, Weinberger: On Calibration of Modern Neural Networks, ICML 2017, section 2: pixels
+are put in bins by the probability of their predicted class; the error is the mean distance between
+that probability and the accuracy of a bin, weighed by its pixels.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+BINS = 15
+
+
+def counts(confidence: jax.Array, right: jax.Array, valid: jax.Array) -> jax.Array:
+    """float32 [3, BINS]: pixels, sum of their confidence, and how many are right, by bin.
+
+    Args:
+        confidence: float32 [...], of the predicted class, 0 to 1; a bin holds its upper end.
+        right, valid: bool [...]; what is not valid is left out.
+    """
+    index = jnp.clip(jnp.ceil(confidence * BINS).astype(jnp.int32) - 1, 0, BINS - 1)
+    index = jnp.where(valid, index, BINS).ravel()
+    columns = jnp.stack([jnp.ones_like(confidence), confidence, right.astype(jnp.float32)])
+    found = jnp.zeros((3, BINS + 1), jnp.float32)
+    return found.at[:, index].add(columns.reshape(3, -1))[:, :-1]
+
+
+def expected_error(counts: np.ndarray) -> float:
+    """The expected calibration error, 0 to 1: float [3, BINS] -> float; nan without pixels."""
+    pixels, confidence, right = np.asarray(counts, np.float64)
+    if not pixels.sum():
+        return float("nan")
+    return float(np.abs(confidence - right).sum() / pixels.sum())

@@ -1,0 +1,239 @@
+"""How well classes meet at their boundaries, of semantic label maps.
+
+Boundary F1 (Csurka et al., BMVC 2013, as in Badrinarayanan et al., SegNet, PAMI 2017, section 4),
+Boundary IoU (Cheng et al., CVPR 2021) and accuracy in bands around the true boundaries (Kohli et
+al., IJCV 2009; Chen et al., DeepLab). The device counts, the host divides.
+
+Where the truth is VOID nothing is counted, and a VOID neighbour makes no boundary: labels around
+it are unknown, not different. Only the bands also lie along VOID, which marks the boundaries of
+some data sets.
+"""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from segjax.data.spec import VOID
+from segjax.metrics import confusion
+
+TOLERANCE = 0.0075
+"""Of boundary F1: share of the image's diagonal, SegNet's."""
+
+RIM = 0.02
+"""Of Boundary IoU: width of a class's rim, as a share of the image's diagonal."""
+
+BANDS = (1, 2, 4, 8, 16, 32)
+"""Widths of the bands to each side, in pixels."""
+
+_OUTSIDE = 254  # a label of its own for what lies outside an image
+_STEPS = ((0, 1), (1, 0), (0, -1), (-1, 0))
+
+
+def radii(size: Sequence[int]) -> tuple[float, int]:
+    """Of an image of this size: boundary F1's tolerance, and the width of a rim, at least 1."""
+    diagonal = math.hypot(*map(int, size))
+    return TOLERANCE * diagonal, max(1, round(RIM * diagonal))
+
+
+def disc(radius: float, capacity: int) -> np.ndarray:
+    """int32 [N, 2]: the (down, right) steps of at most `radius`, filled up with (0, 0).
+
+    N depends on `capacity` alone, a whole number; radii lie below capacity + 1.
+    """
+    steps = np.stack(np.mgrid[-capacity : capacity + 1, -capacity : capacity + 1], -1)
+    steps = steps.reshape(-1, 2)
+    table = np.zeros((np.sum((steps**2).sum(1) < (capacity + 1) ** 2), 2), np.int32)
+    near = steps[(steps**2).sum(1) <= radius**2]
+    table[: len(near)] = near
+    return table
+
+
+def counts(
+    prediction: jax.Array,
+    label: jax.Array,
+    size: jax.Array,
+    steps: jax.Array,
+    rim: jax.Array,
+    *,
+    num_classes: int,
+    capacity: int,
+) -> dict[str, jax.Array]:
+    """Counts of one image; add images up, or keep them, and divide by the functions below.
+
+    Args:
+        prediction: uint8 [H, W], classes.
+        label: uint8 [H, W], classes or VOID.
+        size: int32 [2], the image's height and width on this canvas.
+        steps: int32 [N, 2], of `disc`.
+        rim: int32 [], width of a rim.
+        num_classes: K, below 254.
+        capacity: of `disc`.
+
+    Returns:
+        `contour` int32 [4, K]: by class, boundary pixels of the prediction that are near one of the
+        truth, all of them, those of the truth near one of the prediction, all of them. `rim` int32
+        [3, K] and `bands` int32 [len(BANDS), 3, K]: pixels that are right, of the truth, and of
+        the prediction, among those in a rim or a band.
+    """
+    valid = label != VOID
+    predicted = jnp.where(valid, prediction, VOID)
+    edges = [_edges(labels) for labels in (predicted, label)]
+    drawn, true = (jnp.where(e, m, VOID) for e, m in zip(edges, (predicted, label), strict=True))
+    contour = jnp.stack(
+        [
+            _by_class(predicted, _near(drawn, true, steps, capacity), num_classes),
+            _by_class(predicted, edges[0], num_classes),
+            _by_class(label, _near(true, drawn, steps, capacity), num_classes),
+            _by_class(label, edges[1], num_classes),
+        ]
+    )
+    rows, cols = jnp.arange(label.shape[0])[:, None], jnp.arange(label.shape[1])
+    inside = (rows < size[0]) & (cols < size[1])
+    rims = [_rim(labels, inside, rim) & valid for labels in (predicted, label)]
+    both = rims[0] & rims[1] & (predicted == label)
+    found = [
+        _by_class(label, both, num_classes),
+        _by_class(label, rims[1], num_classes),
+        _by_class(predicted, rims[0], num_classes),
+    ]
+    return {
+        "contour": contour,
+        "rim": jnp.stack(found),
+        "bands": _bands(predicted, label, inside, num_classes),
+    }
+
+
+def boundary_f1(contour: np.ndarray) -> tuple[float, np.ndarray]:
+    """SegNet's boundary F1 from counts of every image: int [n, 4, K] -> mean, float64 [K].
+
+    The F1 of each class with a boundary in the truth is averaged over an image's classes, then
+    over images. By class, the mean is over the images that have it. nan where there is none.
+    """
+    right, drawn, found, true = np.moveaxis(np.asarray(contour, np.float64), 1, 0)
+    precision = right / np.maximum(drawn, 1)
+    recall = found / np.maximum(true, 1)
+    f1 = 2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)
+    f1 = np.where(true > 0, f1, np.nan)
+    by_image = [row[~np.isnan(row)].mean() for row in f1 if not np.isnan(row).all()]
+    by_class = [col[~np.isnan(col)].mean() if not np.isnan(col).all() else np.nan for col in f1.T]
+    return float(np.mean(by_image)) if by_image else float("nan"), np.array(by_class)
+
+
+def boundary_iou(rim: np.ndarray) -> tuple[float, np.ndarray]:
+    """Boundary IoU from counts of every image: int [n, 3, K] -> mean, float64 [K].
+
+    Pixels are added up over images first, as for IoU; nan for a class that is absent.
+    """
+    total = np.asarray(rim, np.int64).sum(0)
+    return float(confusion.miou(total)), confusion.iou(total)
+
+
+def band_scores(bands: np.ndarray) -> dict[int, dict[str, float]]:
+    """By width: `pixel_accuracy` and `miou` in the band; int [n, len(BANDS), 3, K], of images."""
+    total = np.asarray(bands, np.int64).sum(0)
+    return {
+        width: {
+            "pixel_accuracy": float(right.sum() / truth.sum()) if truth.any() else float("nan"),
+            "miou": float(confusion.miou(np.stack([right, truth, predicted]))),
+        }
+        for width, (right, truth, predicted) in zip(BANDS, total, strict=True)
+    }
+
+
+def _edges(labels: jax.Array) -> jax.Array:
+    """Pixels with a 4-neighbour of another class; VOID is none."""
+    edges = jnp.zeros(labels.shape, bool)
+    known = jnp.pad(labels, 1, constant_values=VOID)
+    for step in _STEPS:
+        other = _shifted(known, step, labels.shape, 1)
+        edges |= (other != labels) & (other != VOID)
+    return edges & (labels != VOID)
+
+
+def _near(own: jax.Array, other: jax.Array, steps: jax.Array, reach: int) -> jax.Array:
+    """Pixels of `own` with one of the same class in `other` at one of `steps`; VOID is none."""
+    framed = jnp.pad(other, reach, constant_values=VOID)
+
+    def look(n, found):
+        start = steps[n] + reach
+        return found | (jax.lax.dynamic_slice(framed, start, own.shape) == own)
+
+    found = jax.lax.fori_loop(0, steps.shape[0], look, jnp.zeros(own.shape, bool))
+    return found & (own != VOID)
+
+
+def _rim(labels: jax.Array, inside: jax.Array, width: jax.Array) -> jax.Array:
+    """Pixels with another class, or the image's border, in the window (2 width + 1)^2."""
+    labels = jnp.where(inside, labels, _OUTSIDE).astype(jnp.int16)
+    least = jnp.where(labels == VOID, VOID, labels)
+    most = jnp.where(labels == VOID, -1, labels)
+
+    def grow(_, pair):
+        least, most = pair
+        return _window(jnp.minimum, least), _window(jnp.maximum, most)
+
+    least, most = jax.lax.fori_loop(0, width, grow, (least, most))
+    return least != most
+
+
+def _window(choose, x: jax.Array) -> jax.Array:
+    """The least or the most in 3 x 3, first down, then across."""
+    for axis in (0, 1):
+        width = [(0, 0), (0, 0)]
+        width[axis] = (1, 1)
+        framed = jnp.pad(x, width, constant_values=_OUTSIDE)
+        before, after = (
+            jax.lax.slice_in_dim(framed, start, start + x.shape[axis], axis=axis)
+            for start in (0, 2)
+        )
+        x = choose(choose(before, x), after)
+    return x
+
+
+def _bands(predicted, label, inside, num_classes: int) -> jax.Array:
+    """int32 [len(BANDS), 3, K]."""
+    framed = jnp.pad(jnp.where(inside, label, _OUTSIDE), 1, constant_values=_OUTSIDE)
+    band = jnp.zeros(label.shape, bool)
+    for step in _STEPS:
+        other = _shifted(framed, step, label.shape, 1)
+        band |= (other != label) & (other != _OUTSIDE) & inside
+    found = []
+    for width in range(1, max(BANDS) + 1):
+        if width > 1:
+            band = _grown(band)
+        if width in BANDS:
+            here = band & (label != VOID)
+            found.append(
+                jnp.stack(
+                    [
+                        _by_class(label, here & (predicted == label), num_classes),
+                        _by_class(label, here, num_classes),
+                        _by_class(predicted, here, num_classes),
+                    ]
+                )
+            )
+    return jnp.stack(found)
+
+
+def _grown(mask: jax.Array) -> jax.Array:
+    """The pixels of a mask and their 8 neighbours."""
+    for axis in (0, 1):
+        first, last = (jnp.roll(mask, by, axis) for by in (1, -1))
+        index = jnp.arange(mask.shape[axis]).reshape((-1, 1) if axis == 0 else (1, -1))
+        mask = mask | (first & (index > 0)) | (last & (index < mask.shape[axis] - 1))
+    return mask
+
+
+def _by_class(labels: jax.Array, mask: jax.Array, num_classes: int) -> jax.Array:
+    """int32 [K]: the pixels of each class in a mask."""
+    index = jnp.where(mask, labels, num_classes).astype(jnp.int32)
+    index = jnp.minimum(index, num_classes)
+    return jnp.zeros(num_classes + 1, jnp.int32).at[index.ravel()].add(1)[:-1]
+
+
+def _shifted(framed: jax.Array, step: tuple[int, int], shape, frame: int) -> jax.Array:
+    y, x = frame + step[0], frame + step[1]
+    return framed[y : y + shape[0], x : x + shape[1]]
