@@ -52,18 +52,39 @@ class Resize:
 
     def matrix(self, size_in: int, size_out: int, axis: int = 0) -> np.ndarray:
         """float32 [size_out, size_in] of one axis; rows sum to one, but for "transposed"."""
-        target = self._offset(axis) + np.arange(size_out)[:, None]
-        source = np.arange(size_in)[None, :]
+        target, source = np.arange(size_out), np.arange(size_in)
+        return self.weights(target, source, size_in, size_out, axis)
+
+    def weights(
+        self, target: np.ndarray, source: np.ndarray, size_in: int, size_out: int, axis: int = 0
+    ) -> np.ndarray:
+        """The part of `matrix` for these rows and columns, without the rest of it.
+
+        Args:
+            target: int [r], rows; those beyond the output repeat its border.
+            source: int [c], columns; those beyond the input get 0.
+            size_in, size_out, axis: see `matrix`.
+
+        Returns:
+            float32 [r, c].
+        """
         if self.convention != "transposed":
-            position = np.clip(self._position(target, size_in, size_out), 0, size_in - 1)
+            position = self.positions(target, size_in, size_out, axis)[:, None]
             weight = np.maximum(0, 1 - np.abs(position - source))
         else:
             kernel = bilinear_kernel(2 * self.factor)
-            tap = (target - self.factor * source).astype(np.int64)
+            tap = (self._offset(axis) + target[:, None] - self.factor * source).astype(np.int64)
             weight = np.where(
                 (tap >= 0) & (tap < 2 * self.factor), kernel[np.clip(tap, 0, kernel.size - 1)], 0
             )
         return weight.astype(np.float32)
+
+    def positions(
+        self, target: np.ndarray, size_in: int, size_out: int, axis: int = 0
+    ) -> np.ndarray:
+        """Where in the input output pixels lie, clamped to it: float64; not for "transposed"."""
+        position = self._position(self._offset(axis) + target, size_in, size_out)
+        return np.clip(position, 0, size_in - 1)
 
     def centres(self, size_in: int, size_out: int, axis: int = 0) -> np.ndarray:
         """int [size_in]: the output pixel nearest to where each input pixel lies."""

@@ -1,0 +1,215 @@
+"""Evaluation protocols against the code that published numbers were made with, run as it is.
+
+    python -m experiments.parity.protocols --semseg=DIR --deeplab=FILE --hardware="2 CPU cores"
+
+semseg (github.com/hszhao/semseg): `tool/test.py`, all of its `test`, with its PSPNet, narrowed and
+drawn at random. DeepLab (github.com/tensorflow/models, research/deeplab/model.py): its
+`predict_labels_multi_scale` around a random network; needs tensorflow, in an environment of its
+own: `--deeplab-only` writes fixtures, and leaves the page to the other. Writes
+tests/fixtures/protocols/*.npz and experiments/parity/protocols.{json,md}.
+"""
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import pathlib
+import sys
+import tempfile
+import types
+from unittest import mock
+
+import numpy as np
+
+FIXTURES = pathlib.Path(__file__).parents[2] / "tests" / "fixtures" / "protocols"
+K = 5
+EVERY = 3
+STRIDE = 8  # of the random network around which DeepLab's code is run
+SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+# Sizes of images: odd, smaller than the window, long, one that fits.
+SEMSEG = {
+    "crop": (57, 57),
+    "base_size": 64,
+    "sizes": ((45, 61), (37, 29), (31, 90), (57, 57)),
+}
+WHOLE_SIZES = ((45, 61), (64, 50), (33, 9))
+DEEPLAB_SIZES = ((65, 65), (49, 81), (33, 97))
+
+
+def draw_image(size: tuple[int, int]) -> np.ndarray:
+    """uint8 [H, W, 3], patches of colour."""
+    rng = np.random.default_rng(size[0] * 1000 + size[1])
+    patches = rng.integers(0, 256, (-(-size[0] // 5), -(-size[1] // 7), 3), np.uint8)
+    return patches.repeat(5, axis=0).repeat(7, axis=1)[: size[0], : size[1]]
+
+
+def kernel() -> np.ndarray:
+    """float32 [9, 9, 3, K], of the network that DeepLab's code is run around."""
+    rng = np.random.default_rng(7)
+    return (rng.integers(-15, 16, (9, 9, 3, K)) / 2**9).astype(np.float32)
+
+
+def main() -> None:
+    """Runs what is named."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--semseg", default="", help="a checkout")
+    parser.add_argument("--deeplab", default="", help="research/deeplab of the release")
+    parser.add_argument("--hardware", default="", help="for the page")
+    given = parser.parse_args()
+    FIXTURES.mkdir(parents=True, exist_ok=True)
+    if given.deeplab:
+        write("deeplab", deeplab(given.deeplab))
+    if given.semseg:
+        write("semseg", semseg(given.semseg))
+
+
+def write(name: str, found: dict) -> None:
+    """A fixture: of maps every third pixel, which shares no factor with the strides."""
+    kept = {k: v[::EVERY, ::EVERY] if getattr(v, "ndim", 0) else v for k, v in found.items()}
+    np.savez_compressed(FIXTURES / f"{name}.npz", **kept)
+
+
+def semseg(checkout: str) -> dict[str, np.ndarray]:
+    """Fused probabilities, float32 [H, W, K], by size, and the recipes of the network's weights."""
+    import torch
+
+    from experiments.parity import atrous_nets, upstream
+
+    oracle = upstream.semseg(checkout, "pspnet50", atrous_nets.DIVISOR, K)
+    oracle.module.load_state_dict(
+        {n: torch.from_numpy(np.array(w)) for n, w in oracle.weights.items()}
+    )
+    oracle.module.eval()
+    tool = load("semseg_test", f"{checkout}/tool/test.py")
+    tool.logger = mock.Mock()
+    recorder = Recorder()
+    found = {"recipes": json.dumps({n: list(r) for n, r in oracle.recipes.items()})}
+    mean = [0.485 * 255, 0.456 * 255, 0.406 * 255]
+    std = [0.229 * 255, 0.224 * 255, 0.225 * 255]
+    with (
+        mock.patch.object(torch.Tensor, "cuda", lambda x, *_, **__: x),
+        mock.patch.object(tool, "np", recorder),
+        mock.patch.object(tool, "colorize"),  # of its picture, by a call that PIL has no more
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        for size in SEMSEG["sizes"]:
+            image = torch.from_numpy(draw_image(size).astype(np.float32)).permute(2, 0, 1)[None]
+            tool.test(
+                [(image, None)], [("image.jpg", "")], oracle.module, K, mean, std,
+                SEMSEG["base_size"], *SEMSEG["crop"], SCALES, folder, folder,
+                np.zeros((256, 3), np.uint8),
+            )  # fmt: skip
+            found["{}x{}".format(*size)] = recorder.scores.astype(np.float32)
+        return found | semseg_whole(tool)
+
+
+def semseg_whole(tool) -> dict[str, np.ndarray]:
+    """The same tool on whole images, around the random network, as the window grows with them."""
+    import torch
+
+    weight = torch.from_numpy(kernel()).permute(3, 2, 0, 1)
+
+    def model(x):
+        return 4 * torch.tanh(torch.nn.functional.conv2d(x, weight, stride=STRIDE, padding=4))
+
+    found = {}
+    for size in WHOLE_SIZES:
+        image, total = draw_image(size).astype(np.float32), 0
+        for scale in SCALES:
+            long = round(scale * max(size))
+            wanted = [long if n == max(size) else round(long / max(size) * n) for n in size]
+            scaled = tool.cv2.resize(image, wanted[::-1], interpolation=tool.cv2.INTER_LINEAR)
+            total = total + tool.scale_process(model, scaled, K, *wanted, *size, [110.0] * 3)
+        found["whole {}x{}".format(*size)] = (total / len(SCALES)).astype(np.float32)
+    return found
+
+
+class Recorder:
+    """numpy, but what `argmax` is given is kept."""
+
+    def __getattr__(self, name: str):
+        return getattr(np, name)
+
+    def argmax(self, scores: np.ndarray, axis: int) -> np.ndarray:
+        """As numpy's."""
+        self.scores = np.array(scores)
+        return np.argmax(scores, axis=axis)
+
+
+def deeplab(folder: str) -> dict[str, np.ndarray]:
+    """Fused probabilities, float32 [H, W, K], by size."""
+    import tensorflow.compat.v1 as tf
+
+    tf.disable_eager_execution()
+    model = deeplab_model(folder, tf)
+
+    def logits(images, *_, **__):
+        padded = tf.pad(images - 110, [[0, 0], [4, 4], [4, 4], [0, 0]])
+        return {"semantic": 4 * tf.tanh(tf.nn.conv2d(padded, kernel(), STRIDE, "VALID"))}
+
+    found, caught = {}, []
+
+    def argmax(scores, _):
+        caught.append(scores)
+
+    for size in DEEPLAB_SIZES:
+        caught.clear()
+        with (
+            tf.Graph().as_default(),
+            mock.patch.object(model, "_get_logits", logits),
+            mock.patch.object(tf, "argmax", argmax),
+            tf.Session() as session,
+        ):
+            images = tf.constant(draw_image(size)[None].astype(np.float32))
+            # Its last line sets an item of a tensor; all is computed by then.
+            with contextlib.suppress(TypeError):
+                model.predict_labels_multi_scale(
+                    images, Options(size), eval_scales=SCALES, add_flipped_images=True
+                )
+            found["{}x{}".format(*size)] = session.run(caught[0])[0]
+    return found
+
+
+class Options(types.SimpleNamespace):
+    """What the release's evaluation reads of its options."""
+
+    def __init__(self, size: tuple[int, int]):
+        super().__init__(
+            outputs_to_num_classes={"semantic": K},
+            crop_size=list(size),
+            image_pooling_crop_size=None,
+            add_image_level_feature=False,
+            decoder_output_stride=None,
+            output_stride=STRIDE,
+            merge_method="max",
+        )
+
+    def _replace(self, **_):
+        return self  # for the network alone
+
+
+def deeplab_model(folder: str, tf):
+    """The release's model.py; of what it imports only `core/utils.py` is used."""
+    framework = types.SimpleNamespace(nest=None)
+    stubs = {"tensorflow": tf}
+    for name in ("tensorflow.contrib", "deeplab", "deeplab.core"):
+        stubs[name] = types.ModuleType(name)
+    stubs["tensorflow.contrib"].slim = mock.MagicMock()
+    stubs["tensorflow.contrib"].framework = framework
+    for name in ("dense_prediction_cell", "feature_extractor", "utils"):
+        setattr(stubs["deeplab.core"], name, mock.MagicMock())
+    with mock.patch.dict(sys.modules, stubs):
+        stubs["deeplab.core"].utils = load("deeplab_utils", f"{folder}/core/utils.py")
+        return load("deeplab_model", f"{folder}/model.py")
+
+
+def load(name: str, path: str):
+    """The module in a file."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+if __name__ == "__main__":
+    main()
