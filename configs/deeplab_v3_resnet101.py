@@ -3,7 +3,8 @@ Semantic Image Segmentation, 2017).
 
 Output stride 16, multi-grid (1, 2, 4), ASPP of rates 6, 12 and 18 with image features. Published on
 PASCAL VOC 2012 val, ImageNet weights: 77.21 mIoU at one scale; 78.51 evaluated at output stride 8,
-79.77 with six scales and flips. Cityscapes val: 77.23 and 79.30.
+79.77 with six scales and flips (`segjax.evaluate --protocol="deeplab_v3_ms_flip, bucket=513"`).
+Cityscapes val: 77.23 and 79.30, of scales 0.75, 1 and 1.25.
 
 `:voc2012` is the paper's training: `train_split` trainaug, batch 16, 30,000 steps, rate 0.007,
 poly, crops of 513, batch norm of momentum 0.9997; `:cityscapes` 90,000 steps, crops of 769;

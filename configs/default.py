@@ -103,7 +103,8 @@ def _add_training(config: ml_collections.ConfigDict) -> None:
     config.every_steps = {"log": 20, "eval": 250, "checkpoint": 250}
     config.eval = {
         "split": "val",
-        "batch_size": 8,
+        "protocol": "single",  # the views of an image and their fusion: see segjax/protocol.py
+        "batch_size": 8,  # images, or windows of them, at once
         "limit": 0,  # examples, spread over the split; 0 takes all
         "bucket": 0,  # sides are filled up to a multiple; 1 never, 0: to 64 where sizes are many
         "pictures": 4,  # examples in the panel

@@ -26,11 +26,12 @@ def main() -> None:
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     events = [json.loads(line) for line in lines]
     evaluations = [e for e in events if "eval/miou" in e]
-    results = [json.loads(p.read_text()) for p in sorted(workdir.glob("eval-*.json"))]
+    files = [workdir / f"eval-{split}.json" for split in ("test", "val")]  # by the own protocol
+    files = [path for path in files if path.exists()]
+    results = [json.loads(path.read_text()) for path in files]
     copy_pictures(workdir / "pictures", output, evaluations[-1]["step"])
-    for result in results:
-        name = f"eval-{result['protocol']['split']}.json"
-        (output / name).write_text(json.dumps(result, indent=2) + "\n")
+    for path in files:
+        shutil.copy(path, output)
     (output / "config.json").write_text((workdir / "config.json").read_text())
     (output / "README.md").write_text(page(given, events, evaluations, results))
 
@@ -95,8 +96,8 @@ def section(result: dict) -> str:
         f"mIoU **{percent(scores['miou'])}** over {result['classes_counted']} classes ({above}), "
         f"pixel accuracy {percent(scores['pixel_accuracy'])}, mean accuracy "
         f"{percent(scores['mean_accuracy'])}, frequency-weighted IoU {percent(scores['fwiou'])}; "
-        f"{result['examples']} images, network input {seen}, scores brought to the label's size "
-        "before argmax.\n\n"
+        f"{result['examples']} images, network input {seen}, protocol "
+        f"{protocol['views']['name']}.\n\n"
         "| class | IoU % | accuracy % |\n|---|---|---|\n" + "\n".join(rows)
     )
 

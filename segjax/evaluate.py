@@ -1,7 +1,9 @@
 """Evaluates a checkpoint: python -m segjax.evaluate --workdir=DIR [--split=val] [--step=best].
 
+`--protocol="deeplab_v3_ms_flip"` sets how, in place of the run's own: see segjax/protocol.py.
 `--superpixels=configs/slic.py` also says what a vote within superpixels makes of the predictions,
 and the best that any labelling of those superpixels could reach.
+`--compare A B` says by how much A is better than B; both are run folders, or their eval-*.json.
 """
 
 import pathlib
@@ -10,21 +12,41 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from segjax import cli, distributed, evaluation, experiment, superpixels, tracking
+from segjax import (
+    cli,
+    comparison,
+    distributed,
+    evaluation,
+    experiment,
+    scorecard,
+    superpixels,
+    tracking,
+    visualize,
+)
 from segjax.data import catalog
 from segjax.errors import InputError
+from segjax.protocol import parse
 
 _WORKDIR = flags.DEFINE_string("workdir", "", "the run folder")
 _SPLIT = flags.DEFINE_string("split", "", "of the data set; the config's by default")
 _STEP = flags.DEFINE_string("step", "best", "best, latest, or a step's number")
 _WEIGHTS = flags.DEFINE_enum("weights", "raw", ["raw", "ema"], "raw or averaged ones")
+_PROTOCOL = flags.DEFINE_string("protocol", "", "as config.eval.protocol; the run's by default")
+_COMPARE = flags.DEFINE_string("compare", "", "what is compared with the word after it")
+_OUTPUT = flags.DEFINE_string("output", "compare", "folder of a comparison")
 _SUPERPIXELS = config_flags.DEFINE_config_file(
     "superpixels", None, "recipe of a classical method, whose regions vote; its keys can be set too"
 )
 
 
-def main(_argv: list[str]) -> None:
-    """Prints the scores and writes them into the run folder."""
+def main(argv: list[str]) -> None:
+    """Prints the scores and writes them into the run folder, or compares two of them."""
+    if bool(_COMPARE.value) != bool(argv[1:]):
+        raise InputError("--compare A B takes two run folders or files; nothing else takes words.")
+    if _COMPARE.value:
+        both = pathlib.Path(_COMPARE.value), pathlib.Path(argv[1])
+        comparison.run(*both, _SPLIT.value, pathlib.Path(_OUTPUT.value))
+        return
     distributed.start()
     workdir = pathlib.Path(_WORKDIR.value)
     parts, ts, meta = experiment.restore(workdir, _STEP.value)
@@ -37,35 +59,58 @@ def main(_argv: list[str]) -> None:
             f"data set has now ({', '.join(dataset.spec.classes)})."
         )
     part = experiment.open_split(dataset, config, split)
-    how = evaluation.protocol(parts, split, part.scan.sizes)
-    if split == config.eval.split:
+    how = evaluation.protocol(parts, split, part.scan.sizes, _PROTOCOL.value)
+    own = not _PROTOCOL.value or how["views"] == parse(config.eval.protocol).to_json()
+    if own and split == config.eval.split:
         how["bucket"] = meta["protocol"]["bucket"]
-    weights = ts.weights(_WEIGHTS.value)
-    recipe = _SUPERPIXELS.value
-    vote = None if recipe is None else superpixels.Vote(recipe, parts.spec.num_classes)
-    line = tracking.ProgressLine("batch", len(evaluation.plan_of(how, part.scan.sizes)))
-    result = evaluation.evaluate(
-        parts,
-        *weights,
-        part.source,
-        part.scan.sizes,
-        how,
-        progress=line.show,
-        observe=None if vote is None else vote.add,
+    path = scorecard.path_of(
+        workdir, split, views="" if own else how["views"]["name"], weights=_WEIGHTS.value
     )
-    line.close()
+    evaluator = evaluation.Evaluator(parts, part.source, part.scan.sizes, how, details=True)
+    result = _evaluate(evaluator, ts.weights(_WEIGHTS.value), path)
     if jax.process_index() == 0:
-        print(evaluation.table(result, parts.spec))
-        path = evaluation.write(
-            workdir, result, how, parts.spec, step=int(ts.step), weights=_WEIGHTS.value
+        print(scorecard.table(result, parts.spec))
+        scorecard.write(
+            path,
+            result,
+            how,
+            parts.spec,
+            step=int(ts.step),
+            weights=_WEIGHTS.value,
+            data=part.scan.fingerprint,
+            checkpoint=meta["fingerprint"],
+            names=evaluator.names(result),
         )
-        print(f"Written: {path}")
+        print(f"Written: {path} (programs compiled: {result.programs})")
+
+
+def _evaluate(evaluator: evaluation.Evaluator, weights, path: pathlib.Path) -> evaluation.Result:
+    """Evaluates; writes label maps and pictures of the worst images, and the superpixels' vote."""
+    spec, names = evaluator.experiment.spec, evaluator.source.name
+    recipe = _SUPERPIXELS.value
+    vote = None if recipe is None else superpixels.Vote(recipe, spec.num_classes)
+    labels, worst = scorecard.new_labels(path, spec), scorecard.Worst()
+
+    def observe(index, example, marginals):
+        labels.add(names(index), example[2])
+        worst.add(index, example, marginals)
         if vote is not None:
-            print(vote.table(result.report))
-            print(f"Written: {vote.write(path, result.report)}")
+            vote.add(*example)
+
+    line = tracking.ProgressLine("batch", len(evaluator.plan))
+    result = evaluator(*weights, progress=line.show, observe=observe)
+    line.close()
+    labels.close()
+    picture = worst.draw(spec, names)
+    if picture is not None and jax.process_index() == 0:
+        visualize.write_png(path.parent / "pictures" / f"{path.stem}-worst.png", picture)
+    if vote is not None:
+        print(vote.table(result.report))
+        print(f"Written: {vote.write(path, result.report)}")
+    return result
 
 
 if __name__ == "__main__":
     distributed.define_flags()
     flags.adopt_module_key_flags(distributed)
-    cli.run(main)
+    cli.run(main, words=1)

@@ -1,21 +1,23 @@
-"""Scoring a network on a split, every example exactly once, and what is kept of it."""
+"""Scoring a network on a split under a stated protocol, every example exactly once."""
 
 import dataclasses
-import json
-import pathlib
-from collections.abc import Callable
+import functools
+import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
-from segjax import state, tracking
+from segjax import protocol as protocols
+from segjax import state, steps
 from segjax.data import pipeline
 from segjax.data.sources import Source
-from segjax.data.spec import DatasetSpec
 from segjax.errors import InputError
-from segjax.experiment import Experiment, versions
-from segjax.metrics import confusion
+from segjax.experiment import Experiment
+from segjax.metrics import calibration, confusion, contours
+from segjax.multiview import MultiView, nearest
 
 Example = tuple[np.ndarray, np.ndarray, np.ndarray]
 """image uint8 [H, W, 3], truth uint8 [H, W], prediction uint8 [H, W]."""
@@ -28,34 +30,52 @@ class Result:
     Attributes:
         report: the scores, with their confusion matrix.
         loss: cross-entropy per labelled pixel, in nats; class weights included.
-        examples: how many images were seen.
+        ece: expected calibration error, 0 to 1.
+        images: by image, in the order of `index` int64 [n] (items of the data set): `marginals`
+            int64 [n, 3, K] of `confusion.marginals`, and where they were asked for the counts of
+            `contours`.
         panel: some of them, with their predictions.
+        programs: how many were compiled.
     """
 
     report: confusion.Report
     loss: float
-    examples: int
+    ece: float
+    images: dict[str, np.ndarray]
     panel: list[Example]
+    programs: int
+
+    @property
+    def examples(self) -> int:
+        """How many images were seen."""
+        return len(self.images["index"])
 
     def scalars(self) -> dict[str, float]:
-        """For logs: loss, miou, pixel_accuracy, mean_accuracy, fwiou."""
-        return {"loss": self.loss} | self.report.scalars()
+        """For logs: loss, miou, pixel_accuracy, mean_accuracy, fwiou, ece."""
+        return {"loss": self.loss} | self.report.scalars() | {"ece": self.ece}
 
 
-def protocol(experiment: Experiment, split: str, sizes: np.ndarray) -> dict[str, Any]:
+def protocol(
+    experiment: Experiment, split: str, sizes: np.ndarray, views: str = ""
+) -> dict[str, Any]:
     """How a number is made, as plain data; stored beside it, and obeyed by `predict`.
 
     Args:
         experiment: the run.
         split: name of the split.
         sizes: int32 [N, 2], of its images.
+        views: as `config.eval.protocol`, which it replaces.
 
     Raises:
-        InputError: if images shall be filled up that the network sees at one fixed size.
+        InputError: on a protocol that is not known, or if images shall be filled up that the
+            network sees at one fixed size.
     """
     config = experiment.config
-    bucket = config.eval.bucket
-    if any(config.input_size):
+    chosen = protocols.parse(views or config.eval.protocol)
+    bucket = config.eval.bucket if chosen.bucket is None else chosen.bucket
+    if any(chosen.tile):
+        bucket = 1  # windows are cut from the image itself, whatever its size
+    elif any(config.input_size):
         # What fills an image up would be squeezed into that size with it.
         if bucket > 1:
             raise InputError(
@@ -70,87 +90,218 @@ def protocol(experiment: Experiment, split: str, sizes: np.ndarray) -> dict[str,
         "fill": list(config.preprocess.mean),
         "input_scale": config.input_scale,
         "input_size": list(config.input_size),
-        "resize": "scores, bilinear with half-pixel centres, to the label's size, before argmax",
+        "views": chosen.to_json(),
     }
 
 
-def evaluate(
-    experiment: Experiment,
-    params: Any,
-    batch_stats: Any,
-    source: Source,
-    sizes: np.ndarray,
-    how: dict[str, Any],
-    *,
-    progress: Callable[[int], None] = lambda done: None,
-    observe: Callable[[np.ndarray, np.ndarray, np.ndarray], None] | None = None,
-) -> Result:
-    """Scores the weights on a split under the protocol `how`.
-
-    Counts are added up in int64 and float64 on the host; the device never divides.
+class Evaluator:
+    """Labels and scores a split under one protocol; its programs are compiled once.
 
     Args:
         experiment: the run's parts.
-        params, batch_stats: the weights.
         source: the split.
         sizes: int32 [N, 2], of its images.
         how: of `protocol`.
-        progress: called with the number of batches done.
-        observe: called with every `Example` of this process.
+        details: whether the counts of `contours` are taken too.
     """
-    classes = experiment.spec.num_classes
-    counts, loss, pixels = np.zeros((classes, classes), np.int64), 0.0, 0.0
-    plan = plan_of(how, sizes)
-    wanted = _panel_indices(plan, experiment.config.eval.pictures)
-    panel: dict[int, Example] = {}
 
-    for done, (batch, out) in enumerate(run(experiment, params, batch_stats, source, how, plan)):
-        counts += np.asarray(out["confusion"], np.int64)
-        loss += float(out["loss"])
-        pixels += float(out["pixels"])
-        _collect(panel, wanted, batch, out["prediction"])
-        if observe is not None:
-            for example in _examples(batch, out["prediction"]).values():
-                observe(*example)
-        progress(done + 1)
-    return Result(
-        report=confusion.report(counts),
-        loss=loss / pixels if pixels else float("nan"),
-        examples=sum(int((rows >= 0).sum()) for _, rows in plan),
-        panel=[panel[index] for index in sorted(panel)],
-    )
+    def __init__(
+        self,
+        experiment: Experiment,
+        source: Source,
+        sizes: np.ndarray,
+        how: dict[str, Any],
+        *,
+        details: bool = False,
+    ):
+        self.experiment, self.source, self.how, self.details = experiment, source, how, details
+        self._protocol = protocols.Protocol.from_json(how.get("views", {}))  # once there was one
+        # Of windows there are enough in one image to fill the devices.
+        rows = jax.process_count() if any(self._protocol.tile) else how["batch_size"]
+        self.plan = pipeline.eval_plan(
+            sizes, batch_size=rows, bucket=how["bucket"], limit=how["limit"]
+        )
+        self._views = None if self._protocol.plain else self._multiview()
+        self._canvases: set[tuple[int, int]] = set()
 
+    def _multiview(self) -> MultiView:
+        config = self.experiment.config
+        seen = functools.partial(
+            steps.input_size, scale=config.input_scale, fixed=config.input_size
+        )
+        return MultiView(
+            self.experiment.network,
+            self.experiment.judge,
+            self._protocol,
+            seen=seen,
+            mean=tuple(self.how["fill"]),
+            num_classes=self.experiment.spec.num_classes,
+            batch_size=max(1, self.how["batch_size"] // jax.process_count()),
+            devices=list(self.experiment.mesh.local_devices),
+        )
 
-def plan_of(how: dict[str, Any], sizes: np.ndarray) -> list:
-    """The batches of a protocol: see `pipeline.eval_plan`."""
-    return pipeline.eval_plan(
-        sizes, batch_size=how["batch_size"], bucket=how["bucket"], limit=how["limit"]
-    )
+    def canvases(self) -> list[tuple[int, int]]:
+        """Sizes that `Experiment.eval_step` will be compiled for; none under several views."""
+        return sorted({canvas for canvas, _ in self.plan}) if self._views is None else []
 
+    def names(self, result: Result) -> list[str]:
+        """The names of the images of a result."""
+        return [self.source.name(int(index)) for index in result.images["index"]]
 
-def run(experiment: Experiment, params: Any, batch_stats: Any, source: Source, how: dict, plan):
-    """Yields (this process's rows as numpy, the step's results), one batch late.
+    @property
+    def programs(self) -> int:
+        """How many programs of the network and its views have run."""
+        return len(self._canvases) if self._views is None else len(self._views.programs)
 
-    The device works on a batch while the host adds up the one before.
-    """
-    loader = experiment.config.loader
-    batches = pipeline.eval_batches(
-        source,
-        plan,
-        fill=how["fill"],
-        process=jax.process_index(),
-        processes=jax.process_count(),
-        threads=loader.threads,
-        prefetch=loader.prefetch,
-    )
-    late = None
-    for batch in batches:
-        out = experiment.eval_step(params, batch_stats, state.put_batch(experiment.mesh, batch))
+    def __call__(
+        self,
+        params: Any,
+        batch_stats: Any,
+        *,
+        progress: Callable[[int], None] = lambda done: None,
+        observe: Callable[[int, Example, np.ndarray], None] | None = None,
+    ) -> Result:
+        """Scores weights. Counts are added up in int64 and float64; the device never divides.
+
+        Args:
+            params, batch_stats: the weights.
+            progress: called with the number of batches done.
+            observe: called for every image of this process with its item of the data set, its
+                `Example` and its `confusion.marginals`.
+        """
+        totals = {"confusion": 0, "loss": 0.0, "pixels": 0, "calibration": 0.0}
+        images: dict[str, list] = {"index": []}
+        wanted = _panel_indices(self.plan, self.experiment.config.eval.pictures)
+        panel: dict[int, Example] = {}
+        for done, (rows, batch, out) in enumerate(self.batches(params, batch_stats)):
+            counts = {key: np.asarray(value) for key, value in out.items() if key != "prediction"}
+            by_image = np.asarray(counts.pop("confusion"), np.int64)
+            totals["confusion"] += by_image.sum(0)
+            for key in ("loss", "pixels", "calibration"):
+                totals[key] += np.asarray(counts.pop(key), np.float64)
+            images["index"].append(rows[rows >= 0])
+            counts["marginals"] = confusion.marginals(by_image)
+            for key, value in counts.items():
+                images.setdefault(key, []).append(np.asarray(value, np.int64)[rows >= 0])
+            if observe is not None or wanted & set(batch["index"][batch["weight"] > 0].tolist()):
+                for index, example in examples(batch, out["prediction"]).items():
+                    if index in wanted:
+                        panel[index] = example
+                    if observe is not None:
+                        (row,) = np.flatnonzero(rows == index)
+                        observe(index, example, counts["marginals"][row])
+            progress(done + 1)
+        pixels = float(totals["pixels"])
+        return Result(
+            report=confusion.report(totals["confusion"]),
+            loss=float(totals["loss"]) / pixels if pixels else float("nan"),
+            ece=calibration.expected_error(totals["calibration"]),
+            images={key: np.concatenate(value) for key, value in images.items()},
+            panel=[panel[index] for index in sorted(panel)],
+            programs=self.programs,
+        )
+
+    def batches(self, params: Any, batch_stats: Any) -> Iterator[tuple[np.ndarray, dict, dict]]:
+        """Yields (items of the data set, -1 for fill; this process's rows; what was found).
+
+        The first and all counts are of all processes: `confusion` [B, K, K] by image, `loss`,
+        `pixels`, `calibration` of all. `prediction` is this process's, see `state.local_rows`. One
+        batch late, so that the device works while the host adds up the one before.
+        """
+        loader = self.experiment.config.loader
+        batches = pipeline.eval_batches(
+            self.source,
+            self.plan,
+            fill=self.how["fill"],
+            process=jax.process_index(),
+            processes=jax.process_count(),
+            threads=loader.threads,
+            prefetch=loader.prefetch,
+        )
+        label = self._label_once if self._views is None else self._label_views
+        weights = (
+            (params, batch_stats)
+            if self._views is None
+            else self._views.weights(params, batch_stats)
+        )
+        late = None
+        for (_, rows), batch in zip(self.plan, batches, strict=True):
+            out = label(weights, batch)
+            if late is not None:
+                yield late
+            late = rows, batch, out
         if late is not None:
             yield late
-        late = batch, out
-    if late is not None:
-        yield late
+
+    def _label_once(self, weights, batch: dict[str, np.ndarray]) -> dict:
+        mesh, canvas = self.experiment.mesh, batch["label"].shape[1:]
+        self._canvases.add(canvas)
+        rows = batch | (_contour_rows(batch["size"], canvas) if self.details else {})
+        placed = state.put_batch(mesh, rows)
+        step = {key: placed[key] for key in batch}
+        out = self.experiment.eval_step(*weights, step)
+        if self.details:
+            out |= self._contours(
+                out["prediction"], placed["label"], placed["size"], placed["steps"], placed["rim"]
+            )
+        return out
+
+    def _label_views(self, weights, batch: dict[str, np.ndarray]) -> dict:
+        out = self._views(weights, batch)
+        label, prediction = batch["label"], out["prediction"]
+        if prediction.shape != label.shape:
+            rows, cols = (nearest(label.shape[i], prediction.shape[i]) for i in (1, 2))
+            prediction = out["prediction"] = prediction[:, rows][:, :, cols]
+            out["confusion"] = _confusions(prediction, batch, self.experiment.spec.num_classes)
+        if self.details:
+            more = _contour_rows(batch["size"], label.shape[1:])
+            found = self._contours(prediction, label, batch["size"], more["steps"], more["rim"])
+            out |= jax.tree.map(np.asarray, found)
+        if jax.process_count() > 1:
+            mine = {key: value for key, value in out.items() if key != "prediction"}
+            summed = ("loss", "pixels", "calibration")
+            everywhere = multihost_utils.process_allgather(mine)
+            for key, value in everywhere.items():
+                out[key] = value.sum(0) if key in summed else value.reshape(-1, *value.shape[2:])
+        return out
+
+    @functools.cached_property
+    def _contours(self) -> Callable:
+        """The counts of `contours` for a batch."""
+        classes = self.experiment.spec.num_classes
+
+        def count(prediction, label, size, steps, rim):
+            capacity = _capacity(label.shape[1:])
+            one = functools.partial(contours.counts, num_classes=classes, capacity=capacity)
+            return jax.vmap(one)(prediction, label, size, steps, rim)
+
+        if self._views is None:
+            return jax.jit(count, out_shardings=state.replicated(self.experiment.mesh))
+        return jax.jit(count)
+
+
+def _capacity(canvas: tuple[int, int]) -> int:
+    return math.floor(contours.radii(canvas)[0])
+
+
+def _contour_rows(sizes: np.ndarray, canvas: tuple[int, int]) -> dict[str, np.ndarray]:
+    """What `contours.counts` is told of each image: `steps` int32 [B, N, 2] and `rim` int32 [B]."""
+    radii = [contours.radii(size) for size in sizes]
+    discs = {near: contours.disc(near, _capacity(canvas)) for near, _ in radii}
+    return {
+        "steps": np.stack([discs[near] for near, _ in radii]),
+        "rim": np.array([rim for _, rim in radii], np.int32),
+    }
+
+
+def _confusions(prediction: np.ndarray, batch: dict, classes: int) -> np.ndarray:
+    """int64 [B, K, K], on the host."""
+    label = np.where(batch["weight"][:, None, None] > 0, batch["label"], classes).astype(np.int64)
+    found = []
+    for truth, predicted in zip(label, prediction, strict=True):
+        pair = (truth * classes + predicted)[truth < classes]
+        found.append(np.bincount(pair, minlength=classes**2).reshape(classes, classes))
+    return np.stack(found)
 
 
 def _panel_indices(plan, pictures: int) -> set[int]:
@@ -163,15 +314,11 @@ def _panel_indices(plan, pictures: int) -> set[int]:
     return {int(mine[i]) for i in np.linspace(0, len(mine) - 1, pictures).round().astype(int)}
 
 
-def _collect(panel: dict[int, Example], wanted: set[int], batch: dict, prediction) -> None:
-    if wanted & {int(index) for index in batch["index"][batch["weight"] > 0]}:
-        found = _examples(batch, prediction)
-        panel.update({index: found[index] for index in wanted & found.keys()})
-
-
-def _examples(batch: dict, prediction: jax.Array) -> dict[int, Example]:
+def examples(batch: dict, prediction: jax.Array | np.ndarray) -> dict[int, Example]:
     """Item of the data set -> example, of this process's rows that are no fill."""
-    predicted = state.local_rows(prediction)
+    predicted = prediction
+    if isinstance(prediction, jax.Array):
+        predicted = state.local_rows(prediction)
     found = {}
     for row in np.flatnonzero(batch["weight"]):
         height, width = batch["size"][row]
@@ -181,65 +328,3 @@ def _examples(batch: dict, prediction: jax.Array) -> dict[int, Example]:
             predicted[row, :height, :width],
         )
     return found
-
-
-def table(result: Result, spec: DatasetSpec) -> str:
-    """The per-class table and the means, for people."""
-    report = result.report
-
-    def percent(value: float) -> str:
-        return "absent" if np.isnan(value) else f"{100 * value:.2f}"
-
-    rows = [
-        (name, percent(report.iou[i]), percent(report.accuracy[i]), int(report.confusion[i].sum()))
-        for i, name in enumerate(spec.classes)
-    ]
-    means = (
-        f"mIoU {percent(report.miou)} over {report.classes_counted} classes, "
-        f"pixel accuracy {percent(report.pixel_accuracy)}, "
-        f"mean accuracy {percent(report.mean_accuracy)}, "
-        f"frequency-weighted IoU {percent(report.fwiou)}, "
-        f"loss {result.loss:.4f}, {result.examples} images"
-    )
-    return tracking.format_table(rows, ("class", "IoU %", "accuracy %", "pixels")) + "\n" + means
-
-
-def write(
-    workdir: pathlib.Path, result: Result, how: dict, spec: DatasetSpec, *, step: int, weights: str
-) -> pathlib.Path:
-    """Writes eval-<split>[-ema].json and its confusion matrix as .npz into the run folder.
-
-    Args:
-        workdir: the run folder.
-        result, how: the evaluation and its protocol.
-        spec: of the data set.
-        step: of the weights.
-        weights: "raw" or "ema".
-    """
-    report = result.report
-    suffix = "" if weights == "raw" else f"-{weights}"
-    path = workdir / f"eval-{how['split']}{suffix}.json"
-    fields = {
-        "step": step,
-        "weights": weights,
-        "scores": {k: None if np.isnan(v) else v for k, v in result.scalars().items()},
-        "classes_counted": report.classes_counted,
-        "examples": result.examples,
-        "iou": _by_name(report.iou, spec),
-        "accuracy": _by_name(report.accuracy, spec),
-        "protocol": how,
-        "versions": versions(),
-    }
-    try:
-        path.write_text(json.dumps(fields, indent=2, allow_nan=False) + "\n")
-        np.savez_compressed(path.with_suffix(".npz"), confusion=report.confusion)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}.") from error
-    return path
-
-
-def _by_name(values: np.ndarray, spec: DatasetSpec) -> dict[str, float | str]:
-    return {
-        name: "absent" if np.isnan(value) else float(value)
-        for name, value in zip(spec.classes, values, strict=True)
-    }

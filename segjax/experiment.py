@@ -24,6 +24,9 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "num
 # What may differ from the run that is resumed: it changes neither examples nor numbers.
 _FREE_KEYS = ("loader.", "mesh.", "every_steps.log")
 
+# Keys that run folders from before them lack, and what was done then.
+_NEWER_KEYS = {"eval.protocol": "single"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
@@ -39,6 +42,8 @@ class Experiment:
         preprocess: RGB to network input.
         train_step: jitted (state, batch) -> (state, scalars); the state is donated.
         eval_step: jitted (params, batch_stats, batch) -> prediction and counts.
+        network: (params, batch_stats, float [B, H, W, 3] in 0 to 255) -> Scores, not jitted.
+        judge: (logits, label) -> prediction and counts, not jitted: see `steps.judge`.
     """
 
     config: ml_collections.ConfigDict
@@ -50,6 +55,8 @@ class Experiment:
     preprocess: steps.Preprocess
     train_step: Callable
     eval_step: Callable
+    network: Callable
+    judge: Callable
 
     def initial_state(self) -> state.TrainState:
         """The state before the first step."""
@@ -114,15 +121,19 @@ def assemble(
         accumulate=config.accumulate,
         ema_decay=config.ema_decay,
     )
+    network = functools.partial(steps.network, graph=frozen, preprocess=preprocess)
+    judge = functools.partial(steps.judge, num_classes=spec.num_classes, class_weights=weights)
     evaluate = functools.partial(
         steps.eval_step,
-        graph=frozen,
-        preprocess=preprocess,
-        loss=loss,
-        num_classes=spec.num_classes,
+        network=network,
+        judge=judge,
+        blocks=loss.blocks,
         input_scale=config.input_scale,
         fixed_size=config.input_size,
     )
+    # Counts go to every process whole; each keeps the label maps of its own rows.
+    shardings = dict.fromkeys(steps.COUNTS, state.replicated(mesh))
+    shardings["prediction"] = state.batch_sharding(mesh, "label")
     return Experiment(
         config=config,
         spec=spec,
@@ -132,7 +143,9 @@ def assemble(
         optimizer=optimizer,
         preprocess=preprocess,
         train_step=jax.jit(train, donate_argnums=0),
-        eval_step=jax.jit(evaluate),
+        eval_step=jax.jit(evaluate, out_shardings=shardings),
+        network=network,
+        judge=judge,
     )
 
 
@@ -239,8 +252,7 @@ def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> N
     path = workdir / "config.json"
     now = json.loads(config.to_json())
     if path.exists():
-        before = json.loads(path.read_text())
-        old, new = _dotted(before), _dotted(now)
+        old, new = _NEWER_KEYS | _dotted(json.loads(path.read_text())), _dotted(now)
         differing = [
             f"{key} ({old.get(key, 'absent')} there, {new.get(key, 'absent')} here)"
             for key in sorted(old.keys() | new.keys())
@@ -268,7 +280,11 @@ def read_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
     path = workdir / "config.json"
     if not path.exists():
         raise InputError(f"{workdir} is no run folder: it has no config.json.")
-    return ml_collections.ConfigDict(_frozen(json.loads(path.read_text())))
+    config = ml_collections.ConfigDict(_frozen(json.loads(path.read_text())))
+    for key, value in _NEWER_KEYS.items():
+        part, name = key.split(".")
+        config[part][name] = config[part].get(name, value)
+    return config
 
 
 def restore(

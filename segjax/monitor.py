@@ -6,34 +6,33 @@ import jax
 import numpy as np
 from absl import logging
 
-from segjax import evaluation, state, tracking, visualize
+from segjax import charts, checkpoint, evaluation, scorecard, state, tracking, visualize
 from segjax.errors import InputError
-from segjax.experiment import Experiment, Split
 
 
 class Monitor:
     """Writes scalars, evaluates, draws, and says when to stop. All processes call it alike.
 
     Args:
-        parts: the run.
-        split: what is evaluated.
-        how: the protocol.
+        evaluator: scores the weights.
+        data: fingerprint of what it evaluates.
         workdir: the run folder.
         step: the last step that is done.
     """
 
     def __init__(
-        self, parts: Experiment, split: Split, how: dict, workdir: pathlib.Path, *, step: int
+        self, evaluator: evaluation.Evaluator, data: str, workdir: pathlib.Path, *, step: int
     ):
-        self.parts, self.split, self.how, self.workdir = parts, split, how, workdir
+        self.evaluator, self.data, self.workdir = evaluator, data, workdir
+        self.parts = evaluator.experiment
         self.main = jax.process_index() == 0
         self.tracker = tracking.Tracker(
-            workdir, step=step, total_steps=parts.config.total_steps, enabled=self.main
+            workdir, step=step, total_steps=self.parts.config.total_steps, enabled=self.main
         )
         self.meter = tracking.Meter()
         past = [event for event in tracking.read_metrics(workdir) if event["step"] <= step]
         self._watched = [e[self._stop.metric] for e in past if self._stop.metric in e]
-        self._undrawn: list[tuple[evaluation.Result, str, int]] = []
+        self._undrawn: list[tuple[evaluation.Result, str, int, int]] = []
         self._last: dict[str, float] = {k: v for event in past for k, v in event.items()}
 
     @property
@@ -58,17 +57,11 @@ class Monitor:
         kinds = {"eval": {"params": ts.params, "batch_stats": ts.batch_stats}}
         if ts.ema:
             kinds["eval_ema"] = ts.ema
+        mark = int(checkpoint.fingerprint(ts))
         for kind, weights in kinds.items():
-            result = evaluation.evaluate(
-                self.parts,
-                weights["params"],
-                weights["batch_stats"],
-                self.split.source,
-                self.split.scan.sizes,
-                self.how,
-            )
+            result = self.evaluator(weights["params"], weights["batch_stats"])
             self._write(step, {f"{kind}/{key}": v for key, v in result.scalars().items()})
-            self._undrawn.append((result, kind, step))
+            self._undrawn.append((result, kind, step, mark))
         for key in (self._stop.metric, self.parts.config.best.metric):
             if key not in self._last:
                 known = ", ".join(key for key in self._last if "/" in key)
@@ -97,21 +90,31 @@ class Monitor:
     def close(self) -> None:
         """Draws the curves of the whole run and closes the log."""
         if self.main:
-            visualize.curves(self.tracker.history(), self.workdir / "pictures" / "curves.png")
+            charts.curves(self.tracker.history(), self.workdir / "pictures" / "curves.png")
         self.tracker.close()
 
     def _write(self, step: int, scalars: dict[str, float]) -> None:
         self._last |= scalars
         self.tracker.write(step, scalars)
 
-    def _show(self, result: evaluation.Result, kind: str, step: int) -> None:
-        spec, folder = self.parts.spec, self.workdir / "pictures"
+    def _show(self, result: evaluation.Result, kind: str, step: int, mark: int) -> None:
+        spec, folder, how = self.parts.spec, self.workdir / "pictures", self.evaluator.how
         weights = "ema" if kind == "eval_ema" else "raw"
-        evaluation.write(self.workdir, result, self.how, spec, step=step, weights=weights)
-        logging.info("Step %d, %s weights:\n%s", step, weights, evaluation.table(result, spec))
+        scorecard.write(
+            scorecard.path_of(self.workdir, how["split"], weights=weights),
+            result,
+            how,
+            spec,
+            step=step,
+            weights=weights,
+            data=self.data,
+            checkpoint=mark,
+            names=self.evaluator.names(result),
+        )
+        logging.info("Step %d, %s weights:\n%s", step, weights, scorecard.table(result, spec))
         if result.panel:
             panel = visualize.panel(result.panel, spec)
             visualize.write_png(folder / f"{kind}-{step:07d}.png", panel)
             self.tracker.image(step, f"{kind}/panel", panel)
-        title = f"{self.how['split']}, step {step}, {weights} weights"
-        visualize.class_chart(result.report.iou, spec, folder / f"{kind}-iou.png", title=title)
+        title = f"{how['split']}, step {step}, {weights} weights"
+        charts.class_chart(result.report.iou, spec, folder / f"{kind}-iou.png", title=title)

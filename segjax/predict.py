@@ -30,6 +30,7 @@ _WORKDIR = flags.DEFINE_string("workdir", "", "the run folder")
 _INPUT = flags.DEFINE_string("input", "", "an image, or a folder of them")
 _OUTPUT = flags.DEFINE_string("output", "out", "folder for the label images and overlays")
 _STEP = flags.DEFINE_string("step", "best", "best, latest, or a step's number")
+_PROTOCOL = flags.DEFINE_string("protocol", "", "as config.eval.protocol; the run's by default")
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
@@ -84,6 +85,11 @@ def main(_argv: list[str]) -> None:
             "Either --workdir=DIR, the folder of a trained run, or --config=FILE, of a network "
             "that comes with its weights or of a classical method."
         )
+    labels = not configured or (
+        not cli.config().method.name and cli.config().predict.output == "labels"
+    )
+    if _PROTOCOL.value and not labels:
+        raise InputError("--protocol: only a network that labels images has one.")
     images = Images(find_images(pathlib.Path(_INPUT.value)))
     with concurrent.futures.ThreadPoolExecutor() as pool:  # and every file is known to be whole
         sizes = np.array(list(pool.map(lambda i: images[i][1].shape, range(len(images)))))
@@ -97,7 +103,10 @@ def main(_argv: list[str]) -> None:
         write_labels(*pretrained(cli.config(), sizes), images, sizes, output)
     else:
         parts, ts, meta = experiment.restore(pathlib.Path(_WORKDIR.value), _STEP.value)
-        write_labels(parts, ts, meta["protocol"], images, sizes, output)
+        how = meta["protocol"]
+        if _PROTOCOL.value:
+            how = evaluation.protocol(parts, how["split"], sizes, _PROTOCOL.value)
+        write_labels(parts, ts, how, images, sizes, output)
 
 
 def pretrained(
@@ -121,7 +130,7 @@ def pretrained(
         raise InputError("config.init.from: a network without a run needs weights.")
     transfer.adopt_preprocess(config, start)
     parts = experiment.assemble(config, catalog.load(**config.data).spec, None)
-    how = evaluation.protocol(parts, config.eval.split, sizes)
+    how = evaluation.protocol(parts, config.eval.split, sizes, _PROTOCOL.value)
     return parts, transfer.initial_state(parts, start), how
 
 
@@ -141,24 +150,22 @@ def write_labels(
         images, sizes: what is labelled, and int32 [N, 2].
         output: folder.
     """
-    how = how | {"limit": 0}
-    plan = evaluation.plan_of(how, sizes)
+    evaluator = evaluation.Evaluator(parts, images, sizes, how | {"limit": 0})
     palette = [*parts.spec.palette]
     line, done = tracking.ProgressLine("image", len(images)), 0
-    for batch, out in evaluation.run(parts, ts.params, ts.batch_stats, images, how, plan):
-        predicted = state.local_rows(out["prediction"])
-        for row in np.flatnonzero(batch["weight"]):
-            height, width = batch["size"][row]
-            image = batch["image"][row, :height, :width]
-            label = predicted[row, :height, :width]
-            stem = images.name(int(batch["index"][row]))
+    for _, batch, out in evaluator.batches(ts.params, ts.batch_stats):
+        for index, (image, _, label) in evaluation.examples(batch, out["prediction"]).items():
+            stem = images.name(index)
             visualize.write_file(output / f"{stem}.png", png.encode_indices(label, palette))
             overlay = visualize.overlay(image, label, parts.spec)
             visualize.write_png(output / f"{stem}_overlay.png", overlay)
             done += 1
         line.show(done)
     line.close()
-    print(f"Written: {done} label images and overlays in {output} (step {int(ts.step)}).")
+    print(
+        f"Written: {done} label images and overlays in {output} (step {int(ts.step)}, "
+        f"programs compiled: {evaluator.programs})."
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The training and evaluation steps: pure functions of arrays."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,8 +11,9 @@ from flax import nnx
 
 from segjax import augment, losses, state
 from segjax.errors import InputError, choose
-from segjax.metrics import confusion
+from segjax.metrics import calibration, confusion
 from segjax.models import resize
+from segjax.models.features import Scores
 from segjax.optim import Optimizer
 
 
@@ -154,32 +156,40 @@ def _updated(ts, grads, batch_stats, lr, optimizer: Optimizer, ema_decay: float)
     return ts.replace(params=params, batch_stats=batch_stats, opt_state=opt_state, ema=ema)
 
 
+COUNTS = ("confusion", "loss", "pixels", "calibration")
+"""What `judge` counts, beside its prediction."""
+
+
+def network(
+    params: Any, batch_stats: Any, image: jax.Array, *, graph: Any, preprocess: Preprocess
+) -> Scores:
+    """What the network says of images: [B, H, W, 3], 0 to 255 -> Scores."""
+    return state.merge(graph, params, batch_stats)(preprocess(image))[0]
+
+
 def eval_step(
     params: Any,
     batch_stats: Any,
     batch: dict[str, jax.Array],
     *,
-    graph: Any,
-    preprocess: Preprocess,
-    loss: Loss,
-    num_classes: int,
+    network: Callable[[Any, Any, jax.Array], Scores],
+    judge: Callable[[jax.Array, jax.Array], dict[str, jax.Array]],
+    blocks: int,
     input_scale: float,
     fixed_size: tuple[int, int],
 ) -> dict[str, jax.Array]:
-    """Predicts a batch and counts.
+    """Predicts a batch, each image in one look, and counts.
 
     Args:
         params, batch_stats: the weights.
         batch: see `data.pipeline`; rows of weight 0 are predicted and not counted.
-        graph: the model's evaluation graph.
-        preprocess, loss: of the recipe.
-        num_classes: K.
+        network, judge: see the functions of these names.
+        blocks: of rows, for upsampling and softmax.
         input_scale, fixed_size: the network sees the image at this scale or size: see `input_size`
             (bilinear, half-pixel centres); its scores are brought to the size of the label.
 
     Returns:
-        `prediction` uint8 [B, H, W]; and counts to be added up on the host: `confusion` int32
-        [K, K], `loss` and `pixels` float32 [].
+        `prediction` uint8 [B, H, W], and the counts of `judge`.
     """
     height, width = batch["label"].shape[1:]
     seen = input_size((height, width), input_scale, fixed_size)
@@ -187,25 +197,49 @@ def eval_step(
     if seen != (height, width):
         half_pixel = resize.Resize("half_pixel")
         image = resize.apply(image, *half_pixel.matrices((height, width), seen))
-    model = state.merge(graph, params, batch_stats)
-    scores = model(preprocess(image))[0]
-    weights = None if loss.class_weights is None else jnp.asarray(loss.class_weights)
+    scores = network(params, batch_stats, image)
     counted = batch["weight"][:, None, None] > 0
 
     def block(logits, label):
-        prediction = jnp.argmax(logits, axis=-1).astype(jnp.uint8)
-        label = jnp.where(counted, label, jnp.uint8(losses.VOID))
-        total, count = losses.cross_entropy(logits, label, weights)
-        return prediction, confusion.count(prediction, label, num_classes), total, count
+        return judge(logits, jnp.where(counted, label, jnp.uint8(losses.VOID)))
 
-    predictions, counts, total, count = losses.over_row_blocks(
-        block, scores, batch["label"], blocks=loss.blocks, seen=seen
-    )
+    found = losses.over_row_blocks(block, scores, batch["label"], blocks=blocks, seen=seen)
+    prediction = losses.join_rows(found.pop("prediction"), height)
+    return {"prediction": prediction} | {key: value.sum(0) for key, value in found.items()}
+
+
+def judge(
+    logits: jax.Array,
+    label: jax.Array,
+    *,
+    num_classes: int,
+    class_weights: tuple[float, ...] | None,
+) -> dict[str, jax.Array]:
+    """Labels pixels and counts; rows and parts of images add up.
+
+    Args:
+        logits: [B, r, W, K].
+        label: uint8 [B, r, W], classes or VOID.
+        num_classes: K.
+        class_weights: of the loss.
+
+    Returns:
+        `prediction` uint8 [B, r, W]; `confusion` int32 [B, K, K]; `loss` float32 [], summed;
+        `pixels` int32 [], how many are labelled; `calibration` float32 [3, bins], see
+        `calibration.counts`.
+    """
+    logits = logits.astype(jnp.float32)
+    prediction = jnp.argmax(logits, axis=-1).astype(jnp.uint8)
+    weights = None if class_weights is None else jnp.asarray(class_weights)
+    total, _ = losses.cross_entropy(logits, label, weights)
+    valid = label != losses.VOID
+    confidence = jnp.exp(logits.max(-1) - jax.nn.logsumexp(logits, axis=-1))
     return {
-        "prediction": losses.join_rows(predictions, height),
-        "confusion": counts.sum(0),
-        "loss": total.sum(),
-        "pixels": count.sum(),
+        "prediction": prediction,
+        "confusion": jax.vmap(lambda p, t: confusion.count(p, t, num_classes))(prediction, label),
+        "loss": total,
+        "pixels": jnp.sum(valid, dtype=jnp.int32),
+        "calibration": calibration.counts(confidence, prediction == label, valid),
     }
 
 

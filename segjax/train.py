@@ -52,9 +52,9 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path, replay: str = 
         if int(ts.step) >= config.total_steps:
             logging.info("Nothing to do: the run is finished. Evaluate it with segjax.evaluate.")
             return
-        canvases = {canvas for canvas, _ in evaluation.plan_of(how, val.scan.sizes)}
-        step_fn = experiment.compile_steps(parts, ts, train, sorted(canvases))
-        watcher = monitor.Monitor(parts, val, how, workdir, step=int(ts.step))
+        evaluator = evaluation.Evaluator(parts, val.source, val.scan.sizes, how)
+        step_fn = experiment.compile_steps(parts, ts, train, evaluator.canvases())
+        watcher = monitor.Monitor(evaluator, val.scan.fingerprint, workdir, step=int(ts.step))
         stack.callback(watcher.close)
         guard = stack.enter_context(guards.Guards(workdir, config.stop.skipped, checkpoints))
         save = functools.partial(checkpoints.save, meta=meta)

@@ -109,3 +109,34 @@ def test_space_must_divide_the_devices_of_a_process():
     config = tiny.config(mesh__space=3)
     with pytest.raises(experiment.InputError, match="must divide the 8 devices"):
         experiment.assemble(config, tiny.SPEC, None, jax.devices())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("views", ["single", "single, scales=(0.5, 1.0), flip=True"])
+def test_two_processes_evaluate_like_one(tmp_path, views):
+    """Every image once, in its place, whoever saw it."""
+    workdir = tmp_path / "run"
+    finish(start_verbs(workdir))
+    found = []
+    for processes in (1, 2):
+        port = free_port()
+        command = [
+            "segjax.evaluate",
+            f"--workdir={workdir}",
+            "--step=latest",
+            f"--protocol={views}",
+        ]
+        if processes == 1:
+            finish([start(command)])
+        else:
+            peers = [f"--coordinator=127.0.0.1:{port}", "--processes=2"]
+            finish([start([*command, *peers, f"--process_id={i}"]) for i in (0, 1)])
+        (path,) = (
+            p for p in workdir.glob("eval-val*.npz") if views == "single" or p.stem != "eval-val"
+        )
+        with np.load(path) as arrays:
+            found.append(dict(arrays))
+        assert len(list(workdir.glob("*-labels*.zip"))) == processes
+    assert found[0].keys() == found[1].keys()
+    for key, value in found[0].items():
+        np.testing.assert_array_equal(found[1][key], value, err_msg=key)

@@ -262,10 +262,11 @@ def test_evaluation_counts_its_own_predictions_and_no_filling_rows(short, change
     assert prediction.shape == batch["label"].shape
     label = np.where(counted[:, None, None], batch["label"], VOID)
     valid = label != VOID
-    expected = np.zeros((tiny.K, tiny.K), int)
-    np.add.at(expected, (label[valid], prediction[valid]), 1)
-    np.testing.assert_array_equal(found["confusion"], expected)
-    assert found["pixels"] == valid.sum()
+    for row in range(len(label)):
+        expected = np.zeros((tiny.K, tiny.K), int)
+        np.add.at(expected, (label[row][valid[row]], prediction[row][valid[row]]), 1)
+        np.testing.assert_array_equal(found["confusion"][row], expected)
+    assert found["pixels"] == found["calibration"][0].sum() == valid.sum()
 
     image = batch["image"].astype(np.float32)
     image = np.stack([cv2.resize(i, seen[::-1], interpolation=cv2.INTER_LINEAR) for i in image])
@@ -278,6 +279,9 @@ def test_evaluation_counts_its_own_predictions_and_no_filling_rows(short, change
     target = np.where(valid, label, 0)[..., None]
     loss = -(np.take_along_axis(log_share, target, -1)[..., 0] * valid).sum()
     assert found["loss"] == pytest.approx(loss, rel=1e-4)
+    sure, right = np.exp(log_share.max(-1))[valid].sum(), (prediction == label)[valid].sum()
+    assert found["calibration"][1].sum() == pytest.approx(sure, rel=1e-4)
+    assert found["calibration"][2].sum() == right
 
 
 def test_evaluation_is_the_same_on_many_devices_and_its_rows_come_back(short):

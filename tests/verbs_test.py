@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 
 import cv2
 import numpy as np
@@ -73,6 +74,39 @@ def test_predict_and_evaluate_give_the_same_labels(trained, tmp_path):
     assert overlay.shape[1] >= 64
 
 
+VIEWS = "single, scales=(0.5, 1.0), flip=True"
+
+
+def test_several_views_are_evaluated_and_predicted_alike_and_kept_apart(trained, tmp_path):
+    before = (trained / "eval-val.json").read_bytes()
+    done = runs.verb(
+        "evaluate", f"--workdir={trained}", "--step=latest", f"--protocol={VIEWS}"
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "programs compiled: " in done.stdout
+    assert (trained / "eval-val.json").read_bytes() == before
+    (path,) = trained.glob("eval-val-single-*.json")
+    fields = json.loads(path.read_text())
+    assert fields["protocol"]["views"]["scales"] == [0.5, 1.0]
+    assert fields["data"]
+    assert fields["checkpoint"]
+    assert (trained / "pictures" / f"{path.stem}-worst.png").exists()
+
+    write_scenes(tmp_path / "in", 100)
+    done = runs.verb(
+        "predict", f"--workdir={trained}", f"--input={tmp_path / 'in'}",
+        f"--output={tmp_path / 'out'}", "--step=latest", f"--protocol={VIEWS}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    with zipfile.ZipFile(path.with_name(f"{path.stem}-labels.zip")) as maps:
+        assert len(maps.namelist()) == fields["examples"]
+        for name in maps.namelist():
+            index = int(name.removeprefix("scene-").removesuffix(".png"))
+            kept = png.decode_mask(maps.read(name), name)
+            again = png.decode_mask((tmp_path / "out" / f"{index:03}.png").read_bytes(), "")
+            np.testing.assert_array_equal(kept, again)
+
+
 def test_predict_takes_one_image_of_any_size(trained, tmp_path):
     path = tmp_path / "strip.png"
     cv2.imwrite(str(path), np.full((1, 91, 3), 90, np.uint8))
@@ -97,6 +131,8 @@ def test_bad_input_is_one_line_and_status_one(trained, tmp_path):
         ),
         "broken.jpg": ("predict", f"--workdir={trained}", f"--input={broken}"),
         "no checkpoint '77'": ("evaluate", f"--workdir={trained}", "--step=77"),
+        "unknown 'singel'": ("evaluate", f"--workdir={trained}", "--protocol=singel"),
+        "--compare A B takes two": ("evaluate", "--compare", str(trained)),
     }  # fmt: skip
     for expected, (verb, *flags) in cases.items():
         told = runs.line(runs.verb(verb, *flags, SEGJAX_DATA=str(tmp_path / "nowhere")))
