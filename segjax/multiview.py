@@ -19,7 +19,6 @@ from jax.sharding import PartitionSpec as P
 
 from segjax import views
 from segjax.data.spec import VOID
-from segjax.models import resize
 from segjax.models.features import Scores
 from segjax.protocol import Protocol, Size
 
@@ -331,13 +330,19 @@ def _paste(total, values, rows, cols, at, up_rows, up_cols, *, softmax: bool) ->
         values, rows, cols, at = window
         values = values.astype(jnp.float32)
         if softmax:
-            values = jax.nn.softmax(resize.apply(values[None], up_rows, up_cols)[0], axis=-1)
-        patch = resize.apply(values[None], rows, cols)[None]
+            values = jax.nn.softmax(_spread(values, up_rows, up_cols), axis=-1)
+        patch = _spread(values, rows, cols)[None, None]
         corner = (0, *at, 0)
         old = jax.lax.dynamic_slice(total, corner, patch.shape)
         return jax.lax.dynamic_update_slice(total, old + patch, corner), None
 
     return jax.lax.scan(add, total, (values, rows, cols, at))[0]
+
+
+def _spread(values: jax.Array, rows: jax.Array, cols: jax.Array) -> jax.Array:
+    """[h, w, K], [H, h], [W, w] -> [H, W, K]; the columns first, while there are few rows."""
+    x = jnp.einsum("Ww,hwk->hWk", cols, values, precision="highest")
+    return jnp.einsum("Hh,hWk->HWk", rows, x, precision="highest")
 
 
 def _fuse(fused: jax.Array, view: jax.Array, views: int, *, protocol: Protocol) -> jax.Array:
