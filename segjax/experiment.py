@@ -121,8 +121,25 @@ def assemble(
         accumulate=config.accumulate,
         ema_decay=config.ema_decay,
     )
-    network = functools.partial(steps.network, graph=frozen, preprocess=preprocess)
-    judge = functools.partial(steps.judge, num_classes=spec.num_classes, class_weights=weights)
+    return Experiment(
+        config=config,
+        spec=spec,
+        class_weights=weights,
+        mesh=mesh,
+        build=build,
+        optimizer=optimizer,
+        preprocess=preprocess,
+        train_step=jax.jit(train, donate_argnums=0),
+        **_evaluation(frozen, preprocess, loss, config, spec, mesh),
+    )
+
+
+def _evaluation(graph, preprocess, loss, config, spec, mesh) -> dict[str, Callable]:
+    """`eval_step`, `network` and `judge` of an `Experiment`."""
+    network = functools.partial(steps.network, graph=graph, preprocess=preprocess)
+    judge = functools.partial(
+        steps.judge, num_classes=spec.num_classes, class_weights=loss.class_weights
+    )
     evaluate = functools.partial(
         steps.eval_step,
         network=network,
@@ -134,19 +151,8 @@ def assemble(
     # Counts go to every process whole; each keeps the label maps of its own rows.
     shardings = dict.fromkeys(steps.COUNTS, state.replicated(mesh))
     shardings["prediction"] = state.batch_sharding(mesh, "label")
-    return Experiment(
-        config=config,
-        spec=spec,
-        class_weights=weights,
-        mesh=mesh,
-        build=build,
-        optimizer=optimizer,
-        preprocess=preprocess,
-        train_step=jax.jit(train, donate_argnums=0),
-        eval_step=jax.jit(evaluate, out_shardings=shardings),
-        network=network,
-        judge=judge,
-    )
+    step = jax.jit(evaluate, out_shardings=shardings)
+    return {"eval_step": step, "network": network, "judge": judge}
 
 
 @dataclasses.dataclass(frozen=True)
