@@ -44,23 +44,14 @@ def batch_of(image: np.ndarray, rows: int = 1) -> dict[str, np.ndarray]:
     }
 
 
-def made(
-    network,
-    text: str,
-    *,
-    devices: int = 1,
-    batch_size: int = 3,
-    classes: int = K,
-    mean=MEAN,
-    **more,
-) -> MultiView:
-    """Views of a network with `classes`."""
+def made(network, text: str, *, devices: int = 1, batch_size: int = 3, **more) -> MultiView:
+    """Views of a network."""
 
     def judge(logits, label):
-        return steps.judge(logits, label, num_classes=classes, class_weights=None)
+        return steps.judge(logits, label, num_classes=K, class_weights=None)
 
     return MultiView(
-        network, judge, parse(text), seen=lambda size: size, mean=mean, num_classes=classes,
+        network, judge, parse(text), seen=lambda size: size, mean=MEAN, num_classes=K,
         batch_size=batch_size, devices=jax.devices()[:devices], **more,
     )  # fmt: skip
 

@@ -1,12 +1,13 @@
 """Evaluation protocols against the code that published numbers were made with, run as it is.
 
-    python -m experiments.parity.protocols --semseg=DIR --deeplab=FILE --hardware="2 CPU cores"
+    python -m experiments.parity.protocols --semseg=DIR --hardware="2 CPU cores"
+    python -m experiments.parity.protocols --deeplab=DIR
 
-semseg (github.com/hszhao/semseg): `tool/test.py`, all of its `test`, with its PSPNet, narrowed and
-drawn at random. DeepLab (github.com/tensorflow/models, research/deeplab/model.py): its
-`predict_labels_multi_scale` around a random network; needs tensorflow, in an environment of its
-own: `--deeplab-only` writes fixtures, and leaves the page to the other. Writes
-tests/fixtures/protocols/*.npz and experiments/parity/protocols.{json,md}.
+semseg (github.com/hszhao/semseg): all of `tool/test.py`'s `test` with its PSPNet, narrowed and
+drawn at random, and its `scale_process` around a random network. DeepLab (github.com/tensorflow/
+models, research/deeplab): `predict_labels_multi_scale` around that random network; it needs
+tensorflow, in an environment of its own without JAX's newest. Each writes its fixture,
+tests/fixtures/protocols/*.npz; the first also experiments/parity/protocols.md, from both.
 """
 
 import argparse
@@ -61,6 +62,9 @@ def main() -> None:
         write("deeplab", deeplab(given.deeplab))
     if given.semseg:
         write("semseg", semseg(given.semseg))
+        from experiments.parity import protocol_errors
+
+        protocol_errors.write(given.semseg, given.hardware)
 
 
 def write(name: str, found: dict) -> None:
