@@ -66,7 +66,8 @@ class Protocol:
         argmax: "image": at the image's size; "input": at that of scale 1, the labels are brought
             to the image by the nearest pixel.
         bucket: multiple that sides are filled up to with the mean colour; None takes
-            `config.eval.bucket`. Windows need no filling up.
+            `config.eval.bucket`. It comes before all else: an image's size is then that of the
+            canvas. Windows need no filling up.
     """
 
     name: str = "single"

@@ -1,12 +1,14 @@
 """Views, windows and their fusion, on networks whose answer numpy or OpenCV knows."""
 
+import math
+
 import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from segjax import steps, views
+from segjax import multiview, steps, views
 from segjax.models.features import Scores
 from segjax.models.resize import Resize
 from segjax.multiview import MultiView, nearest
@@ -197,6 +199,21 @@ def test_labels_at_the_size_of_the_input_come_from_the_nearest_pixel():
     assert found["prediction"].shape == (1, 15, 22)
     small = cv2.resize(image.astype(np.float32), (22, 15), interpolation=cv2.INTER_LINEAR)
     np.testing.assert_array_equal(found["prediction"][0], ((small - 110) @ COLOURS).argmax(-1))
+
+
+@pytest.mark.parametrize("views", ["softmax='before_resize'", "fusion='max_logit'"])
+def test_of_a_huge_image_a_strip_is_held(views):
+    side = 10_000
+    how = made(pointwise, f"single, tile=(513, 513), {views}")
+    huge = np.broadcast_to(np.uint8(0), (1, side, side, 3))
+    work = multiview._Work(how, {"image": huge, "weight": np.ones(1, np.float32)})
+    held = 4 * K * work.width * work.strip * (1 if how.protocol.linear else 2)
+    assert multiview.STRIP_BYTES / 2 < held <= multiview.STRIP_BYTES
+    across = len(work.views[0].cols.starts)
+    for first in range(0, side, work.strip):
+        alive = sum(len(part.jobs) for part in work.parts_at(first))
+        rows = math.ceil((work.strip + 513) / 342)  # of windows that reach it
+        assert alive <= across * rows + 2 * how.batch_size
 
 
 def test_images_of_many_sizes_share_programs():
