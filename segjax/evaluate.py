@@ -67,7 +67,7 @@ def main(argv: list[str]) -> None:
         workdir, split, views="" if own else how["views"]["name"], weights=_WEIGHTS.value
     )
     evaluator = evaluation.Evaluator(parts, part.source, part.scan.sizes, how, details=True)
-    result = _evaluate(evaluator, ts.weights(_WEIGHTS.value), path)
+    result, vote = _evaluate(evaluator, ts.weights(_WEIGHTS.value), path)
     if jax.process_index() == 0:
         print(scorecard.table(result, parts.spec))
         scorecard.write(
@@ -82,10 +82,15 @@ def main(argv: list[str]) -> None:
             names=evaluator.names(result),
         )
         print(f"Written: {path} (programs compiled: {result.programs})")
+        if vote is not None:
+            print(vote.table(result.report))
+            print(f"Written: {vote.write(path, result.report)}")
 
 
-def _evaluate(evaluator: evaluation.Evaluator, weights, path: pathlib.Path) -> evaluation.Result:
-    """Evaluates; writes label maps and pictures of the worst images, and the superpixels' vote."""
+def _evaluate(
+    evaluator: evaluation.Evaluator, weights, path: pathlib.Path
+) -> tuple[evaluation.Result, superpixels.Vote | None]:
+    """Evaluates, asks superpixels to vote, writes label maps and pictures of the worst images."""
     spec, names = evaluator.experiment.spec, evaluator.source.name
     recipe = _SUPERPIXELS.value
     vote = None if recipe is None else superpixels.Vote(recipe, spec.num_classes)
@@ -104,10 +109,7 @@ def _evaluate(evaluator: evaluation.Evaluator, weights, path: pathlib.Path) -> e
     picture = worst.draw(spec, names)
     if picture is not None and jax.process_index() == 0:
         visualize.write_png(path.parent / "pictures" / f"{path.stem}-worst.png", picture)
-    if vote is not None:
-        print(vote.table(result.report))
-        print(f"Written: {vote.write(path, result.report)}")
-    return result
+    return result, vote
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """What is kept of an evaluation: the table, the file of scores, label maps, the worst images."""
 
+import contextlib
 import heapq
 import json
 import pathlib
 import zipfile
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -53,28 +55,35 @@ class Labels:
     Args:
         path: of the zip; it is there when `close` was called.
         spec: of the data set.
+
+    Raises:
+        InputError: if the disk refuses, then or later.
     """
 
     def __init__(self, path: pathlib.Path, spec: DatasetSpec):
         self._path, self._partial = path, path.with_suffix(".tmp")
         self._palette = [*spec.palette]
-        try:
+        with self._writing():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._zip = zipfile.ZipFile(self._partial, "w")  # PNGs are compressed already
-        except OSError as error:
-            raise InputError(f"{path} cannot be written: {error.strerror}.") from error
 
     def add(self, name: str, prediction: np.ndarray) -> None:
         """One map, uint8 [H, W]."""
-        try:
+        with self._writing():
             self._zip.writestr(f"{name}.png", png.encode_indices(prediction, self._palette))
-        except OSError as error:
-            raise InputError(f"{self._path} cannot be written: {error.strerror}.") from error
 
     def close(self) -> None:
         """Puts the zip in its place."""
-        self._zip.close()
-        self._partial.replace(self._path)
+        with self._writing():
+            self._zip.close()
+            self._partial.replace(self._path)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise InputError(f"{self._path} cannot be written: {error.strerror}.") from error
 
 
 def table(result: Result, spec: DatasetSpec) -> str:
