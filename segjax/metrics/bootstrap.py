@@ -2,7 +2,8 @@
 
 Images are drawn anew, with replacement, and the score of the drawn set is taken, as often as
 wanted (Efron, Tibshirani: An Introduction to the Bootstrap, 1993, chapter 13). Scores of pixels as
-if these were independent would be far too sure of themselves.
+if these were independent would be far too sure of themselves; so are those of images that are
+alike, such as the frames of a film.
 """
 
 import dataclasses
