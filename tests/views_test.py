@@ -147,8 +147,15 @@ def test_windows_cover_the_view_and_end_inside():
     assert wide.rows.starts == (0, 27)
 
 
-@pytest.mark.parametrize("size", [(96, 130), (300, 60)])
-def test_strips_devices_and_batches_change_nothing(size):
+@pytest.mark.parametrize(
+    ("size", "others"),
+    [
+        ((96, 130), [{"strip_bytes": 1}, {"devices": 8, "strip_bytes": 1}]),  # 64 rows
+        # 128 rows where views add up, else 64; and 256, else 128, with windows lower than a strip.
+        ((300, 60), [{"strip_bytes": 400_000}, {"devices": 4, "strip_bytes": 800_000}]),
+    ],
+)
+def test_strips_devices_and_batches_change_nothing(size, others):
     batch = batch_of(noise(*size), 3)
     for text in (
         "single, scales=(0.5, 1.25), flip=True, tile=(32, 48), softmax='before_resize'",
@@ -156,13 +163,7 @@ def test_strips_devices_and_batches_change_nothing(size):
         "single, scales=(0.5, 1.25), fusion='max_logit'",
     ):
         expected, whole = run(strided, KERNEL, text, batch, batch_size=64)
-        for options in (
-            {"strip_bytes": 1},  # 64 rows
-            {"strip_bytes": 400_000},  # 128 of the narrow image where views add up, else 64
-            {"strip_bytes": 800_000},  # 256, else 128: windows are lower than a strip
-            {"devices": 4},
-            {"devices": 8, "strip_bytes": 1},
-        ):
+        for options in others:
             scores, found = run(strided, KERNEL, text, batch, **options)
             np.testing.assert_allclose(scores, expected, atol=3e-6 * np.abs(expected).max())
             assert (found["confusion"].sum((1, 2)) == size[0] * size[1]).all()

@@ -200,21 +200,12 @@ def _bands(predicted, label, inside, num_classes: int) -> jax.Array:
     for step in _STEPS:
         other = _shifted(framed, step, label.shape, 1)
         band |= (other != label) & (other != _OUTSIDE) & inside
-    found = []
-    for width in range(1, max(BANDS) + 1):
-        if width > 1:
-            band = _grown(band)
-        if width in BANDS:
-            here = band & (label != VOID)
-            found.append(
-                jnp.stack(
-                    [
-                        _by_class(label, here & (predicted == label), num_classes),
-                        _by_class(label, here, num_classes),
-                        _by_class(predicted, here, num_classes),
-                    ]
-                )
-            )
+    found, done = [], 1
+    for width in BANDS:
+        band = jax.lax.fori_loop(done, width, lambda _, mask: _grown(mask), band)
+        done, here = width, band & (label != VOID)
+        kinds = (label, here & (predicted == label)), (label, here), (predicted, here)
+        found.append(jnp.stack([_by_class(*kind, num_classes) for kind in kinds]))
     return jnp.stack(found)
 
 
