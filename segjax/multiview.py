@@ -8,7 +8,7 @@ is all that is ever held at the size of the image, with K scores a pixel.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -34,14 +34,16 @@ class Part:
     """Windows that the network sees together.
 
     Attributes:
-        jobs: (row of the batch, view, window down, window across) of each.
-        view: the view, where only one may be among them.
+        windows: of each the row of the batch, then axis and place of its rows, and of its columns.
+        index: of the view of the first; of all, where views must not mix.
+        view: that view.
         span: output rows that they reach.
         scores: what the network said, while it is needed.
     """
 
-    jobs: list[tuple[int, int, int, int]]
-    view: int
+    windows: list[tuple[int, views.Axis, int, views.Axis, int]]
+    index: int
+    view: views.View
     span: views.Span
     scores: Scores | None = None
 
@@ -146,7 +148,7 @@ class MultiView:
         for view in range(work.count):
             total = work.empty(0.0)
             for part in work.parts_at(first):
-                if part.view == view:
+                if part.index == view:
                     total = self._add(total, work, part, weights, first)
             fused = self._call("fuse", self._fuse, fused, total, work.count)
         return fused
@@ -157,16 +159,16 @@ class MultiView:
             windows = jax.device_put(work.windows(part), self.split)
             tiles = self._call("cut", self._cut, *windows)
             part.scores = self._call("network", self._network, *weights, tiles)
-        geometry, up = work.geometry(part, first, self._through(work, part, weights))
+        geometry, up = work.geometry(part, first, self._through(part, weights))
         geometry = jax.device_put(geometry, self.split)
         total = self._call("paste", self._paste, total, part.scores.values, *geometry, *up)
         if part.span[1] <= first + work.strip:
             part.scores = None
         return total
 
-    def _through(self, work: "_Work", part: Part, weights) -> list | tuple:
+    def _through(self, part: Part, weights) -> list | tuple:
         """For rows and for columns, `through` of `Axis.paste`."""
-        size = work.views[part.jobs[0][1]].through
+        size = part.view.through
         if size is None:
             return None, None
         if size not in self._grids:
@@ -207,17 +209,16 @@ class _Work:
         jobs = [job for job in jobs if job[0][1] > job[0][0]]
         apart = not self.how.protocol.linear or not any(self.how.protocol.tile)
         jobs.sort(key=lambda job: (job[1] if apart else 0, job[0][0], job[1:]))
-        start = 0
-        while start < len(jobs):
-            view = jobs[start][1]
-            part = [
-                job
-                for job in jobs[start : start + self.how.batch_size]
-                if not apart or job[1] == view
-            ]
+        while jobs:
+            index = jobs[0][1]
+            part = [j for j in jobs[: self.how.batch_size] if not apart or j[1] == index]
+            jobs = jobs[len(part) :]
             span = min(job[0][0] for job in part), max(job[0][1] for job in part)
-            yield Part([(row, index, i, j) for _, index, row, i, j in part], view, span)
-            start += len(part)
+            windows = [
+                (row, self.views[v].rows, down, self.views[v].cols, across)
+                for _, v, row, down, across in part
+            ]
+            yield Part(windows, index, self.views[index], span)
 
     def parts_at(self, first: int) -> list[Part]:
         """Those that reach the strip."""
@@ -247,58 +248,58 @@ class _Work:
 
     def windows(self, part: Part) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """uint8 [N, wh, ww, 3], and the matrices [N, th, wh] and [N, tw, ww] that cut them."""
-        axes = [(self.views[v].rows, i, self.views[v].cols, j) for _, v, i, j in part.jobs]
-        spans = [(rows.looks(i), cols.looks(j)) for rows, i, cols, j in axes]
-        shape = [
-            min(
-                _round_up(max(s[k][1] - s[k][0] for s in spans)), _round_up(self.image.shape[1 + k])
-            )
-            for k in (0, 1)
-        ]
-        tile = self.views[part.jobs[0][1]].tile
+        spans = [(rows.looks(i), cols.looks(j)) for _, rows, i, cols, j in part.windows]
+        canvas = self.image.shape[1:3]
+        shape = _shape(spans, [_round_up(length) for length in canvas])
         pixels = np.zeros((self.how.batch_size, *shape, 3), np.uint8)
-        cut = [np.zeros((self.how.batch_size, tile[k], shape[k]), np.float32) for k in (0, 1)]
-        for n, ((row, *_), (rows, i, cols, j), span) in enumerate(
-            zip(part.jobs, axes, spans, strict=True)
-        ):
-            y, x = (self._origin(span[k][0], shape[k], self.image.shape[1 + k]) for k in (0, 1))
+        cut = self._matrices(part.view.tile, shape)
+        for n, ((row, rows, i, cols, j), span) in enumerate(zip(part.windows, spans, strict=True)):
+            y, x = (_origin(span[k][0], shape[k], canvas[k]) for k in (0, 1))
             seen = self.image[row, y : y + shape[0], x : x + shape[1]]
             pixels[n, : seen.shape[0], : seen.shape[1]] = seen
             cut[0][n], cut[1][n] = rows.cut(i, y, shape[0]), cols.cut(j, x, shape[1])
         return pixels, *cut
 
     def geometry(self, part: Part, first: int, through):
-        """For pasting into a strip: matrices [N, oh, g] and [N, ow, g], int32 [N, 3] of (row of the
-        batch, y, x), all split over devices; and the matrices from scores to windows, or None."""
+        """What pastes a part into a strip.
+
+        Returns:
+            matrices [N, oh, g] and [N, ow, g] and int32 [N, 3] of (row of the batch, y, x), by
+            window; and the matrices from scores to windows, or twice None.
+        """
         scores, at_input = part.scores, self.how.at_input
         grid = scores.values.shape[1:3]
-        axes = [(self.views[v].rows, i, self.views[v].cols, j) for _, v, i, j in part.jobs]
-        spans = [(rows.reaches(i), cols.reaches(j)) for rows, i, cols, j in axes]
-        limit = self.strip, self.width
-        shape = [min(_round_up(max(s[k][1] - s[k][0] for s in spans)), limit[k]) for k in (0, 1)]
-        tile = self.views[part.jobs[0][1]].tile
-        said = tile if at_input else grid
-        paste = [np.zeros((self.how.batch_size, shape[k], said[k]), np.float32) for k in (0, 1)]
+        spans = [(rows.reaches(i), cols.reaches(j)) for _, rows, i, cols, j in part.windows]
+        shape = _shape(spans, (self.strip, self.width))
+        paste = self._matrices(shape, part.view.tile if at_input else grid)
         at = np.zeros((self.how.batch_size, 3), np.int32)
         up = None if at_input else scores.resize
         share = 1 / self.count if self.how.protocol.linear else 1.0
-        for n, ((row, *_), (rows, i, cols, j), span) in enumerate(
-            zip(part.jobs, axes, spans, strict=True)
-        ):
-            y = self._origin(span[0][0] - first, shape[0], self.strip)
-            x = self._origin(span[1][0], shape[1], self.width)
+        for n, ((row, rows, i, cols, j), span) in enumerate(zip(part.windows, spans, strict=True)):
+            y = _origin(span[0][0] - first, shape[0], self.strip)
+            x = _origin(span[1][0], shape[1], self.width)
             at[n] = row, y, x
-            paste[0][n] = share * rows.paste(
-                i, first + y, shape[0], up=up, grid=grid[0], through=through[0]
-            )
-            paste[1][n] = cols.paste(j, x, shape[1], up=up, grid=grid[1], through=through[1])
-        up = scores.resize.matrices(grid, tile) if at_input else (None, None)
+            how = [{"up": up, "grid": grid[k], "through": through[k]} for k in (0, 1)]
+            paste[0][n] = share * rows.paste(i, first + y, shape[0], **how[0])
+            paste[1][n] = cols.paste(j, x, shape[1], **how[1])
+        up = scores.resize.matrices(grid, part.view.tile) if at_input else (None, None)
         return (*paste, at), up
 
-    @staticmethod
-    def _origin(first: int, size: int, limit: int) -> int:
-        """Where a piece begins that must lie inside."""
-        return max(0, min(first, limit - size))
+    def _matrices(self, rows: Size, cols: Size) -> list[np.ndarray]:
+        """Empty float32 [N, rows, cols], for rows and for columns; those of no window stay so."""
+        shapes = zip(rows, cols, strict=True)
+        return [np.zeros((self.how.batch_size, *shape), np.float32) for shape in shapes]
+
+
+def _shape(spans: list[tuple[views.Span, views.Span]], limits: Sequence[int]) -> list[int]:
+    """Height and width that every span fits into, rounded up, no more than the limits."""
+    longest = (max(span[k][1] - span[k][0] for span in spans) for k in (0, 1))
+    return [min(_round_up(n), limit) for n, limit in zip(longest, limits, strict=True)]
+
+
+def _origin(first: int, size: int, limit: int) -> int:
+    """Where a piece begins that must lie inside."""
+    return max(0, min(first, limit - size))
 
 
 def nearest(wanted: int, given: int) -> np.ndarray:

@@ -212,7 +212,7 @@ def test_of_a_huge_image_a_strip_is_held(views):
     assert multiview.STRIP_BYTES / 2 < held <= multiview.STRIP_BYTES
     across = len(work.views[0].cols.starts)
     for first in range(0, side, work.strip):
-        alive = sum(len(part.jobs) for part in work.parts_at(first))
+        alive = sum(len(part.windows) for part in work.parts_at(first))
         rows = math.ceil((work.strip + 513) / 342)  # of windows that reach it
         assert alive <= across * rows + 2 * how.batch_size
 
