@@ -45,14 +45,6 @@ class Stored:
         views = self.fields["protocol"]["views"]["name"]
         return f"{self.path.parent.name}, step {self.fields['step']}, {views}"
 
-    def label_maps(self) -> "LabelMaps":
-        """Its label maps.
-
-        Raises:
-            InputError: if there are none.
-        """
-        return LabelMaps(self.path)
-
 
 class LabelMaps:
     """The label maps beside a file of scores.
@@ -139,7 +131,7 @@ def run(first: pathlib.Path, second: pathlib.Path, split: str, output: pathlib.P
     dataset = catalog.load(**part.data)
     source = dataset.splits[a.fields["protocol"]["split"]]
     line = tracking.ProgressLine("image", len(a.names))
-    maps = a.label_maps(), b.label_maps()
+    maps = LabelMaps(a.path), LabelMaps(b.path)
     found = []
     for done, (name, index) in enumerate(zip(a.names, a.index, strict=True), 1):
         of_a, of_b = (both[name] for both in maps)

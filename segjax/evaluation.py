@@ -16,11 +16,14 @@ from segjax.data import pipeline
 from segjax.data.sources import Source
 from segjax.errors import InputError
 from segjax.experiment import Experiment
-from segjax.metrics import calibration, confusion, contours
+from segjax.metrics import bootstrap, calibration, confusion, contours
 from segjax.multiview import MultiView, nearest
 
 Example = tuple[np.ndarray, np.ndarray, np.ndarray]
 """image uint8 [H, W, 3], truth uint8 [H, W], prediction uint8 [H, W]."""
+
+
+_SUMMED = tuple(key for key in steps.COUNTS if key != "confusion")  # not by image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +47,11 @@ class Result:
     images: dict[str, np.ndarray]
     panel: list[Example]
     programs: int
+
+    @functools.cached_property
+    def interval(self) -> bootstrap.Interval:
+        """mIoU with its interval."""
+        return bootstrap.miou(self.images["marginals"])
 
     @property
     def examples(self) -> int:
@@ -177,7 +185,7 @@ class Evaluator:
             counts = {key: np.asarray(value) for key, value in out.items() if key != "prediction"}
             by_image = np.asarray(counts.pop("confusion"), np.int64)
             totals["confusion"] += by_image.sum(0)
-            for key in ("loss", "pixels", "calibration"):
+            for key in _SUMMED:
                 totals[key] += np.asarray(counts.pop(key), np.float64)
             images["index"].append(rows[rows >= 0])
             counts["marginals"] = confusion.marginals(by_image)
@@ -259,10 +267,9 @@ class Evaluator:
             out |= jax.tree.map(np.asarray, found)
         if jax.process_count() > 1:
             mine = {key: value for key, value in out.items() if key != "prediction"}
-            summed = ("loss", "pixels", "calibration")
             everywhere = multihost_utils.process_allgather(mine)
             for key, value in everywhere.items():
-                out[key] = value.sum(0) if key in summed else value.reshape(-1, *value.shape[2:])
+                out[key] = value.sum(0) if key in _SUMMED else value.reshape(-1, *value.shape[2:])
         return out
 
     @functools.cached_property

@@ -93,7 +93,7 @@ def table(result: Result, spec: DatasetSpec) -> str:
         (name, percent(report.iou[i]), percent(report.accuracy[i]), int(report.confusion[i].sum()))
         for i, name in enumerate(spec.classes)
     ]
-    interval = bootstrap.miou(result.images["marginals"])
+    interval = result.interval
     means = (
         f"mIoU {percent(report.miou)} ({percent(interval.low)} to {percent(interval.high)}) over "
         f"{report.classes_counted} classes, "
@@ -148,7 +148,7 @@ def write(
         names: of the images, in the order of `result.images`.
     """
     report = result.report
-    interval = bootstrap.miou(result.images["marginals"])
+    interval = result.interval
     fields = {
         "step": step,
         "weights": weights,

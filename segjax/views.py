@@ -158,7 +158,8 @@ class View:
         return self.rows.tile, self.cols.tile
 
 
-def of_image(protocol: Protocol, image: Size, seen: Size) -> list[View]:
+@functools.lru_cache(maxsize=64)  # with them what their axes have worked out
+def of_image(protocol: Protocol, image: Size, seen: Size) -> tuple[View, ...]:
     """The views of an image.
 
     Args:
@@ -187,4 +188,4 @@ def of_image(protocol: Protocol, image: Size, seen: Size) -> list[View]:
             ]
             through = one if protocol.meet == "scale_1" and scale < 1 else None
             views.append(View(*axes, through))
-    return views
+    return tuple(views)

@@ -6,7 +6,7 @@
 semseg (github.com/hszhao/semseg): all of `tool/test.py`'s `test` with its PSPNet, narrowed and
 drawn at random, and its `scale_process` around a random network. DeepLab (github.com/tensorflow/
 models, research/deeplab): `predict_labels_multi_scale` around that random network; it needs
-tensorflow, in an environment of its own without JAX's newest. Each writes its fixture,
+tensorflow, in an environment of its own. Each writes its fixture,
 tests/fixtures/protocols/*.npz; the first also experiments/parity/protocols.md, from both.
 """
 

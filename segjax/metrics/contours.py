@@ -9,6 +9,7 @@ it are unknown, not different. Only the bands also lie along VOID, which marks t
 some data sets.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -38,6 +39,7 @@ def radii(size: Sequence[int]) -> tuple[float, int]:
     return TOLERANCE * diagonal, max(1, round(RIM * diagonal))
 
 
+@functools.lru_cache(maxsize=64)
 def disc(radius: float, capacity: int) -> np.ndarray:
     """int32 [N, 2]: the (down, right) steps of at most `radius`, filled up with (0, 0).
 
@@ -148,7 +150,7 @@ def _edges(labels: jax.Array) -> jax.Array:
     edges = jnp.zeros(labels.shape, bool)
     known = jnp.pad(labels, 1, constant_values=VOID)
     for step in _STEPS:
-        other = _shifted(known, step, labels.shape, 1)
+        other = _shifted(known, step, labels.shape)
         edges |= (other != labels) & (other != VOID)
     return edges & (labels != VOID)
 
@@ -198,7 +200,7 @@ def _bands(predicted, label, inside, num_classes: int) -> jax.Array:
     framed = jnp.pad(jnp.where(inside, label, _OUTSIDE), 1, constant_values=_OUTSIDE)
     band = jnp.zeros(label.shape, bool)
     for step in _STEPS:
-        other = _shifted(framed, step, label.shape, 1)
+        other = _shifted(framed, step, label.shape)
         band |= (other != label) & (other != _OUTSIDE) & inside
     found, done = [], 1
     for width in BANDS:
@@ -225,6 +227,7 @@ def _by_class(labels: jax.Array, mask: jax.Array, num_classes: int) -> jax.Array
     return jnp.zeros(num_classes + 1, jnp.int32).at[index.ravel()].add(1)[:-1]
 
 
-def _shifted(framed: jax.Array, step: tuple[int, int], shape, frame: int) -> jax.Array:
-    y, x = frame + step[0], frame + step[1]
+def _shifted(framed: jax.Array, step: tuple[int, int], shape: tuple[int, ...]) -> jax.Array:
+    """The neighbours at a step, of a map that is framed by one pixel."""
+    y, x = 1 + step[0], 1 + step[1]
     return framed[y : y + shape[0], x : x + shape[1]]
