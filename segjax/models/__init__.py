@@ -16,7 +16,7 @@ from flax import nnx
 
 from segjax.errors import InputError, choose
 from segjax.models import multiscale
-from segjax.models.backbones import googlenet, mobilenet, resnet, vgg, vgg_atrous
+from segjax.models.backbones import googlenet, mobilenet, resnet, segnet_encoder, vgg, vgg_atrous
 from segjax.models.features import Scores
 from segjax.models.heads import (
     classifier,
@@ -26,13 +26,17 @@ from segjax.models.heads import (
     deeplab_v3,
     fcn,
     fcn8_lecture,
+    gcn,
     pspnet,
+    refinenet,
+    segnet,
 )
 
 BACKBONES = {
     "googlenet": googlenet.GoogLeNet,
     "mobilenet_v2": mobilenet.MobileNetV2,
     "resnet": resnet.ResNet,
+    "segnet_encoder": segnet_encoder.SegNetEncoder,
     "vgg16": vgg.VGG16,
     "vgg16_atrous": vgg_atrous.VGG16Atrous,
 }
@@ -47,7 +51,10 @@ HEADS = {
     "fcn32s": fcn.FCN32s,
     "fcn8_lecture": fcn8_lecture.FCN8Lecture,
     "fcn8s": fcn.FCN8s,
+    "gcn": gcn.GCN,
     "pspnet": pspnet.PSPNet,
+    "refinenet": refinenet.RefineNet,
+    "segnet": segnet.SegNet,
 }
 DTYPES = ("float32", "bfloat16")
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from segjax.errors import choose
 from segjax.models.resize import Resize
+from segjax.models.unpooling import Selection
 
 ALIGNMENTS = ("centres", "corners", "half_pixel")
 
@@ -34,7 +35,7 @@ class Features:
     strides: Mapping[str, int]
     border: str = "same"
     shifts: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
-    pool_selections: Mapping[str, jax.Array] = dataclasses.field(default_factory=dict)
+    pool_selections: Mapping[str, Selection] = dataclasses.field(default_factory=dict)
 
     def upsampling(self, coarse: str, fine: str | None = None) -> Resize:
         """How a stage comes to the grid of a finer one, or of the image: centre on centre.
@@ -48,6 +49,11 @@ class Features:
         moved = self.shifts.get(coarse, nothing)
         offset = tuple((a - b) / stride for a, b in zip(shift, moved, strict=True))
         return Resize("half_pixel", self.strides[coarse] // stride, offset)
+
+    def between(self, coarse: str, fine: str, align: str) -> Resize:
+        """How a stage comes to the grid of a finer one; `align` as for `to_image`."""
+        choose("config.model.head.align", align, ALIGNMENTS)
+        return self.upsampling(coarse, fine) if align == "centres" else Resize(align)
 
     def to_image(self, stage: str, align: str) -> Resize:
         """How scores of a stage come to the image.

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from segjax.models import convolution, norms
@@ -43,10 +44,14 @@ def max_pool_2x2(x: jax.Array) -> jax.Array:
     The maximum of four strided slices: on CPU its gradient is ten times faster than that of
     `reduce_window`. Where values tie, the first in reading order takes the gradient.
     """
+    return _max_pool(to_even(x))
+
+
+def to_even(x: jax.Array) -> jax.Array:
+    """[B, H, W, C], filled up to even H and W with the lowest number."""
     height, width = x.shape[1:3]
     lowest = jnp.finfo(x.dtype).min
-    x = jnp.pad(x, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), constant_values=lowest)
-    return _max_pool(x)
+    return jnp.pad(x, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), constant_values=lowest)
 
 
 # Its own derivative rule: that of `jnp.maximum` compares the result with each value for equality,
@@ -61,23 +66,46 @@ def _corners(x: jax.Array) -> list[jax.Array]:
     return [x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]
 
 
-def _max_pool_forward(x):
+def first_best(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The greatest of every 2 x 2, and uint8 which: the first in reading order. Even H and W."""
     best, *others = _corners(x)
     winner = jnp.zeros(best.shape, jnp.uint8)
     for i, corner in enumerate(others, 1):
         winner = jnp.where(corner > best, jnp.uint8(i), winner)
         best = jnp.maximum(best, corner)  # keeps a nan
+    return best, winner
+
+
+def to_corners(winner: jax.Array, x: jax.Array) -> jax.Array:
+    """Values into the chosen ones of 2 x 2, zero elsewhere: [B, h, w, C] -> [B, 2h, 2w, C]."""
+    winner, x = (v.repeat(2, axis=1).repeat(2, axis=2) for v in (winner, x))
+    down, right = (jnp.arange(winner.shape[axis], dtype=jnp.uint8) % 2 for axis in (1, 2))
+    return jnp.where(winner == 2 * down[:, None, None] + right[:, None], x, 0)
+
+
+def _max_pool_forward(x):
+    best, winner = first_best(x)
     return best, jax.lax.optimization_barrier(winner)  # computed once, for the same reason
 
 
 def _max_pool_backward(winner, cotangent):
-    winner, cotangent = (v.repeat(2, axis=1).repeat(2, axis=2) for v in (winner, cotangent))
-    down, right = (jnp.arange(winner.shape[axis], dtype=jnp.uint8) % 2 for axis in (1, 2))
-    corner = 2 * down[:, None, None] + right[:, None]
-    return (jnp.where(winner == corner, cotangent, 0),)
+    return (to_corners(winner, cotangent),)
 
 
 _max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+
+
+def local_response_norm(x: jax.Array) -> jax.Array:
+    """x / (1 + 1e-4 mean of 5 squares)^0.75 across channels (Krizhevsky et al. 2012, in Caffe).
+
+    [B, H, W, C] -> [B, H, W, C]; channels beyond the ends count as zero.
+    """
+    wide = x.astype(jnp.float32)  # a part in ten thousand is lost in bfloat16
+    channel = np.arange(x.shape[-1])
+    window = np.abs(channel[:, None] - channel) <= 2  # a product with a band: one step to compile
+    total = jnp.matmul(wide * wide, window.astype(np.float32), precision="highest")
+    base = 1 + (1e-4 / 5) * total
+    return (wide * jax.lax.rsqrt(base * jnp.sqrt(base))).astype(x.dtype)
 
 
 class Conv(nnx.Module):
@@ -191,6 +219,7 @@ class ConvBlock(nnx.Module):
             at stride 1, k odd.
         norm: see `norms.make`. With one, the convolution has no bias: the norm would take it away
             again, and its gradient would be nothing but rounding.
+        use_bias: None as `norm` says; True beside a norm, as some releases have it.
         stride, dilation: of the windows, of their taps.
         activation: comes last, or None.
         dtype: type of the computation; parameters stay float32.
@@ -205,6 +234,7 @@ class ConvBlock(nnx.Module):
         kernel: int,
         norm: Mapping[str, Any],
         padding: int | str | None = None,
+        use_bias: bool | None = None,
         stride: int = 1,
         dilation: int = 1,
         activation: Callable | None = nnx.relu,
@@ -216,7 +246,7 @@ class ConvBlock(nnx.Module):
             features,
             kernel=kernel,
             padding=dilation * (kernel // 2) if padding is None else padding,
-            use_bias=norm["name"] == "none",
+            use_bias=norm["name"] == "none" if use_bias is None else use_bias,
             stride=stride,
             dilation=dilation,
             dtype=dtype,

@@ -11,7 +11,7 @@ from flax import nnx
 
 from segjax import models, state, steps, transfer
 from segjax.errors import InputError
-from segjax.models import weights
+from segjax.models import layers, weights
 from segjax.models.backbones import googlenet
 from segjax.models.weights import files
 from tests import tiny
@@ -147,8 +147,8 @@ def test_the_response_norm_is_that_of_krizhevsky(channels):
         near = x[(*place, slice(max(0, c - 2), c + 3))].astype(np.float64)
         expected[index] = x[index] / (1 + 1e-4 / 5 * (near**2).sum()) ** 0.75
     assert np.abs(expected / x).min() < 0.7  # it does something
-    np.testing.assert_allclose(jax.jit(googlenet.local_response_norm)(x), expected, rtol=1e-5)
-    half = jax.jit(googlenet.local_response_norm)(x.astype(jnp.bfloat16))
+    np.testing.assert_allclose(jax.jit(layers.local_response_norm)(x), expected, rtol=1e-5)
+    half = jax.jit(layers.local_response_norm)(x.astype(jnp.bfloat16))
     assert half.dtype == jnp.bfloat16
     np.testing.assert_allclose(half.astype(np.float32), expected, rtol=0.02)
 

@@ -67,6 +67,24 @@ NETWORKS = {
         "backbone": _BOTTLENECK | {"output_stride": 16},
         "head": {"name": "deeplab_v3plus", "fine_width": 3} | _ASPP,
     },
+    "gcn": {
+        "backbone": _BOTTLENECK,
+        "head": {"name": "gcn", "taps": 5},
+    },
+    "segnet": {
+        "backbone": {
+            "name": "segnet_encoder",
+            "depths": (1, 1, 2),
+            "widths": (4, 6, 8),
+            "kernel": 3,
+            "norm": _BATCH,
+        },
+        "head": {"name": "segnet", "depths": (1, 1, 2), "kernel": 3, "norm": _BATCH},
+    },
+    "refinenet": {
+        "backbone": _BOTTLENECK | {"norm": {"name": "frozen"}},
+        "head": {"name": "refinenet", "width": 6, "blocks": 2},
+    },
     "pspnet": {
         "backbone": _BOTTLENECK | {"stem": "deep", "output_stride": 8},
         "head": {"name": "pspnet", "width": 8, "norm": _BATCH},

@@ -7,7 +7,6 @@ Shelhamer, Darrell 2015 make an FCN of it by dropping the average pooling (secti
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from segjax.models import layers, pooling
@@ -63,9 +62,9 @@ class GoogLeNet(nnx.Module):
         """[B, H, W, 3] -> Features with stage1 to stage5; any H, W >= 1."""
         found = {}
         found["stage1"] = x = self.conv1(x)
-        x = local_response_norm(_halved(x))
+        x = layers.local_response_norm(_halved(x))
         x = self.conv2(self.conv2_reduce(x))
-        found["stage2"] = x = local_response_norm(x)
+        found["stage2"] = x = layers.local_response_norm(x)
         for stage, modules in (("stage3", "ab"), ("stage4", "abcde"), ("stage5", "ab")):
             x = _halved(x)
             for letter in modules:
@@ -106,19 +105,6 @@ class Inception(nnx.Module):
             self.pool_proj(pooling.max_pool(x, window=3, stride=1, padding=1)),
         )
         return jnp.concatenate(branches, axis=-1)
-
-
-def local_response_norm(x: jax.Array) -> jax.Array:
-    """x / (1 + 1e-4 mean of 5 squares)^0.75 across channels (Krizhevsky et al. 2012, in Caffe).
-
-    [B, H, W, C] -> [B, H, W, C]; channels beyond the ends count as zero.
-    """
-    wide = x.astype(jnp.float32)  # a part in ten thousand is lost in bfloat16
-    channel = np.arange(x.shape[-1])
-    window = np.abs(channel[:, None] - channel) <= 2  # a product with a band: one step to compile
-    total = jnp.matmul(wide * wide, window.astype(np.float32), precision="highest")
-    base = 1 + (1e-4 / 5) * total
-    return (wide * jax.lax.rsqrt(base * jnp.sqrt(base))).astype(x.dtype)
 
 
 def _halved(x: jax.Array) -> jax.Array:

@@ -1,0 +1,84 @@
+"""Max pooling that remembers what it chose, and unpooling to where that was.
+
+Badrinarayanan, Kendall, Cipolla: SegNet, PAMI 2017, section 3. A choice among 2 x 2 takes two bits;
+four channels share a byte. There is no gather and no scatter: a choice is compared, not followed.
+"""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from segjax.models import layers
+
+_SHIFTS = (0, 2, 4, 6)
+
+
+@flax.struct.dataclass
+class Selection:
+    """What `max_pool` chose.
+
+    Attributes:
+        packed: uint8 [B, ceil(H/2), ceil(W/2), ceil(C/4)]: bits 2k and 2k + 1 are channel 4c + k's;
+            0 to 3 in reading order.
+        size: H and W, before pooling.
+        channels: C.
+    """
+
+    packed: jax.Array
+    size: tuple[int, int] = flax.struct.field(pytree_node=False)
+    channels: int = flax.struct.field(pytree_node=False)
+
+
+def max_pool(x: jax.Array) -> tuple[jax.Array, Selection]:
+    """Max over 2 x 2, stride 2, rounding up as Caffe does, and where it was.
+
+    Where values tie, the first in reading order is chosen.
+
+    Args:
+        x: [B, H, W, C].
+
+    Returns:
+        [B, ceil(H/2), ceil(W/2), C], and the choice.
+    """
+    pooled, packed = _pool(layers.to_even(x))
+    return pooled, Selection(packed, x.shape[1:3], x.shape[3])
+
+
+def unpool(x: jax.Array, selection: Selection) -> jax.Array:
+    """Values to where they were chosen, zero elsewhere: [B, h, w, C] -> [B, H, W, C]."""
+    height, width = selection.size
+    winner = _unpack(selection.packed, selection.channels)
+    return layers.to_corners(winner, x)[:, :height, :width]
+
+
+@jax.custom_vjp
+def _pool(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return _forward(x)[0]
+
+
+def _forward(x):
+    best, winner = layers.first_best(x)
+    # Computed once: in two programs that round differently two corners could be the best.
+    packed = jax.lax.optimization_barrier(_pack(winner))
+    return (best, packed), (packed, jnp.zeros((x.shape[3], 0)))  # which carries the channels
+
+
+def _backward(kept, cotangents):
+    packed, channels = kept
+    return (layers.to_corners(_unpack(packed, channels.shape[0]), cotangents[0]),)
+
+
+_pool.defvjp(_forward, _backward)
+
+
+def _pack(winner: jax.Array) -> jax.Array:
+    """uint8 [..., C], 0 to 3 -> uint8 [..., ceil(C/4)]."""
+    fill = [(0, 0)] * (winner.ndim - 1) + [(0, -winner.shape[-1] % 4)]
+    groups = jnp.pad(winner, fill).reshape(*winner.shape[:-1], -1, 4)
+    return sum(groups[..., k] << jnp.uint8(shift) for k, shift in enumerate(_SHIFTS))
+
+
+def _unpack(packed: jax.Array, channels: int) -> jax.Array:
+    """The inverse of `_pack`."""
+    winner = packed[..., None] >> jnp.array(_SHIFTS, jnp.uint8) & jnp.uint8(3)
+    return winner.reshape(*packed.shape[:-1], -1)[..., :channels]
