@@ -1,7 +1,8 @@
 """The head of RefineNet.
 
 Lin, Milan, Shen, Reid: RefineNet: Multi-Path Refinement Networks for High-Resolution Semantic
-Segmentation, CVPR 2017, section 3, and the authors' release, where the paper leaves something open.
+Segmentation, CVPR 2017, section 3 and figure 7, and the authors' release, where the paper leaves
+something open.
 """
 
 from collections.abc import Mapping
@@ -14,7 +15,11 @@ from segjax.models import layers, pooling, resize
 from segjax.models.features import Features, Scores
 
 CHAINS = ("pool_first", "conv_first")
-_STAGES = ("stage2", "stage3", "stage4", "stage5")
+CASCADES = {  # blocks, from the coarsest on; in each the finest stage comes first
+    4: (("stage5",), ("stage4",), ("stage3",), ("stage2",)),
+    2: (("stage4", "stage5"), ("stage2", "stage3")),
+    1: (("stage2", "stage3", "stage4", "stage5"),),
+}
 _WIDE = 512  # stages with more channels get dropout in the paper's ResNets: 1024 and 2048
 
 
@@ -51,35 +56,48 @@ class ChainedPooling(nnx.Module):
         return total
 
 
-class Refinement(nnx.Module):
-    """One RefineNet: a stage, and what comes from the coarser one, to a refined map.
+class InputPath(nnx.Module):
+    """A stage on its way into a block: reduced, two residual units, and if it is fused, one more.
 
     Args:
         features_in: channels of the stage.
-        features: of the map.
-        onward: channels that go on to the finer one, or None of the finest.
-        blocks, chain: see `RefineNet`.
-        fuses: whether something comes from a coarser one.
+        features: of the path.
+        joined: channels of the block, where several paths meet; None where the path is alone.
         **options: dtype, rngs.
     """
 
-    def __init__(self, features_in, features, onward, *, blocks, chain, fuses, **options):
+    def __init__(self, features_in: int, features: int, joined: int | None, **options):
         self.reduce = _conv(features_in, features, **options)
         self.before = nnx.List(ResidualUnit(features, **options) for _ in range(2))
-        if fuses:
-            self.join = _conv(features, features, **options)
+        if joined:
+            self.join = _conv(features, joined, **options)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, h, w, C] -> [B, h, w, features or joined]."""
+        x = self.reduce(x)
+        for unit in self.before:
+            x = unit(x)
+        return self.join(x) if hasattr(self, "join") else x
+
+
+class Refinement(nnx.Module):
+    """What a block makes of its fused paths: chained pooling and three residual units.
+
+    Args:
+        features: channels.
+        onward: channels that go on to the finer block, or None of the finest.
+        blocks, chain: see `RefineNet`.
+        **options: dtype, rngs.
+    """
+
+    def __init__(self, features: int, onward: int | None, *, blocks: int, chain: str, **options):
         self.chain = ChainedPooling(features, blocks=blocks, chain=chain, **options)
         self.after = nnx.List(ResidualUnit(features, **options) for _ in range(3))
         if onward:
             self.onward = _conv(features, onward, **options)
 
-    def __call__(self, x: jax.Array, coarser: jax.Array | None) -> jax.Array:
-        """[B, H, W, C] of the stage, and [B, H, W, features] or None."""
-        x = self.reduce(x)
-        for unit in self.before:
-            x = unit(x)
-        if coarser is not None:
-            x = self.join(x) + coarser
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, h, w, C] -> [B, h, w, C or onward]."""
         x = self.chain(x)
         for unit in self.after:
             x = unit(x)
@@ -87,12 +105,14 @@ class Refinement(nnx.Module):
 
 
 class RefineNet(nnx.Module):
-    """RefineNet-4 cascaded, on stages 2 to 5 of a network that is not dilated.
+    """RefineNet on stages 2 to 5 of a network that is not dilated.
 
     Args:
         channels: of the backbone's stages.
         num_classes: K.
-        width: channels of the finer three; the coarsest has twice as many.
+        width: channels; the path of stage 5 has twice as many.
+        cascades: blocks: 4, one a stage; 2, of the coarser and of the finer two; 1, of all. How
+            wide the paths of the last two are the paper does not say; here as those of the first.
         blocks: of chained pooling: 2 in the paper, 4 in the released models.
         chain: "pool_first", the paper's order, or "conv_first", that of the later models.
         dropout: rate on stages of more than 512 channels and before the scores.
@@ -107,6 +127,7 @@ class RefineNet(nnx.Module):
         num_classes: int,
         *,
         width: int = 256,
+        cascades: int = 4,
         blocks: int = 4,
         chain: str = "pool_first",
         dropout: float = 0.5,
@@ -114,23 +135,24 @@ class RefineNet(nnx.Module):
         dtype=None,
         rngs: nnx.Rngs,
     ):
-        missing = [stage for stage in _STAGES if stage not in channels]
+        choose("config.model.head.cascades", cascades, CASCADES)
+        self.groups = CASCADES[cascades]
+        stages = [stage for group in self.groups for stage in group]
+        missing = [stage for stage in sorted(stages) if stage not in channels]
         if missing:
             raise InputError(f"config.model.head: refinenet needs {', '.join(missing)}.")
         options = {"kernel_init": layers.small_normal, "dtype": dtype, "rngs": rngs}
-        for stage in _STAGES:
-            top = stage == _STAGES[-1]
-            part = Refinement(
-                channels[stage],
-                2 * width if top else width,
-                None if stage == _STAGES[0] else width,
-                blocks=blocks,
-                chain=chain,
-                fuses=not top,
-                **options,
-            )
-            setattr(self, stage, part)
-        self.wide = tuple(stage for stage in _STAGES if channels[stage] > _WIDE)
+        for i, group in enumerate(self.groups):
+            fused = len(group) + (i > 0) > 1
+            features = width if fused else 2 * width  # stage 5 by itself
+            for stage in group:
+                wide = 2 * width if stage == "stage5" else width
+                path = InputPath(channels[stage], wide, features if fused else None, **options)
+                setattr(self, stage, path)
+            onward = None if group is self.groups[-1] else width
+            block = Refinement(features, onward, blocks=blocks, chain=chain, **options)
+            setattr(self, f"{group[0]}_refined", block)
+        self.wide = tuple(stage for stage in stages if channels[stage] > _WIDE)
         self.dropout = nnx.Dropout(dropout)
         self.score = _conv(width, num_classes, use_bias=True, **options)
         self.align = align
@@ -138,17 +160,29 @@ class RefineNet(nnx.Module):
     def __call__(self, features: Features, rngs: nnx.Rngs | None = None) -> Scores:
         """Features -> Scores [B, h, w, K] at the stride of stage 2."""
         x, before = None, None
-        for stage in reversed(_STAGES):
-            own = features.stages[stage]
-            if stage in self.wide:
-                own = self.dropout(own, rngs=rngs)
-            if x is not None:
-                how = features.between(before, stage, self.align)
-                matrices = how.matrices(x.shape[1:3], own.shape[1:3])
-                x = resize.apply(x, *matrices).astype(own.dtype)
-            x, before = getattr(self, stage)(own, x), stage
+        for group in self.groups:
+            finest = group[0]
+            paths = [] if x is None else [(before, x)]
+            for stage in group:
+                own = features.stages[stage]
+                if stage in self.wide:
+                    own = self.dropout(own, rngs=rngs)
+                paths.append((stage, getattr(self, stage)(own)))
+            size = features.stages[finest].shape[1:3]
+            fused = sum(
+                _brought(x, features, stage, finest, size, self.align) for stage, x in paths
+            )
+            x, before = getattr(self, f"{finest}_refined")(fused), finest
         x = self.score(self.dropout(x, rngs=rngs))
         return Scores(x, features.to_image(before, self.align))
+
+
+def _brought(x, features: Features, stage: str, finest: str, size, align: str) -> jax.Array:
+    """A path to the grid of the finest."""
+    if stage == finest:
+        return x
+    matrices = features.between(stage, finest, align).matrices(x.shape[1:3], size)
+    return resize.apply(x, *matrices).astype(x.dtype)
 
 
 def _pooled(x: jax.Array) -> jax.Array:
