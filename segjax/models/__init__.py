@@ -30,6 +30,7 @@ from segjax.models.heads import (
     pspnet,
     refinenet,
     segnet,
+    segnet_controls,
 )
 
 BACKBONES = {
@@ -41,6 +42,7 @@ BACKBONES = {
     "vgg16_atrous": vgg_atrous.VGG16Atrous,
 }
 HEADS = {
+    "bilinear": segnet_controls.Bilinear,
     "classifier": classifier.Classifier,
     "conv": conv.ConvHead,
     "deeplab_v1": deeplab_v1.DeepLabV1,
@@ -51,6 +53,7 @@ HEADS = {
     "fcn32s": fcn.FCN32s,
     "fcn8_lecture": fcn8_lecture.FCN8Lecture,
     "fcn8s": fcn.FCN8s,
+    "fcn_basic": segnet_controls.FCNBasic,
     "gcn": gcn.GCN,
     "pspnet": pspnet.PSPNet,
     "refinenet": refinenet.RefineNet,

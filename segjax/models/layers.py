@@ -171,10 +171,11 @@ def score_layer(features: int, num_classes: int, *, dtype=None, rngs: nnx.Rngs) 
 
 
 class DepthwiseConv(nnx.Module):
-    """3 x 3 convolution of each channel by itself.
+    """k x k convolution of each channel by itself.
 
     Args:
         features: channels.
+        kernel: k.
         padding: zeros on each side, or "tf": see `convolution.pads_of`.
         stride, dilation: of the windows, of their taps.
         use_bias: add one number to each channel.
@@ -187,13 +188,14 @@ class DepthwiseConv(nnx.Module):
         features: int,
         *,
         padding: int | str,
-        stride: int,
-        dilation: int,
         use_bias: bool,
+        kernel: int = 3,
+        stride: int = 1,
+        dilation: int = 1,
         dtype=None,
         rngs: nnx.Rngs,
     ):
-        self.kernel = nnx.Param(he_normal(rngs.params(), (3, 3, 1, features)))
+        self.kernel = nnx.Param(he_normal(rngs.params(), (kernel, kernel, 1, features)))
         if use_bias:
             self.bias = nnx.Param(jnp.zeros((features,), jnp.float32))
         self.padding = padding
@@ -204,7 +206,7 @@ class DepthwiseConv(nnx.Module):
         """[B, H, W, C] -> [B, h, w, C]."""
         dtype = self.dtype or jnp.result_type(x, jnp.float32)
         kernel = self.kernel[...].astype(dtype)
-        pads = convolution.pads_of(self.padding, x, 3, self.stride, self.dilation)
+        pads = convolution.pads_of(self.padding, x, kernel.shape[0], self.stride, self.dilation)
         x = depthwise(x.astype(dtype), kernel, self.stride, self.dilation, pads)
         return x + self.bias[...].astype(dtype) if hasattr(self, "bias") else x
 
@@ -220,6 +222,7 @@ class ConvBlock(nnx.Module):
         norm: see `norms.make`. With one, the convolution has no bias: the norm would take it away
             again, and its gradient would be nothing but rounding.
         use_bias: None as `norm` says; True beside a norm, as some releases have it.
+        depthwise: each channel by itself; `features` is then `features_in`.
         stride, dilation: of the windows, of their taps.
         activation: comes last, or None.
         dtype: type of the computation; parameters stay float32.
@@ -235,14 +238,15 @@ class ConvBlock(nnx.Module):
         norm: Mapping[str, Any],
         padding: int | str | None = None,
         use_bias: bool | None = None,
+        depthwise: bool = False,
         stride: int = 1,
         dilation: int = 1,
         activation: Callable | None = nnx.relu,
         dtype=None,
         rngs: nnx.Rngs,
     ):
-        self.conv = Conv(
-            features_in,
+        make = DepthwiseConv if depthwise else functools.partial(Conv, features_in)
+        self.conv = make(
             features,
             kernel=kernel,
             padding=dilation * (kernel // 2) if padding is None else padding,

@@ -13,7 +13,7 @@ import pytest
 from experiments.fcn import patchwise
 from segjax import state
 from segjax.models import resize
-from segjax.models.heads import fcn
+from segjax.models.deconvolution import LearnedUp2
 from tests import tiny
 
 K = 3
@@ -104,7 +104,7 @@ def assert_adjoint(forward, backward, x: jax.Array, y: jax.Array) -> None:
 def test_learned_upsampling_is_the_adjoint_of_a_strided_convolution(start, size):
     """Cropping is the adjoint of padding with zeros, so the two are undone together."""
     height, width = 3, 5
-    up = fcn.LearnedUp2(K)
+    up = LearnedUp2(K)
     up.kernel[...] = kernel = draw(0, 4, 4, 1, K)
     whole = (2 * height + 2, 2 * width + 2)
     pads = [(start, n - start - seen) for n, seen in zip(whole, size, strict=True)]
@@ -151,5 +151,5 @@ def test_bilinear_upsampling_is_the_case_of_the_bilinear_kernel(factor):
 def test_learned_upsampling_begins_as_the_bilinear_one_of_factor_2():
     y = draw(0, 2, 3, 5, K)
     matrices = [resize.Resize("transposed", 2).matrix(n, 2 * n + 2) for n in (3, 5)]
-    learned = fcn.LearnedUp2(K)(y, (8, 12), start=0)
+    learned = LearnedUp2(K)(y, (8, 12), start=0)
     tiny.assert_close(learned, resize.apply(y, *matrices), 1e-6)

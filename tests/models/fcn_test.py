@@ -9,6 +9,7 @@ from flax import nnx
 from segjax import models, state
 from segjax.errors import InputError
 from segjax.models import resize
+from segjax.models.deconvolution import LearnedUp2
 from segjax.models.features import Features, Scores
 from segjax.models.heads import fcn
 from tests import tiny
@@ -170,7 +171,7 @@ def test_learned_upsampling_starts_as_the_fixed_one():
 
 
 def test_each_class_is_upsampled_by_its_own_kernel_and_alone():
-    up = fcn.LearnedUp2(K)
+    up = LearnedUp2(K)
     rng = np.random.default_rng(0)
     kernel = rng.normal(size=(4, 4, 1, K)).astype(np.float32)
     up.kernel[...] = jnp.asarray(kernel)
@@ -184,7 +185,7 @@ def test_each_class_is_upsampled_by_its_own_kernel_and_alone():
 
 
 def test_upsampling_keeps_full_precision_on_accelerators():
-    kernel = fcn.LearnedUp2(K)
+    kernel = LearnedUp2(K)
     run = functools.partial(kernel, size=(8, 6), start=0)
     assert not tiny.products_below_full_precision(run, jnp.zeros((1, 3, 2, K)))
 

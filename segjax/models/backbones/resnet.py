@@ -6,6 +6,8 @@ cascaded blocks); Zhao et al.: Pyramid Scene Parsing Network, CVPR 2017 (the ste
 convolutions).
 """
 
+import functools
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -13,7 +15,7 @@ import jax
 from flax import nnx
 
 from segjax.errors import InputError, choose
-from segjax.models import layers, pooling
+from segjax.models import layers, lines, pooling
 from segjax.models.features import Features
 
 DEPTHS = {
@@ -53,6 +55,7 @@ class ResNet(nnx.Module):
             as the stage before it.
         pool_rounding: of the stem's pooling, see `pooling.max_pool`.
         width: channels of the first convolution; the paper's is 64, all others in proportion.
+        global_taps: k of ResNet-GCN's blocks (`GlobalBottleneck`); 0 keeps bottlenecks.
         dtype: type of the computation; parameters stay float32.
         rngs: supplies the initialisation keys.
     """
@@ -70,6 +73,7 @@ class ResNet(nnx.Module):
         dilation_rule: str = "paper",
         pool_rounding: str = "floor",
         width: int = 64,
+        global_taps: int = 0,
         dtype=None,
         rngs: nnx.Rngs,
     ):
@@ -83,6 +87,11 @@ class ResNet(nnx.Module):
             choose(f"config.model.backbone.{key}", value, known)
         if depth < _BOTTLENECKS and stride_in == "1x1":
             raise InputError('config.model.backbone.stride_in: ResNet-18 and 34 have no "1x1".')
+        if global_taps and (depth < _BOTTLENECKS or output_stride < 32 or global_taps % 2 == 0):
+            raise InputError(
+                "config.model.backbone.global_taps is odd, or 0, and above 0 only with a depth of "
+                f"50 or more and an output_stride of 32; got {global_taps}."
+            )
         options = {"norm": norm, "dtype": dtype, "rngs": rngs}
         self.stem = nnx.List(_stem(stem, width, options))
         features = 2 * width if stem == "deep" else width
@@ -98,11 +107,13 @@ class ResNet(nnx.Module):
         )
         self.strides |= strides
         cls = BasicBlock if depth < _BOTTLENECKS else Bottleneck
+        if global_taps:
+            cls = functools.partial(GlobalBottleneck, taps=global_taps)
         for i, (stage, units) in enumerate(self.plan.items()):
             inner, blocks = width * 2 ** min(i, _GRID), []
             for unit in units:
                 blocks.append(cls(features, inner, stride_in, unit, options))
-                features = cls.growth * inner
+                features = blocks[-1].growth * inner
             setattr(self, stage, nnx.List(blocks))
             self.channels[stage] = features
 
@@ -194,9 +205,13 @@ class _Residual(nnx.Module):
         around = x[:, :: self.stride, :: self.stride]
         if hasattr(self, "shortcut"):
             around = self.shortcut(x)
+        return nnx.relu(self.inside(x) + around)
+
+    def inside(self, x: jax.Array) -> jax.Array:
+        """What the shortcut goes around."""
         for block in self.blocks:
             x = block(x)
-        return nnx.relu(x + around)
+        return x
 
 
 class BasicBlock(_Residual):
@@ -252,3 +267,57 @@ class Bottleneck(_Residual):
                 layers.ConvBlock(width, features, kernel=1, activation=None, **options),
             ]
         )
+
+
+class GlobalBottleneck(_Residual):
+    """ResNet-GCN's: k x k in two ways of two lines each, a norm and a ReLU behind every line.
+
+    Peng et al., CVPR 2017, section 4.1.3. The middle is as wide as makes the block cost what the
+    bottleneck does, as the authors say of theirs; their own widths are not known to us.
+
+    Args:
+        features_in, width: channels of the input and of the bottleneck's middle.
+        stride_in: not used; the first lines stride.
+        unit: stride; there is no dilation.
+        options: norm, dtype and rngs of `layers.ConvBlock`.
+        taps: k.
+    """
+
+    growth = 4
+
+    def __init__(
+        self,
+        features_in: int,
+        width: int,
+        stride_in: str,
+        unit: _Unit,
+        options: dict[str, Any],
+        *,
+        taps: int,
+    ):
+        del stride_in
+        features = self.growth * width
+        super().__init__(features_in, features, unit.stride, options)
+        inner = _same_cost(width, taps)
+
+        def way(first: int, second: int) -> nnx.List:
+            strided = lines.LineBlock(
+                features_in, inner, taps=taps, axis=first, stride=unit.stride, **options
+            )
+            return nnx.List(
+                [strided, lines.LineBlock(inner, inner, taps=taps, axis=second, **options)]
+            )
+
+        self.left, self.right = way(lines.DOWN, lines.ACROSS), way(lines.ACROSS, lines.DOWN)
+        self.out = layers.ConvBlock(inner, features, kernel=1, activation=None, **options)
+
+    def inside(self, x: jax.Array) -> jax.Array:
+        """What the shortcut goes around."""
+        return self.out(self.left[1](self.left[0](x)) + self.right[1](self.right[0](x)))
+
+
+def _same_cost(width: int, taps: int) -> int:
+    """The middle v with 2k (4w v + v v) + 4w v = 17 w w, the bottleneck's 4ww + 9ww + 4ww."""
+    linear = (8 * taps + 4) * width
+    root = math.sqrt(linear**2 + 4 * 2 * taps * 17 * width**2)
+    return max(1, round((root - linear) / (4 * taps)))

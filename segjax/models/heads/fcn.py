@@ -14,6 +14,7 @@ from flax import nnx
 
 from segjax.errors import InputError, choose
 from segjax.models import resize
+from segjax.models.deconvolution import LearnedUp2
 from segjax.models.features import Features, Scores
 
 UPSAMPLINGS = ("fixed", "learned")
@@ -184,33 +185,6 @@ class FCN8s(_SkipHead):
             dtype=dtype,
             rngs=rngs,
         )
-
-
-class LearnedUp2(nnx.Module):
-    """Transposed convolution 4 x 4, stride 2, one kernel a class, bilinear at the start.
-
-    Args:
-        num_classes: K.
-    """
-
-    def __init__(self, num_classes: int):
-        kernel = resize.bilinear_kernel(4)
-        kernel = jnp.asarray(kernel[:, None] * kernel[None, :], jnp.float32)
-        self.kernel = nnx.Param(jnp.tile(kernel[:, :, None, None], (1, 1, 1, num_classes)))
-
-    def __call__(self, x: jax.Array, size: tuple[int, int], *, start: int) -> jax.Array:
-        """[B, h, w, K] -> float32 [B, *size, K], the window of the (2h + 2) map from `start` on."""
-        full = jax.lax.conv_general_dilated(
-            x.astype(jnp.float32),
-            self.kernel[...][::-1, ::-1],  # a transposed convolution runs its kernel mirrored
-            window_strides=(1, 1),
-            padding=((3, 3), (3, 3)),
-            lhs_dilation=(2, 2),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=x.shape[-1],
-            precision="highest",  # as `resize.apply`: scores are not rounded on accelerators
-        )
-        return full[:, start : start + size[0], start : start + size[1]]
 
 
 def _resized(x: jax.Array, size: tuple[int, int], how: resize.Resize) -> jax.Array:

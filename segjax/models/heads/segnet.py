@@ -8,7 +8,7 @@ from typing import Any
 
 from flax import nnx
 
-from segjax.errors import InputError
+from segjax.errors import InputError, choose
 from segjax.models import layers, unpooling
 from segjax.models.features import Features, Scores
 from segjax.models.resize import Resize
@@ -26,7 +26,9 @@ class SegNet(nnx.Module):
         use_bias: of the convolutions, beside the norm, as the release has it.
         activation: whether a ReLU follows the norms; Basic has none.
         classifier: side of the last convolution: 3, which is stage 1's last, or 1, after it.
-        dropout: rate behind the stages of `dropped`, for Bayesian SegNet.
+        single_channel: every channel is convolved by itself, which keeps the encoder's widths; the
+            paper's SegNet-Basic-SingleChannelDecoder.
+        dropout: rate behind the stages of `dropped`, for Bayesian SegNet; of single numbers.
         dropped: stages, by the encoder's names.
         dtype: type of the computation; parameters stay float32.
         rngs: supplies the initialisation keys.
@@ -43,6 +45,7 @@ class SegNet(nnx.Module):
         use_bias: bool = True,
         activation: bool = True,
         classifier: int = 3,
+        single_channel: bool = False,
         dropout: float = 0.0,
         dropped: tuple[str, ...] = (),
         dtype=None,
@@ -52,9 +55,14 @@ class SegNet(nnx.Module):
             raise InputError(
                 f"config.model.head.depths: {len(depths)} stages; the backbone has {len(channels)}."
             )
+        self.stages = tuple(channels)
+        if single_channel and len(set(channels.values())) > 1:
+            raise InputError("config.model.head.single_channel needs stages of one width.")
+        for stage in dropped:
+            choose("config.model.head.dropped", stage, channels)
         options = {"kernel": kernel, "norm": norm, "use_bias": use_bias, "dtype": dtype}
         options |= {"activation": nnx.relu if activation else None, "rngs": rngs}
-        self.stages = tuple(channels)
+        options |= {"depthwise": single_channel}
         before = [channels[self.stages[0]], *channels.values()]
         for stage, depth, finer in zip(self.stages, depths, before, strict=False):
             width = channels[stage]

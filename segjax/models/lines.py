@@ -1,0 +1,118 @@
+"""Large kernels as lines: convolutions along one axis, and pairs of them.
+
+Peng, Zhang, Yu, Luo, Sun: Large Kernel Matters - Improve Semantic Segmentation by Global
+Convolutional Network, CVPR 2017, section 3.2.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from segjax.models import layers, norms
+
+DOWN, ACROSS = 1, 2  # axes of [B, H, W, C]
+
+
+class LineConv(nnx.Module):
+    """Convolution along one axis, to few channels.
+
+    One product to all taps' outputs, then a sum of k shifted ones: the matrix unit sees k K columns
+    instead of K, and no long kernel.
+
+    Args:
+        features_in, features: channels of the input and the output.
+        taps: k, odd.
+        axis: DOWN or ACROSS.
+        use_bias: add one number to each output channel.
+        stride: in both axes.
+        dtype: type of the computation; parameters stay float32.
+        rngs: supplies the initialisation keys.
+    """
+
+    def __init__(
+        self,
+        features_in: int,
+        features: int,
+        *,
+        taps: int,
+        axis: int,
+        use_bias: bool,
+        stride: int = 1,
+        dtype=None,
+        rngs: nnx.Rngs,
+    ):
+        self.kernel = nnx.Param(layers.he_normal(rngs.params(), (taps, 1, features_in, features)))
+        if use_bias:
+            self.bias = nnx.Param(jnp.zeros((features,), jnp.float32))
+        self.axis = axis
+        self.stride = stride
+        self.dtype = dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), K]."""
+        dtype = self.dtype or jnp.result_type(x, jnp.float32)
+        kernel = self.kernel[...].astype(dtype)
+        taps, _, features_in, features = kernel.shape
+        x = x[:, :: self.stride] if self.axis == ACROSS else x[:, :, :: self.stride]
+        columns = kernel.transpose(2, 0, 1, 3).reshape(features_in, taps * features)
+        product = (x.astype(dtype) @ columns).reshape(*x.shape[:3], taps, features)
+        pads = [(0, 0)] * 5
+        pads[self.axis] = (taps // 2, taps // 2)
+        product, length = jnp.pad(product, pads), x.shape[self.axis]
+        x = sum(
+            jax.lax.slice_in_dim(
+                product[..., t, :], t, t + length, stride=self.stride, axis=self.axis
+            )
+            for t in range(taps)
+        )
+        return x + self.bias[...].astype(dtype) if hasattr(self, "bias") else x
+
+
+class LineBlock(nnx.Module):
+    """`LineConv`, norm, ReLU.
+
+    Args:
+        features_in, features: channels of the input and the output.
+        norm: see `norms.make`.
+        **options: taps, axis, stride, dtype, rngs.
+    """
+
+    def __init__(self, features_in: int, features: int, *, norm: Mapping[str, Any], **options):
+        bare = norm["name"] == "none"
+        self.conv = LineConv(features_in, features, use_bias=bare, **options)
+        layer = norms.make(norm, features, dtype=options["dtype"], rngs=options["rngs"])
+        if layer is not None:
+            self.norm = layer
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), K]."""
+        x = self.conv(x)
+        return nnx.relu(self.norm(x) if hasattr(self, "norm") else x)
+
+
+class GlobalConv(nnx.Module):
+    """k x k in two ways: down then across, and across then down, summed; no norm, no activation.
+
+    Args:
+        features_in, features: channels of the input and the output.
+        taps, use_bias: see `LineConv`.
+        **options: dtype, rngs.
+    """
+
+    def __init__(self, features_in: int, features: int, **options):
+        def pair(first: int, second: int) -> nnx.List:
+            return nnx.List(
+                [
+                    LineConv(features_in, features, axis=first, **options),
+                    LineConv(features, features, axis=second, **options),
+                ]
+            )
+
+        self.left, self.right = pair(DOWN, ACROSS), pair(ACROSS, DOWN)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] -> [B, H, W, K]."""
+        return self.left[1](self.left[0](x)) + self.right[1](self.right[0](x))
