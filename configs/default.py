@@ -77,12 +77,19 @@ def _add_training(config: ml_collections.ConfigDict) -> None:
         "skip": (),  # patterns of parameter paths that need not match, such as "head/*"
         "preprocess": "weights",  # images as the weights know them; "config": as above
     }
-    config.loss = {
-        "reduction": "mean_valid",  # or "sum"
+    config.loss = {  # see segjax/losses
+        "name": "cross_entropy",  # ohem, focal, dice, lovasz_softmax
+        "also": (),  # (name, weight) of losses added to it
+        "reduction": "mean_valid",  # class weights left out; mean_weighted: divided by them; or sum
         "class_weights": "none",  # median_frequency, inverse, effective_number
         "aux_weight": 0.4,
         "at": "image",  # scores are brought to the label; "scores": labels to the scores
         "blocks": 8,  # of rows, for upsampling and softmax
+        "label_smoothing": 0.0,  # of cross_entropy and ohem
+        "focal_gamma": 2.0,
+        "ohem_threshold": 0.7,  # a truth as likely as that, or less, is hard
+        "ohem_share": 0.0625,  # of the labelled pixels, the hardest that are kept in any case
+        "region_classes": "present",  # of dice and lovasz_softmax: those of the image, or all
     }
     config.optim = {
         "name": "sgd",  # or "adamw"

@@ -14,7 +14,7 @@ from absl import logging
 from flax import nnx
 from jax.sharding import Mesh
 
-from segjax import augment, checkpoint, models, optim, state, steps
+from segjax import augment, checkpoint, losses, models, optim, state, steps
 from segjax.data import catalog, pipeline, scan, sources
 from segjax.data.spec import DatasetSpec
 from segjax.errors import InputError
@@ -25,7 +25,16 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "num
 _FREE_KEYS = ("loader.", "mesh.", "every_steps.log")
 
 # Keys that run folders from before them lack, and what was done then.
-_NEWER_KEYS = {"eval.protocol": "single"}
+_NEWER_KEYS = {
+    "eval.protocol": "single",
+    "loss.name": "cross_entropy",
+    "loss.also": [],
+    "loss.label_smoothing": 0.0,
+    "loss.focal_gamma": 2.0,
+    "loss.ohem_threshold": 0.7,
+    "loss.ohem_share": 0.0625,
+    "loss.region_classes": "present",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +116,7 @@ def assemble(
     optimizer = optim.build(**config.optim, params=params, total_steps=config.total_steps)
     preprocess = steps.Preprocess(**config.preprocess)
     weights = None if class_weights is None else tuple(class_weights)
-    loss = steps.Loss(**{**config.loss, "class_weights": weights})
+    loss = losses.Loss(**{**config.loss, "class_weights": weights})
     seen = {"base_scale": config.input_scale, "base_size": config.input_size}
     graph, frozen = state.graphs(build)
     train = functools.partial(
@@ -289,7 +298,7 @@ def read_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict(_frozen(json.loads(path.read_text())))
     for key, value in _NEWER_KEYS.items():
         part, name = key.split(".")
-        config[part][name] = config[part].get(name, value)
+        config[part][name] = config[part].get(name, _frozen(value))
     return config
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from segjax import drawing, losses, models, state, steps, tracking, transfer, visualize
+from segjax import drawing, models, row_blocks, state, steps, tracking, transfer, visualize
 from segjax.data.spec import DatasetSpec, hls_palette
 from segjax.errors import InputError
 from segjax.models import resize
@@ -97,7 +97,7 @@ def maps(
     probability = jax.nn.softmax(pooled[0], axis=-1).mean((0, 1))
     best = jax.lax.top_k(probability, top)[1]
     local = jax.nn.softmax(values, axis=-1)[..., best]
-    rows = losses.over_row_blocks(
+    rows = row_blocks.over(
         lambda logits, _: jnp.argmax(logits, axis=-1).astype(jnp.uint16),
         scores,
         jnp.zeros((1, *size), jnp.uint8),
@@ -108,7 +108,7 @@ def maps(
         "probability": probability,
         "best": best,
         "best_maps": resize.apply(local, *scores.matrices(size))[0],
-        "argmax": losses.join_rows(rows, size[0])[0],
+        "argmax": row_blocks.join(rows, size[0])[0],
     }
 
 

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from segjax import augment, losses, state
-from segjax.errors import InputError, choose
+from segjax import augment, losses, row_blocks, state
+from segjax.data.spec import VOID
+from segjax.losses import pixels
 from segjax.metrics import calibration, confusion
 from segjax.models import resize
 from segjax.models.features import Scores
@@ -37,35 +38,6 @@ class Preprocess:
         return image[..., ::-1] if self.bgr else image
 
 
-@dataclasses.dataclass(frozen=True)
-class Loss:
-    """`config.loss` with the class weights it names: see `losses.total` and `losses.divisor`."""
-
-    reduction: str
-    class_weights: tuple[float, ...] | None
-    aux_weight: float
-    blocks: int
-    at: str = "image"
-
-    def __post_init__(self):
-        choose("config.loss.reduction", self.reduction, losses.REDUCTIONS)
-        choose("config.loss.at", self.at, losses.PLACES)
-        if self.blocks < 1:
-            raise InputError(f"config.loss.blocks is at least 1, got {self.blocks}.")
-
-    def total(self, outputs, label: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Summed loss and count of a batch."""
-        weights = None if self.class_weights is None else jnp.asarray(self.class_weights)
-        return losses.total(
-            outputs,
-            label,
-            class_weights=weights,
-            aux_weight=self.aux_weight,
-            blocks=self.blocks,
-            at=self.at,
-        )
-
-
 def train_step(
     ts: state.TrainState,
     batch: dict[str, jax.Array],
@@ -74,7 +46,7 @@ def train_step(
     optimizer: Optimizer,
     preprocess: Preprocess,
     augmentation: augment.Augment,
-    loss: Loss,
+    loss: losses.Loss,
     seed: int,
     accumulate: int,
     ema_decay: float,
@@ -106,7 +78,7 @@ def train_step(
     grads, total, count, batch_stats = _summed_gradients(
         summed_loss, ts, (image, label), key_dropout, accumulate
     )
-    divisor = losses.divisor(loss.reduction, count)
+    divisor = loss.divisor(count)
     grads = jax.tree.map(lambda g: g / divisor, grads)
     grad_norm = optax.tree.norm(grads)
     lr = optimizer.schedule(ts.step)
@@ -118,7 +90,7 @@ def train_step(
         "loss": total / divisor,
         "grad_norm": grad_norm,
         "lr": lr,
-        "valid": count / label.size,
+        "valid": jnp.mean(label != VOID),
         "skipped": skipped,
     }
     return kept.replace(step=ts.step + 1, skipped=skipped), scalars
@@ -201,10 +173,10 @@ def eval_step(
     counted = batch["weight"][:, None, None] > 0
 
     def block(logits, label):
-        return judge(logits, jnp.where(counted, label, jnp.uint8(losses.VOID)))
+        return judge(logits, jnp.where(counted, label, VOID))
 
-    found = losses.over_row_blocks(block, scores, batch["label"], blocks=blocks, seen=seen)
-    prediction = losses.join_rows(found.pop("prediction"), height)
+    found = row_blocks.over(block, scores, batch["label"], blocks=blocks, seen=seen)
+    prediction = row_blocks.join(found.pop("prediction"), height)
     return {"prediction": prediction} | {key: value.sum(0) for key, value in found.items()}
 
 
@@ -231,13 +203,13 @@ def judge(
     logits = logits.astype(jnp.float32)
     prediction = jnp.argmax(logits, axis=-1).astype(jnp.uint8)
     weights = None if class_weights is None else jnp.asarray(class_weights)
-    total, _ = losses.cross_entropy(logits, label, weights)
-    valid = label != losses.VOID
+    loss = pixels.cross_entropy(logits, label, weights)
+    valid = label != VOID
     confidence = jnp.exp(logits.max(-1) - jax.nn.logsumexp(logits, axis=-1))
     return {
         "prediction": prediction,
         "confusion": jax.vmap(lambda p, t: confusion.count(p, t, num_classes))(prediction, label),
-        "loss": total,
+        "loss": jnp.sum(loss),
         "pixels": jnp.sum(valid, dtype=jnp.int32),
         "calibration": calibration.counts(confidence, prediction == label, valid),
     }

@@ -8,7 +8,6 @@ import pytest
 
 from segjax import experiment, state, steps
 from segjax.data.spec import VOID
-from segjax.errors import InputError
 from tests import tiny
 
 LR = 0.05
@@ -341,16 +340,3 @@ def test_images_are_normalised_channel_by_channel():
 def test_the_network_sees_an_image_of_the_scaled_size(size, scale, expected):
     assert steps.input_size(size, scale) == expected
     assert steps.input_size(size, scale, (224, 200)) == (224, 200)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"reduction": "mean"}, "config.loss.reduction.*'mean'.*mean_valid, sum"),
-        ({"blocks": 0}, "config.loss.blocks.*0"),
-    ],
-)
-def test_a_loss_that_is_not_known_is_refused(changes, message):
-    options = {"reduction": "sum", "class_weights": None, "aux_weight": 0.4, "blocks": 8}
-    with pytest.raises(InputError, match=message):
-        steps.Loss(**options | changes)

@@ -160,3 +160,20 @@ def test_a_convention_that_is_not_known_is_refused():
         Resize("align_corners")
     with pytest.raises(ValueError, match="factor"):
         Resize("transposed")
+
+
+@pytest.mark.parametrize(
+    ("how", "size_in", "size_out", "expected"),
+    [
+        (Resize("half_pixel"), 4, 32, [4, 12, 20, 28]),
+        (Resize("half_pixel", 8, -3.5), 4, 25, [7, 15, 23, 24]),
+        (Resize("half_pixel", 8, 3.5), 4, 25, [0, 8, 16, 24]),  # DeepLab's: pure sub-sampling
+        (Resize("corners"), 4, 25, [0, 8, 16, 24]),
+        (Resize("corners", 8), 4, 23, [0, 8, 16, 22]),
+        (Resize("transposed", 4), 3, 16, [4, 8, 12]),
+        (Resize("corners"), 1, 9, [0]),
+        (Resize("half_pixel"), 1, 1, [0]),
+    ],
+)
+def test_every_score_knows_its_pixel(how, size_in, size_out, expected):
+    np.testing.assert_array_equal(how.centres(size_in, size_out), expected)
