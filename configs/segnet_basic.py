@@ -50,7 +50,7 @@ def get_config(variants: str = ""):
     return recipe(variants)
 
 
-def recipe(variants: str, dropped: tuple[str, ...] = (), **more: dict):
+def recipe(variants: str, dropped: tuple[str, ...] = ()):
     """Basic's, with dropout of 0.5 behind these stages of both sides."""
     dropout = {"dropout": 0.5, "dropped": dropped} if dropped else {}
     config = default.get_config()
@@ -75,5 +75,5 @@ def recipe(variants: str, dropped: tuple[str, ...] = (), **more: dict):
         camvid=default.CAMVID,
         folder={"augment.size": (192, 192)},
         smoke={"model.backbone.widths": (6, 6, 6, 6), "optim.warmup_steps": 0},
-        **{"paper": PAPER} | more,
+        paper=PAPER,
     )

@@ -1,6 +1,7 @@
 """Evaluates a checkpoint: python -m segjax.evaluate --workdir=DIR [--split=val] [--step=best].
 
 `--protocol="deeplab_v3_ms_flip"` sets how, in place of the run's own: see segjax/protocol.py.
+`--statistics=train` first estimates the batch norms' statistics again over that split.
 `--superpixels=configs/slic.py` also says what a vote within superpixels makes of the predictions,
 and the best that any labelling of those superpixels could reach.
 `--compare A B` says by how much A is better than B; both are run folders, or their eval-*.json.
@@ -18,6 +19,7 @@ from segjax import (
     distributed,
     evaluation,
     experiment,
+    norm_statistics,
     scorecard,
     superpixels,
     tracking,
@@ -32,6 +34,7 @@ _SPLIT = flags.DEFINE_string("split", "", "of the data set; the config's by defa
 _STEP = flags.DEFINE_string("step", "best", "best, latest, or a step's number")
 _WEIGHTS = flags.DEFINE_enum("weights", "raw", ["raw", "ema"], "raw or averaged ones")
 _PROTOCOL = flags.DEFINE_string("protocol", "", "as config.eval.protocol; the run's by default")
+_STATISTICS = flags.DEFINE_string("statistics", "", "split they are estimated over; '': as trained")
 _COMPARE = flags.DEFINE_string("compare", "", "what is compared with the word after it")
 _OUTPUT = flags.DEFINE_string("output", "compare", "folder of a comparison")
 _SUPERPIXELS = config_flags.DEFINE_config_file(
@@ -63,11 +66,20 @@ def main(argv: list[str]) -> None:
     own = not _PROTOCOL.value or how["views"] == parse(config.eval.protocol).to_json()
     if own and split == config.eval.split:
         how["bucket"] = meta["protocol"]["bucket"]
+    weights = ts.weights(_WEIGHTS.value)
+    if _STATISTICS.value:
+        over = experiment.open_split(dataset, config, _STATISTICS.value)
+        how["statistics"] = _STATISTICS.value
+        weights = weights[0], _statistics(parts, weights, over)
     path = scorecard.path_of(
-        workdir, split, views="" if own else how["views"]["name"], weights=_WEIGHTS.value
+        workdir,
+        split,
+        views="" if own else how["views"]["name"],
+        weights=_WEIGHTS.value,
+        more="statistics" if _STATISTICS.value else "",
     )
     evaluator = evaluation.Evaluator(parts, part.source, part.scan.sizes, how, details=True)
-    result, vote = _evaluate(evaluator, ts.weights(_WEIGHTS.value), path)
+    result, vote = _evaluate(evaluator, weights, path)
     if jax.process_index() == 0:
         print(scorecard.table(result, parts.spec))
         scorecard.write(
@@ -85,6 +97,14 @@ def main(argv: list[str]) -> None:
         if vote is not None:
             print(vote.table(result.report))
             print(f"Written: {vote.write(path, result.report)}")
+
+
+def _statistics(parts: experiment.Experiment, weights, split: experiment.Split):
+    count = norm_statistics.batches_of(parts, split)
+    line = tracking.ProgressLine("batch of statistics", count)
+    found = norm_statistics.estimate(parts, *weights, split, progress=line.show)
+    line.close()
+    return found
 
 
 def _evaluate(
@@ -106,9 +126,14 @@ def _evaluate(
     result = evaluator(*weights, progress=line.show, observe=observe)
     line.close()
     labels.close()
-    picture = worst.draw(spec, names)
-    if picture is not None and jax.process_index() == 0:
-        visualize.write_png(path.parent / "pictures" / f"{path.stem}-worst.png", picture)
+    pictures = {"worst": worst.draw(spec, names)}
+    if result.uncertainty:
+        pictures["uncertainty"] = visualize.panel(
+            result.panel, spec, uncertainty=result.uncertainty
+        )
+    for name, picture in pictures.items():
+        if picture is not None and jax.process_index() == 0:
+            visualize.write_png(path.parent / "pictures" / f"{path.stem}-{name}.png", picture)
     return result, vote
 
 

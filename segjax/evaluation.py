@@ -38,6 +38,7 @@ class Result:
             int64 [n, 3, K] of `confusion.marginals`, and where they were asked for the counts of
             `contours`.
         panel: some of them, with their predictions.
+        uncertainty: of these, float32 [H, W] each, where the protocol takes samples.
         programs: how many were compiled.
     """
 
@@ -46,6 +47,7 @@ class Result:
     ece: float
     images: dict[str, np.ndarray]
     panel: list[Example]
+    uncertainty: list[np.ndarray]
     programs: int
 
     @functools.cached_property
@@ -130,6 +132,8 @@ class Evaluator:
             sizes, batch_size=rows, bucket=how["bucket"], limit=how["limit"]
         )
         self._views = None if self._protocol.plain else self._multiview()
+        samples = self._protocol.samples
+        self.step = experiment.sampled_step(samples) if samples else experiment.eval_step
         self._canvases: set[tuple[int, int]] = set()
 
     def _multiview(self) -> MultiView:
@@ -149,7 +153,7 @@ class Evaluator:
         )
 
     def canvases(self) -> list[tuple[int, int]]:
-        """Sizes that `Experiment.eval_step` will be compiled for; none under several views."""
+        """Sizes that `step` will be compiled for; none under several views."""
         return sorted({canvas for canvas, _ in self.plan}) if self._views is None else []
 
     def names(self, result: Result) -> list[str]:
@@ -181,8 +185,9 @@ class Evaluator:
         images: dict[str, list] = {"index": []}
         wanted = _panel_indices(self.plan, self.experiment.config.eval.pictures)
         panel: dict[int, Example] = {}
+        uncertainty: dict[int, np.ndarray] = {}
         for done, (rows, batch, out) in enumerate(self.batches(params, batch_stats)):
-            counts = {key: np.asarray(value) for key, value in out.items() if key != "prediction"}
+            counts = {key: np.asarray(v) for key, v in out.items() if key not in steps.MAPS}
             by_image = np.asarray(counts.pop("confusion"), np.int64)
             totals["confusion"] += by_image.sum(0)
             for key in _SUMMED:
@@ -198,6 +203,9 @@ class Evaluator:
                     if observe is not None:
                         (row,) = np.flatnonzero(rows == index)
                         observe(index, example, counts["marginals"][row])
+            if "uncertainty" in out and wanted & set(batch["index"].tolist()):
+                found = cut(batch, out["uncertainty"])
+                uncertainty |= {index: found[index] for index in wanted & found.keys()}
             progress(done + 1)
         pixels = float(totals["pixels"])
         return Result(
@@ -206,6 +214,7 @@ class Evaluator:
             ece=calibration.expected_error(totals["calibration"]),
             images={key: np.concatenate(value) for key, value in images.items()},
             panel=[panel[index] for index in sorted(panel)],
+            uncertainty=[uncertainty[index] for index in sorted(uncertainty)],
             programs=self.programs,
         )
 
@@ -213,7 +222,7 @@ class Evaluator:
         """Yields (items of the data set, -1 for fill; this process's rows; what was found).
 
         The first and all counts are of all processes: `confusion` [B, K, K] by image, `loss`,
-        `pixels`, `calibration` of all. `prediction` is this process's, see `state.local_rows`. One
+        `pixels`, `calibration` of all. `steps.MAPS` are this process's, see `state.local_rows`. One
         batch late, so that the device works while the host adds up the one before.
         """
         loader = self.experiment.config.loader
@@ -247,7 +256,7 @@ class Evaluator:
         rows = batch | (_contour_rows(batch["size"], canvas) if self.details else {})
         placed = state.put_batch(mesh, rows)
         step = {key: placed[key] for key in batch}
-        out = self.experiment.eval_step(*weights, step)
+        out = self.step(*weights, step)
         if self.details:
             out |= self._contours(
                 out["prediction"], placed["label"], placed["size"], placed["steps"], placed["rim"]
@@ -323,15 +332,15 @@ def _panel_indices(plan, pictures: int) -> set[int]:
 
 def examples(batch: dict, prediction: jax.Array | np.ndarray) -> dict[int, Example]:
     """Item of the data set -> example, of this process's rows that are no fill."""
-    predicted = prediction
-    if isinstance(prediction, jax.Array):
-        predicted = state.local_rows(prediction)
+    parts = [cut(batch, array) for array in (batch["image"], batch["label"], prediction)]
+    return {index: tuple(part[index] for part in parts) for index in parts[0]}
+
+
+def cut(batch: dict, array: jax.Array | np.ndarray) -> dict[int, np.ndarray]:
+    """Item of the data set -> its part of [B, H, W, ...], of this process's rows, without fill."""
+    rows = state.local_rows(array) if isinstance(array, jax.Array) else array
     found = {}
     for row in np.flatnonzero(batch["weight"]):
         height, width = batch["size"][row]
-        found[int(batch["index"][row])] = (
-            batch["image"][row, :height, :width],
-            batch["label"][row, :height, :width],
-            predicted[row, :height, :width],
-        )
+        found[int(batch["index"][row])] = rows[row, :height, :width]
     return found

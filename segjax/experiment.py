@@ -51,6 +51,8 @@ class Experiment:
         preprocess: RGB to network input.
         train_step: jitted (state, batch) -> (state, scalars); the state is donated.
         eval_step: jitted (params, batch_stats, batch) -> prediction and counts.
+        sampled_step: passes with dropout -> the same as `eval_step`, with `uncertainty`.
+        batch_statistics: jitted (params, batch_stats, training batch) -> the batch's own.
         network: (params, batch_stats, float [B, H, W, 3] in 0 to 255) -> Scores, not jitted.
         judge: (logits, label) -> prediction and counts, not jitted: see `steps.judge`.
     """
@@ -64,6 +66,8 @@ class Experiment:
     preprocess: steps.Preprocess
     train_step: Callable
     eval_step: Callable
+    sampled_step: Callable[[int], Callable]
+    batch_statistics: Callable
     network: Callable
     judge: Callable
 
@@ -119,14 +123,17 @@ def assemble(
     loss = losses.Loss(**{**config.loss, "class_weights": weights})
     seen = {"base_scale": config.input_scale, "base_size": config.input_size}
     graph, frozen = state.graphs(build)
+    view = {
+        "graph": graph,
+        "preprocess": preprocess,
+        "augmentation": augment.Augment(**config.augment, **seen),
+        "seed": config.seed,
+    }
     train = functools.partial(
         steps.train_step,
-        graph=graph,
+        **view,
         optimizer=optimizer,
-        preprocess=preprocess,
-        augmentation=augment.Augment(**config.augment, **seen),
         loss=loss,
-        seed=config.seed,
         accumulate=config.accumulate,
         ema_decay=config.ema_decay,
     )
@@ -139,12 +146,13 @@ def assemble(
         optimizer=optimizer,
         preprocess=preprocess,
         train_step=jax.jit(train, donate_argnums=0),
-        **_evaluation(frozen, preprocess, loss, config, spec, mesh),
+        batch_statistics=jax.jit(functools.partial(steps.batch_statistics, **view)),
+        **_evaluation(build, frozen, preprocess, loss, config, spec, mesh),
     )
 
 
-def _evaluation(graph, preprocess, loss, config, spec, mesh) -> dict[str, Callable]:
-    """`eval_step`, `network` and `judge` of an `Experiment`."""
+def _evaluation(build, graph, preprocess, loss, config, spec, mesh) -> dict[str, Callable]:
+    """`eval_step`, `sampled_step`, `network` and `judge` of an `Experiment`."""
     network = functools.partial(steps.network, graph=graph, preprocess=preprocess)
     judge = functools.partial(
         steps.judge, num_classes=spec.num_classes, class_weights=loss.class_weights
@@ -159,9 +167,22 @@ def _evaluation(graph, preprocess, loss, config, spec, mesh) -> dict[str, Callab
     )
     # Counts go to every process whole; each keeps the label maps of its own rows.
     shardings = dict.fromkeys(steps.COUNTS, state.replicated(mesh))
-    shardings["prediction"] = state.batch_sharding(mesh, "label")
+    shardings["prediction"] = by_pixel = state.batch_sharding(mesh, "label")
+
+    @functools.cache
+    def sampled_step(samples: int) -> Callable:
+        sampled = functools.partial(
+            steps.sampled,
+            graph=state.sampling_graph(build),
+            preprocess=preprocess,
+            samples=samples,
+            seed=config.seed,
+        )
+        step = functools.partial(evaluate, sampled=sampled)
+        return jax.jit(step, out_shardings=shardings | {"uncertainty": by_pixel})
+
     step = jax.jit(evaluate, out_shardings=shardings)
-    return {"eval_step": step, "network": network, "judge": judge}
+    return {"eval_step": step, "sampled_step": sampled_step, "network": network, "judge": judge}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,6 +232,7 @@ def compile_steps(
     parts: Experiment,
     ts: state.TrainState,
     split: Split,
+    eval_step: Callable,
     eval_canvases: Sequence[tuple[int, int]],
 ) -> Callable:
     """Compiles training and evaluation before step 0, so that memory runs out now or never.
@@ -231,7 +253,7 @@ def compile_steps(
     for canvas in eval_canvases:
         rows = pipeline.nothing(canvas, fill, config.eval.batch_size // processes)
         batch = state.put_batch(parts.mesh, rows)
-        jax.block_until_ready(parts.eval_step(ts.params, ts.batch_stats, batch))
+        jax.block_until_ready(eval_step(ts.params, ts.batch_stats, batch))
     return step_fn
 
 

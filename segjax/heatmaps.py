@@ -180,10 +180,9 @@ def best_picture(image: np.ndarray, found: dict[str, np.ndarray], names: list[st
 
     cells = [cell("image", image)]
     for k, cls in enumerate(found["best"]):
-        heat = np.clip(255 * found["best_maps"][..., k], 0, 255).astype(np.uint8)
-        color = cv2.applyColorMap(heat, cv2.COLORMAP_INFERNO)[..., ::-1]
+        color = visualize.heat_map(found["best_maps"][..., k], 1.0)
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None].repeat(3, axis=2)
-        mixed = cv2.addWeighted(grey, 0.35, np.ascontiguousarray(color), 0.65, 0)
+        mixed = cv2.addWeighted(grey, 0.35, color, 0.65, 0)
         cells.append(cell(f"{names[cls]} {found['probability'][cls]:.2f}", mixed))
     half = -(-len(cells) // 2)
     rows = [cells[:half], cells[half:]]

@@ -5,6 +5,7 @@ configs/imagenet_heatmap.py, or a classical method, such as configs/slic.py.
 """
 
 import concurrent.futures
+import io
 import pathlib
 
 import ml_collections
@@ -144,6 +145,9 @@ def write_labels(
 ) -> None:
     """Writes OUTPUT/<stem>.png (class indices, palette inside) and OUTPUT/<stem>_overlay.png.
 
+    A protocol with samples adds OUTPUT/<stem>_uncertainty.npy (float32 [H, W]: the variance of the
+    softmax over passes, averaged over classes) and a picture of it, 0 to its maximum.
+
     Args:
         parts, ts: the network and its weights.
         how: the protocol that it was evaluated under.
@@ -160,12 +164,23 @@ def write_labels(
             overlay = visualize.overlay(image, label, parts.spec)
             visualize.write_png(output / f"{stem}_overlay.png", overlay)
             done += 1
+        if "uncertainty" in out:
+            for index, variance in evaluation.cut(batch, out["uncertainty"]).items():
+                _write_uncertainty(output, images.name(index), variance)
         line.show(done)
     line.close()
     print(
         f"Written: {done} label images and overlays in {output} (step {int(ts.step)}, "
         f"programs compiled: {evaluator.programs})."
     )
+
+
+def _write_uncertainty(output: pathlib.Path, stem: str, variance: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, variance)
+    visualize.write_file(output / f"{stem}_uncertainty.npy", buffer.getvalue())
+    picture = visualize.heat_map(variance, float(variance.max()))
+    visualize.write_png(output / f"{stem}_uncertainty.png", picture)
 
 
 if __name__ == "__main__":

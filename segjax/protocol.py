@@ -65,6 +65,9 @@ class Protocol:
             come to the scores of scale 1 first. For whole images.
         argmax: "image": at the image's size; "input": at that of scale 1, the labels are brought
             to the image by the nearest pixel.
+        samples: passes of every image with dropout left on, each with draws of its own, whose
+            probabilities are averaged (Kendall, Badrinarayanan, Cipolla: Bayesian SegNet, BMVC
+            2017); 0 is one pass without dropout. Of one look at the whole image.
         bucket: multiple that sides are filled up to with the mean colour; None takes
             `config.eval.bucket`. It comes before all else: an image's size is then that of the
             canvas. Windows need no filling up.
@@ -84,6 +87,7 @@ class Protocol:
     softmax: str = "after_resize"
     meet: str = "image"
     argmax: str = "image"
+    samples: int = 0
     bucket: int | None = None
 
     def __post_init__(self):
@@ -105,6 +109,7 @@ class Protocol:
             ("short_side", _are(_whole, self.short_side, 2), "two whole numbers, 0 or more"),
             ("long_side", _whole(self.long_side), "a whole number, 0 or more"),
             ("stride", _above_zero(self.stride) and self.stride <= 1, "above 0 and at most 1"),
+            ("samples", _whole(self.samples), "a whole number, 0 or more"),
             ("bucket", self.bucket is None or _whole(self.bucket), "None, or 0 or more"),
         ):
             if not fits:
@@ -117,6 +122,8 @@ class Protocol:
             raise InputError(f"protocol short_side: {self.short_side}; the least comes first.")
         if self.long_side and any(self.short_side):
             raise InputError("protocol long_side and short_side: only one of them.")
+        if self.samples and not self.plain:
+            raise InputError("protocol samples: of one look at the whole image, not of views.")
 
     @property
     def plain(self) -> bool:
@@ -206,6 +213,8 @@ PRESETS = {
         tile=(473, 473),
         softmax="before_resize",
     ),
+    # Kendall et al., BMVC 2017; the release takes 4 or 8 passes.
+    "bayesian_segnet": Protocol(samples=8),
     # Lin et al. 2017 in the release's script for VOC: five scales, short sides of 450 to 800. It
     # resizes the logarithm of probabilities, which is the same but for their sum.
     "refinenet_ms": Protocol(scales=(0.4, 0.6, 0.8, 1.0, 1.2), short_side=(450, 800)),

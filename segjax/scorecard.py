@@ -114,12 +114,12 @@ def table(result: Result, spec: DatasetSpec) -> str:
     return tracking.format_table(rows, ("class", "IoU %", "accuracy %", "pixels")) + "\n" + means
 
 
-def path_of(workdir: pathlib.Path, split: str, *, views: str = "", weights: str = "raw"):
-    """eval-<split>[-<views>][-ema].json of a run folder.
+def path_of(workdir: pathlib.Path, split: str, *, views: str = "", weights: str = "raw", more=""):
+    """eval-<split>[-<views>][-ema][-<more>].json of a run folder.
 
-    `views` names a protocol that is not the run's own.
+    `views` names a protocol that is not the run's own; `more`, what else is not.
     """
-    parts = [split, *filter(None, [views]), *([] if weights == "raw" else [weights])]
+    parts = [split, *filter(None, [views, weights if weights != "raw" else "", more])]
     return workdir / f"eval-{'-'.join(parts)}.json"
 
 

@@ -110,6 +110,13 @@ def graphs(build: Callable[[nnx.Rngs], nnx.Module]) -> tuple[Any, Any]:
     return nnx.graphdef(model), nnx.graphdef(frozen)
 
 
+def sampling_graph(build: Callable[[nnx.Rngs], nnx.Module]) -> Any:
+    """The model's graph for passes that dropout stays on in; norms take running averages."""
+    model = nnx.eval_shape(lambda: build(keys(0)))
+    sampling = nnx.view(model, use_running_average=True, raise_if_not_found=False)
+    return nnx.graphdef(sampling)
+
+
 def initial_arrays(build: Callable[[nnx.Rngs], nnx.Module], seed: jax.Array) -> tuple[Any, Any]:
     """Freshly drawn parameters and batch statistics, as nested dicts of arrays."""
     # Exactly these two kinds: any other variable, such as a layer's own rngs, raises.

@@ -11,6 +11,7 @@ from flax import nnx
 
 from segjax import augment, losses, row_blocks, state
 from segjax.data.spec import VOID
+from segjax.errors import InputError
 from segjax.losses import pixels
 from segjax.metrics import calibration, confusion
 from segjax.models import resize
@@ -96,6 +97,33 @@ def train_step(
     return kept.replace(step=ts.step + 1, skipped=skipped), scalars
 
 
+def batch_statistics(
+    params: Any,
+    batch_stats: Any,
+    batch: dict[str, jax.Array],
+    *,
+    graph: Any,
+    preprocess: Preprocess,
+    augmentation: augment.Augment,
+    seed: int,
+) -> Any:
+    """What the norms find in a batch, seen as training sees it, in place of running averages.
+
+    Raises:
+        InputError: if the network has no batch norm.
+    """
+    key_augment, key_dropout = jax.random.split(jax.random.key(seed))
+    image, _ = augment.batch(key_augment, batch, augmentation, preprocess.mean)
+    model = state.merge(graph, params, batch_stats)
+    found = [m for _, m in nnx.iter_modules(model) if isinstance(m, nnx.BatchNorm)]
+    if not found:
+        raise InputError("--statistics: the network has no batch norm.")
+    for norm in found:
+        norm.momentum = 0.0  # nothing is kept of the batches before
+    model(preprocess(image), rngs=nnx.Rngs(dropout=key_dropout))
+    return state.plain(nnx.state(model, nnx.BatchStat))
+
+
 def _summed_gradients(summed_loss, ts, rows, key: jax.Array, accumulate: int):
     """(gradients, loss, count) summed over the parts of a batch, and the last batch statistics."""
 
@@ -131,12 +159,79 @@ def _updated(ts, grads, batch_stats, lr, optimizer: Optimizer, ema_decay: float)
 COUNTS = ("confusion", "loss", "pixels", "calibration")
 """What `judge` counts, beside its prediction."""
 
+MAPS = ("prediction", "uncertainty")
+"""What `eval_step` gives of every pixel."""
+
 
 def network(
     params: Any, batch_stats: Any, image: jax.Array, *, graph: Any, preprocess: Preprocess
 ) -> Scores:
     """What the network says of images: [B, H, W, 3], 0 to 255 -> Scores."""
     return state.merge(graph, params, batch_stats)(preprocess(image))[0]
+
+
+def sampled(
+    params: Any,
+    batch_stats: Any,
+    image: jax.Array,
+    index: jax.Array,
+    *,
+    graph: Any,
+    preprocess: Preprocess,
+    samples: int,
+    seed: int,
+) -> Scores:
+    """What the network says in several passes with dropout left on.
+
+    What comes before the first dropout is computed once. An image's draws depend on its place in
+    the data set alone, not on its batch.
+
+    Args:
+        params, batch_stats: the weights.
+        image: [B, H, W, 3], 0 to 255.
+        index: [B], items of the data set.
+        graph: of `state.sampling_graph`.
+        preprocess: of the recipe.
+        samples: N, passes.
+        seed: of the draws.
+
+    Returns:
+        Scores [B N, h, w, K], image by image.
+
+    Raises:
+        InputError: if the network has no dropout.
+    """
+    modules = nnx.iter_modules(state.merge(graph, params, batch_stats))
+    if not any(isinstance(m, nnx.Dropout) and m.rate > 0 for _, m in modules):
+        raise InputError("protocol samples: the network has no dropout, all passes are the same.")
+
+    def of_image(image, index):
+        def once(key):
+            model = state.merge(graph, params, batch_stats)
+            return model(preprocess(image[None]), rngs=nnx.Rngs(dropout=key))[0]
+
+        key = jax.random.fold_in(jax.random.key(seed), index)
+        return jax.vmap(once)(jax.random.split(key, samples))
+
+    scores = jax.vmap(of_image)(image, index)
+    return scores.replace(values=scores.values.reshape(-1, *scores.values.shape[3:]))
+
+
+def moments(logits: jax.Array, images: int) -> tuple[jax.Array, jax.Array]:
+    """The mean and the variance of the softmax over passes.
+
+    Args:
+        logits: [B N, r, W, K], of `sampled`.
+        images: B.
+
+    Returns:
+        float32 [B, r, W, K], the logarithm of the mean, and float32 [B, r, W], the variance over
+        the N passes, averaged over the classes.
+    """
+    logits = logits.astype(jnp.float32).reshape(images, -1, *logits.shape[1:])
+    p = jax.nn.softmax(logits, axis=-1)
+    log_mean = jax.nn.logsumexp(jax.nn.log_softmax(logits, axis=-1), axis=1)
+    return log_mean - jnp.log(p.shape[1]), jnp.mean(jnp.var(p, axis=1), axis=-1)
 
 
 def eval_step(
@@ -149,6 +244,7 @@ def eval_step(
     blocks: int,
     input_scale: float,
     fixed_size: tuple[int, int],
+    sampled: Callable[[Any, Any, jax.Array, jax.Array], Scores] | None = None,
 ) -> dict[str, jax.Array]:
     """Predicts a batch, each image in one look, and counts.
 
@@ -159,9 +255,11 @@ def eval_step(
         blocks: of rows, for upsampling and softmax.
         input_scale, fixed_size: the network sees the image at this scale or size: see `input_size`
             (bilinear, half-pixel centres); its scores are brought to the size of the label.
+        sampled: in place of `network`, for several passes: see the function of this name.
 
     Returns:
-        `prediction` uint8 [B, H, W], and the counts of `judge`.
+        `prediction` uint8 [B, H, W], and the counts of `judge`; of several passes also
+        `uncertainty` float32 [B, H, W], see `moments`.
     """
     height, width = batch["label"].shape[1:]
     seen = input_size((height, width), input_scale, fixed_size)
@@ -169,15 +267,22 @@ def eval_step(
     if seen != (height, width):
         half_pixel = resize.Resize("half_pixel")
         image = resize.apply(image, *half_pixel.matrices((height, width), seen))
-    scores = network(params, batch_stats, image)
+    if sampled is None:
+        scores = network(params, batch_stats, image)
+    else:
+        scores = sampled(params, batch_stats, image, batch["index"])
     counted = batch["weight"][:, None, None] > 0
 
     def block(logits, label):
-        return judge(logits, jnp.where(counted, label, VOID))
+        label = jnp.where(counted, label, VOID)
+        if sampled is None:
+            return judge(logits, label)
+        logits, variance = moments(logits, label.shape[0])
+        return judge(logits, label) | {"uncertainty": variance}
 
     found = row_blocks.over(block, scores, batch["label"], blocks=blocks, seen=seen)
-    prediction = row_blocks.join(found.pop("prediction"), height)
-    return {"prediction": prediction} | {key: value.sum(0) for key, value in found.items()}
+    maps = {key: row_blocks.join(found.pop(key), height) for key in MAPS if key in found}
+    return maps | {key: value.sum(0) for key, value in found.items()}
 
 
 def judge(

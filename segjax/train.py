@@ -53,7 +53,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path, replay: str = 
             logging.info("Nothing to do: the run is finished. Evaluate it with segjax.evaluate.")
             return
         evaluator = evaluation.Evaluator(parts, val.source, val.scan.sizes, how)
-        step_fn = experiment.compile_steps(parts, ts, train, evaluator.canvases())
+        step_fn = experiment.compile_steps(parts, ts, train, evaluator.step, evaluator.canvases())
         watcher = monitor.Monitor(evaluator, val.scan.fingerprint, workdir, step=int(ts.step))
         stack.callback(watcher.close)
         guard = stack.enter_context(guards.Guards(workdir, config.stop.skipped, checkpoints))

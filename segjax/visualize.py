@@ -104,10 +104,12 @@ def panel(
     *,
     cell: int = 256,
     captions: Sequence[str] = (),
+    uncertainty: Sequence[np.ndarray] = (),
 ) -> np.ndarray:
     """Examples side by side with their errors -> uint8 [H', W', 3].
 
-    Columns: image, truth, prediction, errors. Errors are red on the dimmed image, void is hatched.
+    Columns: image, truth, prediction, errors, and uncertainty where there is any. Errors are red on
+    the dimmed image, void is hatched.
 
     Args:
         rows: (image uint8 [H, W, 3], truth uint8 [H, W], prediction uint8 [H, W]) of any sizes;
@@ -115,8 +117,12 @@ def panel(
         spec: names and colours.
         cell: width of a column in pixels.
         captions: a line above each row, or none at all.
+        uncertainty: float [H, W] of each row, or none at all; all rows are on one scale.
     """
-    titles = ("image", "truth", "prediction", "errors")
+    titles = ["image", "truth", "prediction", "errors"]
+    most = max((float(x.max()) for x in uncertainty), default=0.0)
+    if uncertainty:
+        titles.append(f"variance, 0 to {most:.2g}")
     parts = [drawing.join([drawing.strip(title, cell, _TEXT) for title in titles], axis=1, gap=4)]
     height = _cell_height([truth for _, truth, _ in rows], cell)
     for i, (image, truth, prediction) in enumerate(rows):
@@ -131,6 +137,9 @@ def panel(
             colorize(prediction, spec),
             _errors(image, truth, prediction),
         ]
+        if uncertainty:
+            heat = heat_map(uncertainty[i], most)
+            pictures.append(drawing.fit(heat, height, cell, cv2.INTER_AREA))
         parts.append(
             drawing.join([drawing.center(p, height, cell) for p in pictures], axis=1, gap=4)
         )
@@ -212,6 +221,13 @@ def contact_sheet(
     width = parts[0].shape[1] if parts else columns * cell
     parts.append(drawing.legend(entries, width=width, size=_TEXT))
     return drawing.join(parts, axis=0, gap=8)
+
+
+def heat_map(values: np.ndarray, most: float) -> np.ndarray:
+    """From black over red to bright yellow: float [H, W], 0 to `most` -> uint8 [H, W, 3]."""
+    share = np.clip(values / max(most, np.finfo(np.float32).tiny), 0, 1)
+    heat = (255 * share).round().astype(np.uint8)
+    return np.ascontiguousarray(cv2.applyColorMap(heat, cv2.COLORMAP_INFERNO)[..., ::-1])
 
 
 def _rgb(image: np.ndarray, *labels: np.ndarray) -> np.ndarray:

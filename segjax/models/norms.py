@@ -16,7 +16,7 @@ from segjax.errors import InputError, choose
 NORMS = ("batch", "frozen", "group", "none")
 _OPTIONS = {
     "batch": {"momentum": 0.9, "epsilon": 1e-5},
-    "frozen": {"epsilon": 1e-5},
+    "frozen": {"epsilon": 1e-5, "trains": False},
     "group": {"groups": 32, "epsilon": 1e-5},
     "none": {},
 }
@@ -29,7 +29,8 @@ def make(norm: Mapping[str, Any], features: int, *, dtype, rngs: nnx.Rngs) -> nn
         norm: `name` and options. "batch": over the global batch, whatever devices it lies on (Ioffe
             and Szegedy 2015); `momentum` is the share of the running statistics that a step keeps.
             "frozen": by running statistics, scale and bias that no step changes, as fine-tuning
-            with small batches wants (Chen et al. 2017, section 4.1). "group": over `groups` of
+            with small batches wants (Chen et al. 2017, section 4.1); if it `trains`, scale and bias
+            are changed (the release of RefineNet). "group": over `groups` of
             channels of each image (Wu and He 2018). "none": weights that hold their norm already;
             convolutions then have a bias.
         features: channels.
@@ -77,17 +78,19 @@ class BatchNorm(nnx.BatchNorm):
 
 
 class FrozenNorm(nnx.Module):
-    """Batch norm whose four vectors are not trained, decayed or updated.
+    """Batch norm whose statistics are not updated, nor scale and bias trained.
 
     Args:
         features: channels.
         epsilon: added to the variance.
+        trains: whether scale and bias are trained after all.
         dtype: type of the result.
     """
 
-    def __init__(self, features: int, *, epsilon: float, dtype=None):
-        self.scale, self.var = (nnx.BatchStat(jnp.ones(features)) for _ in range(2))
-        self.bias, self.mean = (nnx.BatchStat(jnp.zeros(features)) for _ in range(2))
+    def __init__(self, features: int, *, epsilon: float, trains: bool = False, dtype=None):
+        own = nnx.Param if trains else nnx.BatchStat
+        self.scale, self.bias = own(jnp.ones(features)), own(jnp.zeros(features))
+        self.mean, self.var = nnx.BatchStat(jnp.zeros(features)), nnx.BatchStat(jnp.ones(features))
         self.epsilon = epsilon
         self.dtype = dtype
 
