@@ -10,8 +10,8 @@ val 40.2; the released VOC weights have 80.5 on val at one scale. Several scales
 1.2, scales 0.7 to 1.3, flips, crops of 400 (Cityscapes 600), rate 5e-4 and a tenth of it for the
 backbone, whose statistics are frozen; the loss at the scores' places. The authors divide the rate
 by ten when val stalls; here that is after 300,000 and after 600,000 steps. They want ImageNet's
-weights: `--config.init.from=FILE --config.init.skip='head/*'`. Words of this recipe: `conv_first` is
-the later models' order in the chain, `two` and `one` are the forms of two blocks and of one.
+weights: `--config.init.from=FILE --config.init.skip='head/*'`. Words of this recipe: `conv_first`
+is the later models' order in the chain, `two` and `one` are the forms of two blocks and of one.
 
 Elsewhere weights are drawn, norms are of the batch, and AdamW trains; images of 96 x 128 on
 `scenes`, crops of 224 x 288 on `:camvid`.
