@@ -69,7 +69,8 @@ def main(argv: list[str]) -> None:
     weights = ts.weights(_WEIGHTS.value)
     if _STATISTICS.value:
         over = experiment.open_split(dataset, config, _STATISTICS.value)
-        how["statistics"] = _STATISTICS.value
+        batches = norm_statistics.batches_of(parts, over)
+        how["statistics"] = {"split": _STATISTICS.value, "batches": batches}
         weights = weights[0], _statistics(parts, weights, over)
     path = scorecard.path_of(
         workdir,

@@ -16,10 +16,13 @@ import jax.numpy as jnp
 from segjax import state
 from segjax.experiment import Experiment, Split, train_batches
 
+MOST = 1000
+"""Batches; beyond it a mean hardly moves, and a set may be endless."""
+
 
 def batches_of(parts: Experiment, split: Split) -> int:
-    """How many batches one pass through a split is."""
-    return math.ceil(len(split.source) / parts.config.batch_size)
+    """How many batches are averaged: one pass through the split, at most MOST."""
+    return min(MOST, math.ceil(len(split.source) / parts.config.batch_size))
 
 
 def estimate(
@@ -42,7 +45,7 @@ def estimate(
         progress: called with the number of batches done.
 
     Returns:
-        The mean over one pass of each batch's statistics, as `batch_stats`.
+        The mean of each batch's statistics over `batches_of` batches, as `batch_stats`.
 
     Raises:
         InputError: if the network has no batch norm.

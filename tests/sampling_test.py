@@ -181,3 +181,5 @@ def test_a_pass_holds_every_image_once():
         config = tiny.config(batch_size=8)
 
     assert norm_statistics.batches_of(Parts, Split) == 3
+    Split.source = range(10**6)
+    assert norm_statistics.batches_of(Parts, Split) == norm_statistics.MOST

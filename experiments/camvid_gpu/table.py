@@ -34,6 +34,12 @@ RECIPES = {  # recipe -> its network in `bench`
     "deeplab_v3_mobilenet": "",
     "pspnet_resnet50": "pspnet",
     "pspnet_resnet101": "",
+    "segnet": "",
+    "segnet_basic": "",
+    "bayesian_segnet": "",
+    "refinenet_resnet101": "",
+    "gcn_resnet50": "",
+    "gcn_resnet152": "",
 }
 # Full resolution and, of FCN-8s, full width; all else is the recipe's.
 FLAGS = (
