@@ -61,12 +61,13 @@ def get_config() -> ml_collections.ConfigDict:
         "hue": 0.0,  # degrees
     }
 
+    _add_network(config)
     _add_training(config)
     return config
 
 
-def _add_training(config: ml_collections.ConfigDict) -> None:
-    """The keys of the network, its training and its evaluation."""
+def _add_network(config: ml_collections.ConfigDict) -> None:
+    """The keys of the network, its first weights and its loss."""
     # A recipe replaces one of these whole: a classical method and its options, or a network.
     config.method = {"name": ""}
     config.model = {"backbone": {"name": ""}, "head": {"name": ""}, "aux": None}
@@ -91,6 +92,10 @@ def _add_training(config: ml_collections.ConfigDict) -> None:
         "ohem_share": 0.0625,  # of the labelled pixels, the hardest that are kept in any case
         "region_classes": "present",  # of dice and lovasz_softmax: those of the image, or all
     }
+
+
+def _add_training(config: ml_collections.ConfigDict) -> None:
+    """The keys of training and evaluation."""
     config.optim = {
         "name": "sgd",  # or "adamw"
         "lr": 0.01,
