@@ -233,9 +233,13 @@ def test_the_worst_images_are_kept_and_drawn_worst_first():
 def test_keys_that_older_run_folders_lack_are_what_was_done_then(tmp_path):
     made = tiny.short_config()
     fields = json.loads(made.to_json())
-    del fields["eval"]["protocol"]
+    for key in experiment._NEWER_KEYS:
+        part, name = key.split(".")
+        del fields[part][name]
     (tmp_path / "config.json").write_text(json.dumps(fields))
-    assert experiment.read_config(tmp_path).eval.protocol == "single"
+    read = experiment.read_config(tmp_path)
+    assert read.eval.protocol == "single"
+    assert read.loss == made.loss
     experiment.check_workdir(tmp_path, made)
     other = tiny.short_config(eval__protocol="fcn")
     with pytest.raises(InputError, match="eval.protocol"):
