@@ -15,8 +15,10 @@ import numpy as np
 from segjax.errors import InputError
 from segjax.models.weights import (
     caffe,
+    caffe_segnet,
     caffejs,
     deeplab_pytorch,
+    drsleep_refinenet,
     keras,
     keras_mobilenet,
     semseg,
@@ -79,6 +81,7 @@ ORIGINS: Mapping[str, Origin] = {
     "keras_vgg16": Origin(keras.is_vgg, keras.vgg16, _caffe(123.68, 116.779, 103.939)),
     "caffe_fcn": Origin(caffe.is_fcn, caffe.fcn, _caffe(122.67892, 116.66877, 104.00699)),
     "caffe_vgg16": Origin(caffe.is_vgg, caffe.fcn, _caffe(123.68, 116.779, 103.939)),
+    "caffe_segnet": Origin(caffe_segnet.is_segnet, caffe_segnet.segnet, _caffe(0, 0, 0)),
     "caffejs_googlenet": Origin(caffejs.is_googlenet, caffejs.googlenet, _caffe(123, 117, 104)),
     "torchvision_resnet": Origin(
         torchvision_resnet.is_resnet, torchvision_resnet.resnet, _IMAGENET_RGB
@@ -91,6 +94,9 @@ ORIGINS: Mapping[str, Origin] = {
     "semseg_pspnet": Origin(semseg.is_pspnet, semseg.pspnet, _IMAGENET_RGB),
     "deeplab_pytorch": Origin(
         deeplab_pytorch.is_deeplab, deeplab_pytorch.deeplab, _caffe(122.675, 116.669, 104.008)
+    ),
+    "drsleep_refinenet": Origin(
+        drsleep_refinenet.is_refinenet, drsleep_refinenet.refinenet, _IMAGENET_RGB
     ),
     "keras_mobilenet_v2": Origin(
         keras_mobilenet.is_mobilenet_v2, keras_mobilenet.mobilenet_v2, _grey(127.5)

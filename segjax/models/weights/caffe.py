@@ -34,12 +34,13 @@ _KINDS = {"0": "weight", "W": "weight", "1": "bias", "b": "bias"}
 
 def is_fcn(arrays: Mapping[str, np.ndarray]) -> bool:
     """Whether these tensors are those of an FCN of the release."""
-    return ("score_fr", "weight") in set(map(_parse, arrays))
+    return ("score_fr", "weight") in set(map(parse, arrays))
 
 
 def is_vgg(arrays: Mapping[str, np.ndarray]) -> bool:
-    """Whether these tensors are a Caffe VGG's."""
-    return ("conv1_1", "weight") in set(map(_parse, arrays))
+    """Whether these tensors are a Caffe VGG's, and not of a SegNet, which begins like one."""
+    segnet = any(name.startswith(("conv1_1_bn", "conv1_1_D")) for name in arrays)
+    return ("conv1_1", "weight") in set(map(parse, arrays)) and not segnet
 
 
 def fcn(
@@ -55,7 +56,7 @@ def fcn(
     unused = {}
 
     def place(name, array):
-        layer, kind = _parse(name)
+        layer, kind = parse(name)
         if layer in _LAYERS and kind == "bias":
             return f"{_LAYERS[layer]}/bias", _without_ones(array, 1)
         if layer in _LAYERS and kind == "weight":
@@ -67,7 +68,7 @@ def fcn(
         return None
 
     for name, array in arrays.items():
-        layer, kind = _parse(name)
+        layer, kind = parse(name)
         learned = _LEARNED.get(layer) in shapes
         if layer in _UPSAMPLINGS and kind == "weight" and not learned and _is_bilinear(array):
             unused[name] = "bilinear, as ours"
@@ -75,7 +76,7 @@ def fcn(
     return subsample.for_rates(naming.rename(rest, place), shapes), unused
 
 
-def _parse(name: str) -> tuple[str, str]:
+def parse(name: str) -> tuple[str, str]:
     """(layer, "weight" or "bias" or "") of a tensor's name."""
     parts = _NAME.fullmatch(name)
     if not parts:

@@ -35,8 +35,9 @@ _DEEPLAB_HEAD = {
 
 
 def is_resnet(arrays: Mapping[str, np.ndarray]) -> bool:
-    """Whether these tensors are a ResNet's with a stem of one convolution."""
-    return {"conv1.weight", "layer1.0.conv1.weight"} <= set(arrays) and "conv2.weight" not in arrays
+    """Whether these tensors are a ResNet's with a stem of one convolution, and nothing beyond."""
+    more = {"conv2.weight", "clf_conv.weight"}  # of a deep stem, of RefineNet
+    return {"conv1.weight", "layer1.0.conv1.weight"} <= set(arrays) and not more & set(arrays)
 
 
 def is_fcn(arrays: Mapping[str, np.ndarray]) -> bool:

@@ -4,8 +4,10 @@ import pytest
 
 from segjax.models import weights
 from tests.models.weights import (
+    caffe_segnet_test,
     caffe_test,
     deeplab_pytorch_test,
+    drsleep_refinenet_test,
     keras_mobilenet_test,
     keras_test,
     semseg_test,
@@ -15,8 +17,10 @@ from tests.models.weights import (
 )
 
 FILES = {
+    "caffe_segnet": caffe_segnet_test.segnet,
     "caffe_vgg16": caffe_test.make,
     "deeplab_pytorch": lambda: deeplab_pytorch_test.deeplab(50),
+    "drsleep_refinenet": lambda: drsleep_refinenet_test.refinenet(50),
     "keras_mobilenet_v2": keras_mobilenet_test.mobilenet,
     "keras_vgg16": keras_test.make,
     "semseg_pspnet": lambda: semseg_test.pspnet(50),
