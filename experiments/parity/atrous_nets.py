@@ -3,87 +3,21 @@
 Nothing here needs torch: the tests build the narrow ones.
 """
 
-import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
-from experiments.parity import common
-from segjax import models
+from experiments.parity.nets import BATCH, FROZEN, NONE, SIZES, Cost, Net, of_backbone, resnet
 
-K = 5  # classes of the narrow networks
-DIVISOR = 16  # of the narrow networks' widths
-SIZES = ((65, 97), (64, 80), (113, 89))
-_BATCH, _FROZEN, _NONE = ({"name": name} for name in ("batch", "frozen", "none"))
 _KERAS = {"name": "batch", "epsilon": 1e-3}
 
 
-class Cost(NamedTuple):
-    """10^9 multiply-adds that somebody counted.
-
-    Attributes:
-        size: side of the square image.
-        classes: of the network.
-        gmac: the count, or None.
-        changes: of the network for it, by part, as `Net.build` takes them.
-    """
-
-    size: int
-    classes: int
-    gmac: float | None
-    changes: Mapping[str, Any] = {}
-
-
-@dataclasses.dataclass(frozen=True)
-class Net:
-    """One network.
-
-    Attributes:
-        origin: of the weights.
-        oracle: who runs it in PyTorch: a key of `atrous.ORACLES`.
-        model: divisor of the widths -> options of `models.build`, but for classes and dtype.
-        outputs: names, in our order.
-        classes: at full width.
-        parameters: at `classes`, with the auxiliary head.
-        cost: see `Cost`.
-        said: who says these two.
-        sizes: of the images.
-        pooled: the logits are means over the map.
-        fixture: the tests repeat it, narrow; not of what is the same but deeper.
-    """
-
-    origin: str
-    oracle: str
-    model: Callable[[int], dict[str, Any]]
-    outputs: tuple[str, ...] = ("main",)
-    classes: int = 21
-    parameters: int | None = None
-    cost: Cost | None = None
-    said: str = "spec"
-    sizes: tuple[tuple[int, int], ...] = SIZES
-    pooled: bool = False
-    fixture: bool = True
-
-    def build(
-        self, divisor: int, classes: int, changes: Mapping[str, Any] | None = None
-    ) -> common.Build:
-        """Makes the network. `changes`: part -> None, or options that replace the part's."""
-        model = {"aux": None, "dtype": "float32", "num_classes": classes} | self.model(divisor)
-        for part, change in (changes or {}).items():
-            model[part] = change and {**model[part], **change}
-        return lambda rngs: models.build(**model, rngs=rngs)
-
-
-def _resnet(depth: int, divisor: int, norm: Mapping = _BATCH, **options: Any) -> dict[str, Any]:
-    return {"name": "resnet", "depth": depth, "norm": norm, "width": 64 // divisor, **options}
-
-
 def _classifier(depth: int) -> Callable[[int], dict[str, Any]]:
-    return lambda d: {"backbone": _resnet(depth, d), "head": {"name": "classifier"}}
+    return lambda d: {"backbone": resnet(depth, d), "head": {"name": "classifier"}}
 
 
 def _torchvision(depth: int, head: str) -> Callable[[int], dict[str, Any]]:
     def model(d):
-        shared = {"norm": _BATCH, "align": "half_pixel"}
+        shared = {"norm": BATCH, "align": "half_pixel"}
         side = {"name": "conv", "stage": "stage4", "width": 256 // d}
         heads = {
             "fcn": {"name": "conv", "width": 512 // d},
@@ -96,7 +30,7 @@ def _torchvision(depth: int, head: str) -> Callable[[int], dict[str, Any]]:
                 "extra_conv": True,
             },
         }
-        trunk = _resnet(depth, d, output_stride=8, dilation_rule="torchvision")
+        trunk = resnet(depth, d, output_stride=8, dilation_rule="torchvision")
         return {"backbone": trunk, "head": heads[head] | shared, "aux": side | shared}
 
     return model
@@ -106,9 +40,9 @@ def _pspnet(depth: int) -> Callable[[int], dict[str, Any]]:
     def model(d):
         side = {"name": "conv", "stage": "stage4", "width": 256 // d, "drop_maps": True}
         return {
-            "backbone": _resnet(depth, d, stem="deep", output_stride=8),
-            "head": {"name": "pspnet", "norm": _BATCH, "width": 512 // d},
-            "aux": side | {"norm": _BATCH},
+            "backbone": resnet(depth, d, stem="deep", output_stride=8),
+            "head": {"name": "pspnet", "norm": BATCH, "width": 512 // d},
+            "aux": side | {"norm": BATCH},
         }
 
     return model
@@ -118,7 +52,7 @@ def _deeplab_v2(depth: int) -> Callable[[int], dict[str, Any]]:
     def model(d):
         options = {"stride_in": "1x1", "output_stride": 8, "pool_rounding": "ceil"}
         return {
-            "backbone": _resnet(depth, d, _FROZEN, **options),
+            "backbone": resnet(depth, d, FROZEN, **options),
             "head": {"name": "deeplab_v2", "align": "half_pixel"},
             "multi_scale": {"scales": (1.0, 0.75, 0.5), "align": "half_pixel"},
         }
@@ -146,8 +80,8 @@ def _mobilenet(d: int) -> dict[str, Any]:
 
 
 def _deeplab_mobilenet(d: int) -> dict[str, Any]:
-    backbone = {"name": "mobilenet_v2", "norm": _NONE, "output_stride": 16}
-    head = {"name": "deeplab_v3", "rates": (), "norm": _NONE, "order": "pool_first"}
+    backbone = {"name": "mobilenet_v2", "norm": NONE, "output_stride": 16}
+    head = {"name": "deeplab_v3", "rates": (), "norm": NONE, "order": "pool_first"}
     return {
         "backbone": backbone | {"width": 1.0 if d == 1 else 0.25},
         "head": head | {"width": 256 // d, "align": "corners"},
@@ -156,8 +90,8 @@ def _deeplab_mobilenet(d: int) -> dict[str, Any]:
 
 def _paper(depth: int, head: str) -> Callable[[int], dict[str, Any]]:
     def model(d):
-        backbone = _resnet(depth, d, output_stride=16, multi_grid=(1, 2, 4))
-        part = {"name": head, "norm": _BATCH, "rates": (6, 12, 18), "width": 256 // d}
+        backbone = resnet(depth, d, output_stride=16, multi_grid=(1, 2, 4))
+        part = {"name": head, "norm": BATCH, "rates": (6, 12, 18), "width": 256 // d}
         if head == "deeplab_v3plus":
             part["fine_width"] = 48 // d
         return {"backbone": backbone, "head": part}
@@ -168,7 +102,7 @@ def _paper(depth: int, head: str) -> Callable[[int], dict[str, Any]]:
 def _cascade(depth: int) -> Callable[[int], dict[str, Any]]:
     def model(d):
         options = {"output_stride": 16, "multi_grid": (1, 2, 1), "cascade": 3, "stride_in": "last"}
-        return {"backbone": _resnet(depth, d, **options), "head": {"name": "classifier"}}
+        return {"backbone": resnet(depth, d, **options), "head": {"name": "classifier"}}
 
     return model
 
@@ -250,39 +184,35 @@ NETS = {
 }  # fmt: skip
 
 
-def _backbone(**options: Any) -> dict[str, Any]:
-    return {"backbone": options}
-
-
 _OS8 = {"backbone": {"output_stride": 8}, "head": {"rates": (12, 24, 36)}}
-_OS8_101 = _OS8 | _backbone(output_stride=8, depth=101)
+_OS8_101 = _OS8 | of_backbone(output_stride=8, depth=101)
 
 # Further counts of the specs: (name, as which network, parameters at the cost's classes, cost).
 COUNTS = (
-    ("ResNet-152", "resnet50", 60_192_808, Cost(224, 1000, 11.514, _backbone(depth=152))),
+    ("ResNet-152", "resnet50", 60_192_808, Cost(224, 1000, 11.514, of_backbone(depth=152))),
     ("ResNet-50, deep stem", "resnet50", 25_680_808,
-     Cost(224, 1000, 5.444, _backbone(stem="deep"))),
+     Cost(224, 1000, 5.444, of_backbone(stem="deep"))),
     ("ResNet-101, deep stem", "resnet101", 44_672_936,
-     Cost(224, 1000, 9.157, _backbone(stem="deep"))),
+     Cost(224, 1000, 9.157, of_backbone(stem="deep"))),
     ("ResNet-152, deep stem", "resnet50", 60_316_584,
-     Cost(224, 1000, 12.869, _backbone(stem="deep", depth=152))),
+     Cost(224, 1000, 12.869, of_backbone(stem="deep", depth=152))),
     ("PSPNet-50", "pspnet50", 46_782_550, Cost(473, 150, 161.9, _NO_AUX)),
     ("PSPNet-50", "pspnet50", 46_715_347, Cost(713, 19, 363.8, _NO_AUX)),
     ("PSPNet-101", "pspnet101", 65_774_678, Cost(473, 150, 230.1, _NO_AUX)),
     ("PSPNet-101", "pspnet101", 65_707_475, Cost(713, 19, 517.2, _NO_AUX)),
-    ("PSPNet-152", "pspnet50", 81_418_326, Cost(473, 150, 286.2, _NO_AUX | _backbone(depth=152))),
-    ("PSPNet-152", "pspnet50", 81_351_123, Cost(713, 19, 643.5, _NO_AUX | _backbone(depth=152))),
+    ("PSPNet-152", "pspnet50", 81_418_326, Cost(473, 150, 286.2, _NO_AUX | of_backbone(depth=152))),
+    ("PSPNet-152", "pspnet50", 81_351_123, Cost(713, 19, 643.5, _NO_AUX | of_backbone(depth=152))),
     ("PSPNet-50, 7x7 stem", "pspnet50", 46_658_774,
-     Cost(473, 150, 155.8, _NO_AUX | _backbone(stem="7x7"))),
+     Cost(473, 150, 155.8, _NO_AUX | of_backbone(stem="7x7"))),
     ("LargeFOV", "largefov", 20_505_429, Cost(513, 21, 128.6)),
     ("VGG-16 ASPP-L", "vgg16_aspp", 37_877_652, Cost(513, 21, 202.0)),
     ("DeepLab v2 ResNet-101", "deeplab_v2_resnet101", 44_048_532, Cost(321, 21, 75.1, _ONE_SCALE)),
     ("DeepLab v2 ResNet-101, one rate", "deeplab_v2_resnet101", 42_887_253,
      Cost(321, 21, None, _ONE_SCALE | {"head": {"rates": (12,)}})),
     ("DeepLab v3 ResNet-101, stride 16", "deeplab_v3", 58_040_661,
-     Cost(513, 21, 71.1, _backbone(depth=101))),
+     Cost(513, 21, 71.1, of_backbone(depth=101))),
     ("DeepLab v3 ResNet-50, stride 8", "deeplab_v3", 39_048_533, Cost(513, 21, 166.2, _OS8)),
     ("DeepLab v3 ResNet-101, stride 8", "deeplab_v3", 58_040_661, Cost(513, 21, 246.2, _OS8_101)),
     ("DeepLab v3 ResNet-50, deep stem", "deeplab_v3", 39_172_309,
-     Cost(513, 21, 57.5, _backbone(stem="deep"))),
+     Cost(513, 21, 57.5, of_backbone(stem="deep"))),
 )  # fmt: skip

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from experiments.parity.origins import ORIGINS
 from segjax import experiment, state, steps, transfer
 from segjax.models import Segmenter, resize
 from segjax.models import weights as importers
@@ -28,13 +29,15 @@ SEED = 0
 Build = Callable[[nnx.Rngs], Segmenter]
 
 
-def draw_images(sizes: Sequence[tuple[int, int]]) -> list[np.ndarray]:
-    """uint8 [H, W, 3] of each size, patches of colour of 5 x 7 pixels."""
-    rng = np.random.default_rng(SEED)
+def draw_images(
+    sizes: Sequence[tuple[int, int]], patch: tuple[int, int] = (5, 7)
+) -> list[np.ndarray]:
+    """uint8 [H, W, 3] of each size, patches of one colour."""
+    rng, (high, wide) = np.random.default_rng(SEED), patch
     images = []
     for height, width in sizes:
-        patches = rng.integers(0, 256, (-(-height // 5), -(-width // 7), 3), np.uint8)
-        images.append(patches.repeat(5, axis=0).repeat(7, axis=1)[:height, :width])
+        patches = rng.integers(0, 256, (-(-height // high), -(-width // wide), 3), np.uint8)
+        images.append(patches.repeat(high, axis=0).repeat(wide, axis=1)[:height, :width])
     return images
 
 
@@ -79,7 +82,7 @@ def trees(build: Build, origin: str, arrays: Mapping[str, np.ndarray]) -> Any:
     """(parameters, batch statistics) of our network, every leaf from a file of that origin."""
     like = jax.eval_shape(functools.partial(state.initial_arrays, build), 0)
     shapes = {path: leaf.shape for path, leaf in transfer.flatten(*like).items()}
-    found, unused = importers.ORIGINS[origin].convert(arrays, shapes)
+    found, unused = ORIGINS[origin].convert(arrays, shapes)
     placed = importers.match(found, shapes, (), where=origin, unused=unused).arrays
 
     def take(path, _):

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.parity import atrous_nets, common, protocols
+from experiments.parity import atrous_nets, common, nets, protocols
 from segjax import experiment, state, steps
 from segjax.models import weights
 from segjax.models.features import Scores
@@ -52,7 +52,7 @@ def pspnet():
     net = atrous_nets.NETS["pspnet50"]
     recipes = json.loads(str(fixture("semseg")["recipes"]))
     drawn = {n: common.draw(n, common.Recipe(*recipe)) for n, recipe in recipes.items()}
-    build = net.build(atrous_nets.DIVISOR, protocols.K)
+    build = net.build(nets.DIVISOR, protocols.K)
     preprocess = steps.Preprocess(**weights.ORIGINS[net.origin].preprocess)
     _, graph = state.graphs(build)
     network = functools.partial(steps.network, graph=graph, preprocess=preprocess)

@@ -77,9 +77,9 @@ def semseg(checkout: str) -> dict[str, np.ndarray]:
     """Fused probabilities, float32 [H, W, K], by size, and the recipes of the network's weights."""
     import torch
 
-    from experiments.parity import atrous_nets, upstream
+    from experiments.parity import nets, upstream
 
-    oracle = upstream.semseg(checkout, "pspnet50", atrous_nets.DIVISOR, K)
+    oracle = upstream.semseg({"semseg": checkout}, "pspnet50", nets.DIVISOR, K)
     oracle.module.load_state_dict(
         {n: torch.from_numpy(np.array(w)) for n, w in oracle.weights.items()}
     )

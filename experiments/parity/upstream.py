@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from experiments.parity import common
 
+Folders = Mapping[str, str]  # of checkouts, by the flags that name them
 _BEFORE_ADDITION = re.compile(r"(.*\.)(bn[23]|increase\.bn)")
 
 
@@ -91,12 +92,12 @@ def narrowed(divisor: int) -> Iterator[None]:
             cls.__init__ = init
 
 
-def torchvision(checkout: str, name: str, divisor: int, classes: int) -> Upstream:
+def torchvision(folders: Folders, name: str, divisor: int, classes: int) -> Upstream:
     """resnetN, fcn_resnetN or deeplabv3_resnetN, the last two with their auxiliary heads."""
     # The package itself wants its compiled operators, which no network here uses.
     if "torchvision" not in sys.modules:
         package = types.ModuleType("torchvision")
-        package.__path__ = [str(pathlib.Path(checkout, "torchvision"))]
+        package.__path__ = [str(pathlib.Path(folders["torchvision"], "torchvision"))]
         sys.modules["torchvision"] = package
     networks = importlib.import_module("torchvision.models")
     with narrowed(divisor):
@@ -108,9 +109,9 @@ def torchvision(checkout: str, name: str, divisor: int, classes: int) -> Upstrea
     return Upstream(net, lambda net, x: list(net(x).values()))
 
 
-def semseg(checkout: str, name: str, divisor: int, classes: int) -> Upstream:
+def semseg(folders: Folders, name: str, divisor: int, classes: int) -> Upstream:
     """pspnetN with its auxiliary head; sizes are 8 n + 1."""
-    _on_path(checkout)
+    _on_path(folders["semseg"])
     pspnet = importlib.import_module("model.pspnet")
     caught = []
     options = {"layers": int(name.removeprefix("pspnet")), "classes": classes, "pretrained": False}
@@ -127,9 +128,9 @@ def semseg(checkout: str, name: str, divisor: int, classes: int) -> Upstream:
     return Upstream(net, forward)
 
 
-def deeplab_pytorch(checkout: str, name: str, divisor: int, classes: int) -> Upstream:
+def deeplab_pytorch(folders: Folders, name: str, divisor: int, classes: int) -> Upstream:
     """deeplab_v2_resnetN: the maximum over scales, then 1, 0.75 and 0.5."""
-    _on_path(checkout)
+    _on_path(folders["deeplab-pytorch"])
     networks = importlib.import_module("libs.models")
     blocks = {"50": [3, 4, 6, 3], "101": [3, 4, 23, 3]}[name.removeprefix("deeplab_v2_resnet")]
     with narrowed(divisor):

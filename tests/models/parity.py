@@ -1,0 +1,90 @@
+"""Our narrow networks against the logits of PyTorch that lie in fixtures.
+
+See experiments/parity/measure.py, which makes them; weights are drawn again from their recipes.
+"""
+
+import functools
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.parity import common, nets
+from experiments.parity.origins import ORIGINS
+
+TOLERANCE = 1e-4  # of the largest logit
+
+
+class Fixtures:
+    """Those of a table.
+
+    Args:
+        folder: their name in tests/fixtures.
+        networks: by name.
+    """
+
+    def __init__(self, folder: str, networks: Mapping[str, nets.Net]):
+        self.folder: pathlib.Path = common.ROOT / "tests" / "fixtures" / folder
+        self.networks = networks
+        self.names = [name for name, net in networks.items() if net.fixture]
+        self.network = functools.cache(self._network)
+
+    def _network(self, name: str):
+        """Its weights in our trees, and fn(trees, size) -> largest error of each output."""
+        net = self.networks[name]
+        with np.load(self.folder / f"{name}.npz") as file:
+            logits = dict(file)
+        recipes = json.loads(str(logits.pop("recipes")))
+        assert len(logits) == 2 * len(net.outputs)
+        drawn = {n: common.draw(n, common.Recipe(*recipe)) for n, recipe in recipes.items()}
+        build = net.build(nets.DIVISOR, nets.K)
+        run = common.network(build, ORIGINS[net.origin].preprocess, net.pooled)
+        kept = () if net.pooled else (slice(None, None, 5),) * 2
+
+        def errors(trees: Any, size: tuple[int, int]) -> list[float]:
+            got = run(trees, common.draw_images([size], net.patch)[0])
+            return [
+                common.error(np.asarray(x)[kept], logits[f"{output} {size[0]}x{size[1]}"])
+                for output, x in zip(net.outputs, got, strict=True)
+            ]
+
+        return common.trees(build, net.origin, drawn), errors
+
+    def error(self, name: str, place: int) -> float:
+        """Largest error at one of its sizes."""
+        trees, errors = self.network(name)
+        return max(errors(trees, self.networks[name].sizes[place]))
+
+    def assert_depends_on_every_convolution(self, name: str) -> None:
+        """Without a kernel the logits are others."""
+        trees, errors = self.network(name)
+        leaves, structure = jax.tree_util.tree_flatten_with_path(trees)
+        kernels = [i for i, (path, _) in enumerate(leaves) if path[-1].key == "kernel"]
+        assert len(kernels) >= 9
+        for i in kernels:
+            arrays = [
+                jnp.zeros_like(leaf) if i == j else leaf for j, (_, leaf) in enumerate(leaves)
+            ]
+            size = self.networks[name].sizes[0]
+            found = errors(jax.tree_util.tree_unflatten(structure, arrays), size)
+            assert max(found) > 10 * TOLERANCE, jax.tree_util.keystr(leaves[i][0])
+
+    def assert_parameters(self, name: str, count: int | None = None, cost: Any = None) -> None:
+        """At full width it has those that are said of it, or of a change of it."""
+        net = self.networks[name]
+        classes, changes = (cost.classes, cost.changes) if cost else (net.classes, None)
+        count = net.parameters if count is None else count
+        assert common.parameters(net.build(1, classes, changes)) == count
+
+    def assert_multiply_adds(self, name: str, cost: nets.Cost | None = None) -> None:
+        """As many as are said of it, to the digits that are said."""
+        net = self.networks[name]
+        cost = cost or net.cost
+        build = net.build(1, cost.classes, cost.changes)
+        count = common.multiply_adds(build, cost.sides(), net.pooled) / 1e9
+        digits = 1 if count > 20 else 3
+        assert round(count, digits) == round(cost.gmac, digits)
