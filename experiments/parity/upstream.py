@@ -1,7 +1,9 @@
 """Networks of others, as they are: imported from checkouts, narrowed where asked, run by torch.
 
 torchvision: fcn, deeplabv3, resnet; semseg (github.com/hszhao/semseg): PSPNet; deeplab-pytorch
-(github.com/kazuto1011/deeplab-pytorch): DeepLab v2 at several scales. Nothing of them is kept.
+(github.com/kazuto1011/deeplab-pytorch): DeepLab v2 at several scales; refinenet-pytorch
+(github.com/DrSleep/refinenet-pytorch); pytorch-semantic-segmentation (github.com/zijundeng): the
+Global Convolutional Network. Nothing of them is kept.
 """
 
 import contextlib
@@ -21,6 +23,8 @@ from experiments.parity import common
 
 Folders = Mapping[str, str]  # of checkouts, by the flags that name them
 _BEFORE_ADDITION = re.compile(r"(.*\.)(bn[23]|increase\.bn)")
+# Convolutions before an addition, in decoders without norms, and what multiplies them.
+_ADDED = {r".*_relu_varout_dimred|brm\d\.conv2": 0.25, r".*_outvar_dimred": 0.5}
 
 
 class Upstream:
@@ -54,8 +58,9 @@ def _recipe(name: str, shape: tuple[int, ...], names: Mapping, gain: float) -> c
     if f"{layer}.running_var" not in names:
         if kind == "bias":
             return common.Recipe(shape, "bias")
-        sees_image = len(shape) == 4 and shape[1] == 3
-        return common.Recipe(shape, "kernel", math.prod(shape[1:]), gain if sees_image else 1)
+        if not (len(shape) == 4 and shape[1] == 3):  # which sees the image
+            gain = next((gain for p, gain in _ADDED.items() if re.fullmatch(p, layer)), 1)
+        return common.Recipe(shape, "kernel", math.prod(shape[1:]), gain)
     if kind == "weight":
         return common.Recipe(shape, "scale", gain=0.25 if _ends_a_block(layer, names) else 1)
     return common.Recipe(shape, kind.removeprefix("running_"))
@@ -151,6 +156,59 @@ def deeplab_pytorch(folders: Folders, name: str, divisor: int, classes: int) -> 
         return [F.interpolate(y, **options) for y in outputs]
 
     return Upstream(net, forward, gain=2**-6)
+
+
+def refinenet(folders: Folders, name: str, divisor: int, classes: int) -> Upstream:
+    """refinenetN: the logits at a quarter of the size, stretched as it stretches between stages."""
+    _on_path(folders["refinenet"])
+    networks = importlib.import_module("models.resnet")
+    depths = {"50": [3, 4, 6, 3], "101": [3, 4, 23, 3]}[name.removeprefix("refinenet")]
+    with narrowed(divisor):
+        net = networks.RefineNet(networks.Bottleneck, depths, num_classes=classes)
+    options = {"mode": "bilinear", "align_corners": True}
+    return Upstream(net, lambda net, x: [F.interpolate(net(x), size=x.shape[2:], **options)])
+
+
+def gcn(folders: Folders, name: str, divisor: int, classes: int) -> Upstream:
+    """gcn_resnetN; theirs has ResNet-152.
+
+    It is told that images of odd sizes have a pixel more, and then cropped, which ours does.
+    """
+    networks = _torchvision_models(folders)
+    checkout = pathlib.Path(folders["gcn"])
+    for package, more in (
+        ("zijundeng", {}),
+        ("zijundeng.utils", {"initialize_weights": lambda *_: None}),
+        ("zijundeng.models", {}),
+        ("zijundeng.models.config", {"res152_path": None}),
+    ):
+        module = sys.modules.setdefault(package, types.ModuleType(package))
+        module.__path__ = [str(checkout.joinpath(*package.split(".")[1:]))]
+        vars(module).update(more)
+    theirs = importlib.import_module("zijundeng.models.gcn")
+    depth = name.removeprefix("gcn_resnet")
+    theirs.models = types.SimpleNamespace(resnet152=getattr(networks, f"resnet{depth}"))
+    with narrowed(divisor):
+        net = theirs.GCN(classes, input_size=None, pretrained=False)
+    for layer in net.modules():
+        if isinstance(layer, torch.nn.Conv2d):  # Python 2 divided (7 - 1) / 2 to a whole number
+            layer.padding = tuple(int(n) for n in layer.padding)
+
+    def forward(net, x):
+        height, width = x.shape[2:]
+        net.input_size = (height + height % 2, width + width % 2)
+        return [net(x)[:, :, :height, :width]]
+
+    return Upstream(net, forward)
+
+
+def _torchvision_models(folders: Folders) -> types.ModuleType:
+    # The package itself wants its compiled operators, which no network here uses.
+    if "torchvision" not in sys.modules:
+        package = types.ModuleType("torchvision")
+        package.__path__ = [str(pathlib.Path(folders["torchvision"], "torchvision"))]
+        sys.modules["torchvision"] = package
+    return importlib.import_module("torchvision.models")
 
 
 def _interpolate_by_sizes(x: torch.Tensor, **options) -> torch.Tensor:

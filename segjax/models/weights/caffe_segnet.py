@@ -7,9 +7,9 @@ CamVid has a norm behind `conv1_1_D`, too, and a classifier `camvid`: its head h
 and shift, and where a fork of Caffe keeps running statistics `/2` and `/3`, mean and variance.
 
 The release keeps none: `compute_bn_statistics.py` merges them into scale and shift, so that the
-norm is scale x + shift. Here that is a mean of 0 and a variance of 1 - 1e-5, exact with the
-epsilon of 1e-5 that norms have unless told otherwise. A snapshot from before that script has the
-same names, and is another network.
+norm is scale x + shift. Here that is a mean of 0 and a variance of 1: exact in float32 with the
+release's epsilon of 1e-9; with one of 1e-5 every scale is smaller by a part in 200,000. A snapshot
+from before that script has the same names, and is another network.
 """
 
 import re
@@ -20,7 +20,7 @@ import numpy as np
 from segjax.models.backbones.vgg import DEPTHS, STAGES
 from segjax.models.weights import caffe, dense, naming
 
-_MERGED = {"mean": 0.0, "var": 1 - 1e-5}
+_MERGED = {"mean": 0.0, "var": 1.0}
 _LAYERS = {
     f"conv{i + 1}_{number}{suffix}": f"{part}/{stage}/{block}"
     for i, (stage, depth) in enumerate(zip(STAGES, DEPTHS, strict=True))

@@ -1,0 +1,225 @@
+"""RefineNet, GCN and SegNet against PyTorch with the same random weights; fixtures of tests.
+
+    python -m experiments.parity.decoders --torchvision=DIR --refinenet=DIR --gcn=DIR \
+        --hardware="2 CPU cores" [--only=segnet]
+
+The directories are checkouts of the repositories, of torchvision an unpacked wheel will do; their
+networks run as they are, and nothing of them is kept but logits. Networks that they lack are in
+`decoder_oracles.py`. Writes experiments/parity/decoders.{json,md} and, of the narrow networks,
+every fifth pixel of the logits to tests/fixtures/decoders/*.npz.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+
+from experiments.parity import common, decoder_nets, decoder_oracles, measure, upstream
+from experiments.parity.nets import Net
+from experiments.parity.oracle_nets import Weights
+from experiments.parity.origins import ORIGINS
+from segjax import state, steps
+from segjax.models import unpooling
+
+TABLE = measure.Table(
+    "decoders",
+    decoder_nets.NETS,
+    decoder_nets.COUNTS,
+    decoder_oracles.make,
+    {
+        "torchvision": ("pytorch/vision", upstream.torchvision),
+        "refinenet": ("DrSleep/refinenet-pytorch", upstream.refinenet),
+        "gcn": ("zijundeng/pytorch-semantic-segmentation", upstream.gcn),
+    },
+)
+PATCHES = {"every pixel its own": (1, 1), "patches of 5 x 7": (5, 7)}
+CHOOSERS = ("ours", "torch", "torch in float64")
+
+
+def more(name: str, net: Net, maker: Callable) -> Any:
+    """What SegNet's poolings chose at full width; what GCN does where sides are odd."""
+    oracle = maker(name, 1, net.classes)
+    if net.origin == "caffe_segnet":
+        return [
+            {
+                "image": label,
+                "size": size,
+                **choices(dataclasses.replace(net, patch=patch), oracle, size),
+            }
+            for label, patch in PATCHES.items()
+            for size in net.sizes
+        ]
+    if net.oracle == "gcn":
+        return odd_sides(net, oracle)
+    return None
+
+
+def choices(net: Net, oracle: Any, size: tuple[int, int]) -> dict[str, Any]:
+    """How many of a network's choices differ between two programs, and the logits' difference."""
+    expected = measure.run_oracle(net, oracle, size, oracle.weights)
+    found = {
+        "ours": our_choices(net, oracle.weights, size),
+        "torch": their_choices(net, oracle, size, torch.float32),
+        "torch in float64": their_choices(net, oracle, size, torch.float64),
+    }
+    got = measure.ours(net, 1, oracle.weights)(size)
+    return {
+        "windows": sum(stage.size for stage in found["ours"]),
+        "error": measure.largest_error(got, expected),
+        "differ": {
+            f"{one} and {other}": sum(
+                int((a != b).sum()) for a, b in zip(found[one], found[other], strict=True)
+            )
+            for one, other in itertools.combinations(CHOOSERS, 2)
+        },
+    }
+
+
+def our_choices(net: Net, weights: Mapping, size: tuple[int, int]) -> list[np.ndarray]:
+    """0 to 3 in reading order, [h, w, C] of every stage."""
+    build = net.build(1, net.classes)
+    _, graph = state.graphs(build)
+    prepare = steps.Preprocess(**ORIGINS[net.origin].preprocess)
+
+    @jax.jit
+    def run(trees, image):
+        features = state.merge(graph, *trees).backbone(prepare(image[None]))
+        # Each is marked at its place; what is left of 2 x 2 is which.
+        return [
+            unpooling.unpool(jnp.ones((1, -(-s.size[0] // 2), -(-s.size[1] // 2), s.channels)), s)[
+                0
+            ]
+            for s in features.pool_selections.values()
+        ]
+
+    marks = run(common.trees(build, net.origin, weights), common.draw_images([size], net.patch)[0])
+    return [_which(np.asarray(x)) for x in marks]
+
+
+def _which(marks: np.ndarray) -> np.ndarray:
+    """[H, W, C], one mark in every 2 x 2 -> its place there, [h, w, C]."""
+    height, width, channels = marks.shape
+    marks = np.pad(marks, ((0, height % 2), (0, width % 2), (0, 0)))
+    marks = marks.reshape(-(-height // 2), 2, -(-width // 2), 2, channels)
+    return marks.transpose(0, 2, 4, 1, 3).reshape(*marks.shape[::2], 4).argmax(-1)
+
+
+def their_choices(
+    net: Net, oracle: Any, size: tuple[int, int], dtype: torch.dtype
+) -> list[np.ndarray]:
+    """The same of the oracle's."""
+    seen = []
+    weights = Weights(oracle.weights, oracle.recipes, oracle.style, dtype)
+    with torch.no_grad():
+        oracle.net(weights, measure.image(net, size, dtype), seen=seen)
+    return [
+        (at // width % 2 * 2 + at % width % 2)[0].permute(1, 2, 0).numpy()
+        for at, (_, width) in seen
+    ]
+
+
+def odd_sides(net: Net, oracle: Any) -> dict[str, float]:
+    """Errors where their network is told the image's own size."""
+
+    def told(module, x):
+        module.input_size = x.shape[2:]
+        return [module(x)]
+
+    oracle.forward = told
+    run = measure.ours(net, 1, oracle.weights)
+    return {
+        f"{size[0]} x {size[1]}": measure.largest_error(
+            run(size), measure.run_oracle(net, oracle, size, oracle.weights)
+        )
+        for size in net.sizes
+    }
+
+
+def chosen(measured: Mapping) -> str:
+    """The choices that differ, in Markdown."""
+    rows = [
+        [
+            name,
+            row["image"],
+            " x ".join(map(str, row["size"])),
+            f"{row['windows']:,}",
+            *(f"{count:,}" for count in row["differ"].values()),
+            f"{row['error']:.1e}",
+        ]
+        for name, found in measured["more"].items()
+        if isinstance(found, list)
+        for row in found
+    ]
+    pairs = [f"{one}, {other}" for one, other in itertools.combinations(CHOOSERS, 2)]
+    return common.table(["net", "image", "size", "windows", *pairs, "logits"], rows)
+
+
+def told(measured: Mapping) -> str:
+    """Largest of `odd_sides`, by whether the size has an odd side."""
+    found = [row for row in measured["more"].values() if isinstance(row, dict)]
+    odd, even = (
+        max(
+            error
+            for row in found
+            for size, error in row.items()
+            if any(int(n) % 2 for n in size.split(" x ")) == is_odd
+        )
+        for is_odd in (True, False)
+    )
+    return f"{odd:.1e} at sizes with an odd side and {even:.1e} at the even one"
+
+
+def page(table: measure.Table, measured: Mapping) -> list[str]:
+    """The page's title and what comes after the command, in Markdown."""
+    blocks = [
+        [str(taps), f"{decoder_nets.block_parameters(taps):,} / {said},000"]
+        for taps, said in decoder_nets.BLOCKS.items()
+    ]
+    return [
+        "# RefineNet, the Global Convolutional Network and SegNet against PyTorch",
+        "Both networks have the same random weights, those of the batch norms too, ours through "
+        "the importer of their origin, and see the same images in float32. Both run on CPU, ours "
+        "with the convolutions' forms for CPU. Largest difference of the logits at the image's "
+        "size over all pixels and classes, of the largest logit (allowed: "
+        f"{measure.TOLERANCE:.0e}), at full width. refinenet: DrSleep's port of the release, its "
+        "chains of four, pooled first, its maps and logits stretched corner on corner. gcn: "
+        "zijundeng's, k 7, biases, `upsample_bilinear`, which was corner on corner in PyTorch 0.2 "
+        "and is so today; theirs is on ResNet-152, for ResNet-50 it is handed that one. The oracle "
+        '"own" is `decoder_oracles.py`, written from the papers, specs and prototxts with torch\'s '
+        "layers: zijundeng's SegNet has transposed convolutions, concatenates the encoder's maps "
+        "and is on VGG-19. RefineNet: `paper`, chains of two; `improved`, four, convolved first; "
+        "`two` and `one`, cascades of two and of one block, in our widths. GCN: `paper`, k 15, no "
+        "biases. SegNet: four vectors a norm; `merged`, the release's two; Bayesian SegNet as its "
+        "example for CamVid has it, without sampling.",
+        measure.networks(table, measured),
+        "Parameters are those of training, the vectors of frozen norms included, running "
+        "statistics not. What the spec says of chains of two is its difference to four. "
+        "Multiply-adds (10^9) are counted in the jaxpr of the form for accelerators: convolutions "
+        "and matrix products; resizes are left out, as in the counts they are held against. More "
+        "counts, against the spec:",
+        measure.counts(measured),
+        "One block of GCN on res-5, 21 classes, against table 2 of the paper:",
+        common.table(["k", "parameters / said"], blocks),
+        measure.about_narrow(table),
+        measure.narrow(table, measured),
+        "SegNet is not continuous: where two of a window's four are equal but for rounding, either "
+        "may be chosen, and a value goes elsewhere. Below, at full width, how many choices of "
+        "all stages and channels differ between two programs, and what ours and torch's logits "
+        "differ by. Above, images are of the first kind. In a patch of one colour neighbours are "
+        "equal in exact numbers, and the choice is that of the rounding; with random weights, "
+        "whose decoders are not smooth, it is seen.",
+        chosen(measured),
+        "GCN's head does not know the image's size, only that of stage 1: it makes a map of twice "
+        "that, which is a pixel more where a side is odd, and crops. zijundeng's is told the size; "
+        "above it is told one pixel more, and cropped. Told the image's own size it differs from "
+        f"ours by {told(measured)}.",
+    ]
+
+
+if __name__ == "__main__":
+    measure.main(TABLE, page, more)
