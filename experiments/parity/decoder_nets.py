@@ -62,7 +62,7 @@ NETS = {
         parameters=118_052_437, cost=Cost(512, 21, 262.9),
     ),
     "refinenet50_paper": Net(
-        "torchvision_fcn", "own", _refinenet(50, blocks=2),
+        "torchvision_fcn", "own", _refinenet(50, blocks=2), fixture=False,
         parameters=90_802_773, cost=Cost(512, 21, 216.9),
     ),
     "refinenet50_improved": Net(
@@ -70,7 +70,9 @@ NETS = {
         parameters=99_060_309, cost=Cost(512, 21, 243.5),
     ),
     "refinenet50_two": Net("torchvision_fcn", "own", _refinenet(50, cascades=2, blocks=2)),
-    "refinenet50_one": Net("torchvision_fcn", "own", _refinenet(50, cascades=1, blocks=2)),
+    "refinenet50_one": Net(
+        "torchvision_fcn", "own", _refinenet(50, cascades=1, blocks=2), fixture=False,
+    ),
     "gcn_resnet50": Net(
         "zijundeng_gcn", "gcn", _gcn(50, taps=7, use_bias=True, align="corners"),
         parameters=24_733_844,
@@ -99,7 +101,7 @@ NETS = {
 
 
 def _gcn_change(depth: int, **head: Any) -> dict[str, Any]:
-    return of_backbone(depth=depth) | {"head": head}
+    return of_backbone(depth=depth) | ({"head": head} if head else {})
 
 
 _PORT, _BIASED = {"taps": 7, "use_bias": True}, {"taps": 15, "use_bias": True}

@@ -10,9 +10,9 @@ every fifth pixel of the logits to tests/fixtures/decoders/*.npz.
 """
 
 import dataclasses
-import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ from experiments.parity.nets import Net
 from experiments.parity.oracle_nets import Weights
 from experiments.parity.origins import ORIGINS
 from segjax import state, steps
-from segjax.models import unpooling
+from segjax.models import convolution, unpooling
 
 TABLE = measure.Table(
     "decoders",
@@ -38,7 +38,16 @@ TABLE = measure.Table(
     },
 )
 PATCHES = {"every pixel its own": (1, 1), "patches of 5 x 7": (5, 7)}
-CHOOSERS = ("ours", "torch", "torch in float64")
+
+
+def _plain_3x3(x, kernel, padding: int, dilation: int) -> jax.Array:
+    return convolution.conv_form(x, kernel, 1, dilation, ((padding, padding),) * 2)
+
+
+FORMS = {
+    "form for CPU": {},
+    "form for accelerators": {"conv_3x3": _plain_3x3, "conv_any": convolution.conv_form},
+}
 
 
 def more(name: str, net: Net, maker: Callable) -> Any:
@@ -60,23 +69,25 @@ def more(name: str, net: Net, maker: Callable) -> Any:
 
 
 def choices(net: Net, oracle: Any, size: tuple[int, int]) -> dict[str, Any]:
-    """How many of a network's choices differ between two programs, and the logits' difference."""
+    """How many choices are not the oracle's in float64, and what logits differ from its by.
+
+    The latter in float32. Ours in both forms of convolutions, on CPU.
+    """
     expected = measure.run_oracle(net, oracle, size, oracle.weights)
-    found = {
-        "ours": our_choices(net, oracle.weights, size),
-        "torch": their_choices(net, oracle, size, torch.float32),
-        "torch in float64": their_choices(net, oracle, size, torch.float64),
-    }
-    got = measure.ours(net, 1, oracle.weights)(size)
+    exact = their_choices(net, oracle, size, torch.float64)
+    found, errors = {"torch": their_choices(net, oracle, size, torch.float32)}, {}
+    for form, functions in FORMS.items():
+        with mock.patch.multiple(convolution, **functions):
+            found[form] = our_choices(net, oracle.weights, size)
+            got = measure.ours(net, 1, oracle.weights)(size)
+        errors[form] = measure.largest_error(got, expected)
     return {
-        "windows": sum(stage.size for stage in found["ours"]),
-        "error": measure.largest_error(got, expected),
+        "windows": sum(stage.size for stage in exact),
         "differ": {
-            f"{one} and {other}": sum(
-                int((a != b).sum()) for a, b in zip(found[one], found[other], strict=True)
-            )
-            for one, other in itertools.combinations(CHOOSERS, 2)
+            program: sum(int((a != b).sum()) for a, b in zip(stages, exact, strict=True))
+            for program, stages in found.items()
         },
+        "error": errors,
     }
 
 
@@ -141,22 +152,26 @@ def odd_sides(net: Net, oracle: Any) -> dict[str, float]:
 
 
 def chosen(measured: Mapping) -> str:
-    """The choices that differ, in Markdown."""
+    """`choices` of SegNet's networks, in Markdown."""
     rows = [
         [
             name,
             row["image"],
             " x ".join(map(str, row["size"])),
             f"{row['windows']:,}",
-            *(f"{count:,}" for count in row["differ"].values()),
-            f"{row['error']:.1e}",
+            *(f"{row['differ'][program]:,}" for program in ("torch", *FORMS)),
+            *(f"{row['error'][form]:.1e}" for form in FORMS),
         ]
         for name, found in measured["more"].items()
         if isinstance(found, list)
         for row in found
     ]
-    pairs = [f"{one}, {other}" for one, other in itertools.combinations(CHOOSERS, 2)]
-    return common.table(["net", "image", "size", "windows", *pairs, "logits"], rows)
+    columns = [
+        "torch",
+        *(f"ours, {form}" for form in FORMS),
+        *(f"logits, {form}" for form in FORMS),
+    ]
+    return common.table(["net", "image", "size", "choices", *columns], rows)
 
 
 def told(measured: Mapping) -> str:
@@ -177,7 +192,7 @@ def told(measured: Mapping) -> str:
 def page(table: measure.Table, measured: Mapping) -> list[str]:
     """The page's title and what comes after the command, in Markdown."""
     blocks = [
-        [str(taps), f"{decoder_nets.block_parameters(taps):,} / {said},000"]
+        [str(taps), f"{decoder_nets.block_parameters(taps):,} / {said}K"]
         for taps, said in decoder_nets.BLOCKS.items()
     ]
     return [
@@ -208,11 +223,13 @@ def page(table: measure.Table, measured: Mapping) -> list[str]:
         measure.about_narrow(table),
         measure.narrow(table, measured),
         "SegNet is not continuous: where two of a window's four are equal but for rounding, either "
-        "may be chosen, and a value goes elsewhere. Below, at full width, how many choices of "
-        "all stages and channels differ between two programs, and what ours and torch's logits "
-        "differ by. Above, images are of the first kind. In a patch of one colour neighbours are "
-        "equal in exact numbers, and the choice is that of the rounding; with random weights, "
-        "whose decoders are not smooth, it is seen.",
+        "may be chosen, and a value goes elsewhere. Below, at full width, how many choices of all "
+        "stages and channels are not those of torch in float64, of torch in float32 and of ours in "
+        "either form of its convolutions; and what the logits differ from torch's by, of the "
+        "largest. Above, images are of the first kind. In a patch of one colour neighbours are "
+        "equal in exact numbers, and the choice is that of the rounding: Winograd's tiles, of the "
+        "form for CPU, round by the place in the tile. With random weights, whose decoders are not "
+        "smooth, it is seen.",
         chosen(measured),
         "GCN's head does not know the image's size, only that of stage 1: it makes a map of twice "
         "that, which is a pixel more where a side is odd, and crops. zijundeng's is told the size; "

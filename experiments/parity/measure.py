@@ -74,6 +74,8 @@ def main(table: Table, page: Callable, more: Callable | None = None) -> None:
         if make
     } | {"own": table.own}
     measured = {"narrow": {}, "full": {}, "sizes": {}, "more": {}}
+    if not given.only:
+        measured["counts"] = [count(table, *row) for row in table.counts]
     for name in given.only.split(",") if given.only else table.networks:
         net, started = table.networks[name], time.time()
         maker = makers[net.oracle]
@@ -89,7 +91,6 @@ def main(table: Table, page: Callable, more: Callable | None = None) -> None:
             measured["more"][name] = found
         print(name, f"{time.time() - started:.0f} s", measured["full"][name], flush=True)
     if not given.only:
-        measured["counts"] = [count(table, *row) for row in table.counts]
         write_page(table, measured, folders, given.hardware, page(table, measured))
 
 
