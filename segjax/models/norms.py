@@ -59,8 +59,25 @@ def make(norm: Mapping[str, Any], features: int, *, dtype, rngs: nnx.Rngs) -> nn
     return None
 
 
+class _Statistic(nnx.BatchStat):
+    """A running statistic that is always replaced whole.
+
+    Flax asks an assigned value for its sharding; a traced one has none, and JAX's error about that,
+    which flax drops, reads the whole program so far. Tracing would be quadratic in the layers.
+    """
+
+    def __setitem__(self, key: Any, value: jax.Array) -> None:
+        if key is not ...:
+            raise TypeError(f"A statistic is assigned whole, [...], not at {key!r}.")
+        self.set_value(value)
+
+
 class BatchNorm(nnx.BatchNorm):
     """Batch norm that refuses to normalise one value, which is zero whatever the image shows."""
+
+    def __init__(self, features: int, **options: Any):
+        super().__init__(features, **options)
+        self.mean, self.var = _Statistic(self.mean[...]), _Statistic(self.var[...])
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, H, W, C] -> [B, H, W, C].

@@ -58,6 +58,25 @@ def test_momentum_and_epsilon_are_the_recipe_s():
     np.testing.assert_allclose(norm.var[...], 0.75 + 0.25 * var, rtol=1e-4)
 
 
+def test_statistics_are_updated_without_a_search_through_the_program(monkeypatch):
+    """Which reading `sharding` of a traced value is."""
+    monkeypatch.setattr(
+        jax.core.Tracer, "sharding", property(lambda self: pytest.fail("sharding was read"))
+    )
+
+    graph, arrays = nnx.split(make(name="batch"))
+
+    @jax.jit
+    def updated(arrays, x):
+        norm = nnx.merge(graph, arrays)
+        norm(x)
+        return norm.mean[...], norm.var[...]
+
+    mean, var = updated(arrays, X)
+    np.testing.assert_allclose(mean, 0.1 * X.mean((0, 1, 2)), rtol=1e-4)
+    np.testing.assert_allclose(var, 0.9 + 0.1 * X.var((0, 1, 2)), rtol=1e-4)
+
+
 def test_batch_norm_of_one_value_is_refused_with_the_way_out_and_only_in_training():
     norm, one = make(name="batch"), X[:1, :1, :1]
     with pytest.raises(InputError, match=r"one value a channel .*batch_size.*frozen.*group"):
