@@ -1,5 +1,6 @@
 """Eight virtual CPU devices, and compiled programs kept between runs of the tests."""
 
+import gc
 import importlib.metadata
 import os
 import pathlib
@@ -22,6 +23,9 @@ _CACHE = pathlib.Path(
 )
 jax.config.update("jax_compilation_cache_dir", str(_CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+# A tenth of the time went into looking through the many lasting objects of traced programs.
+gc.set_threshold(100_000, 50, 100)
 
 flags.FLAGS.mark_as_parsed()  # grain's worker processes read flags, and no test runs under absl
 
