@@ -59,7 +59,7 @@ def test_two_processes_step_like_one(tmp_path):
     port = free_port()
     out = tmp_path / "params.npz"
     finish([start(["tests.two_processes", port, str(i), str(out)]) for i in (0, 1)])
-    parts = tiny.assemble(tiny.config(), 1)
+    parts = tiny.assemble(tiny.short_config(**tiny.NOISY), 1)
     ts, _ = parts.train_step(tiny.awake_state(parts), state.put_batch(parts.mesh, tiny.batch(0)))
     tiny.assert_close(dict(np.load(out)), (ts.params, ts.batch_stats))
 

@@ -15,7 +15,7 @@ from segjax.errors import InputError
 from segjax.metrics import confusion, contours
 from segjax.multiview import MultiView
 from segjax.protocol import Protocol
-from tests import runs, tiny
+from tests import tiny
 
 TWICE = "single, scales=(0.75, 1.0), flip=True"
 WINDOWS = "single, tile=(40, 48), softmax='before_resize'"
@@ -24,11 +24,7 @@ WINDOWS = "single, tile=(40, 48), softmax='before_resize'"
 @pytest.fixture(scope="module")
 def network():
     """Parts, weights and a validation split of scenes of 48 x 64."""
-    made = runs.config(
-        model__backbone={"name": "tests.tiny:Trunk", "batch_norm": False, "dropout": 0.0},
-        eval__limit=6,
-        eval__batch_size=4,
-    )
+    made = tiny.short_config(eval__limit=6, eval__batch_size=4)
     dataset = catalog.load(**made.data)
     parts = experiment.assemble(made, dataset.spec, None, jax.devices()[:2])
     ts = tiny.awake_state(parts)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import fcn8_lecture, fcn8s
-from segjax import evaluation, experiment, optim, steps, train
+from segjax import evaluation, experiment, optim, steps
 from segjax.data import catalog, png
 from segjax.errors import InputError
 from tests import runs, tiny
@@ -41,7 +41,7 @@ def trained(tmp_path_factory):
     config = fcn8_lecture.get_config("lecture,smoke")
     config.data.root, config.data.val_count = str(root / "data"), 3
     config.model.backbone.fc_width = 8
-    train.run(config, root / "run")
+    runs.train_plainly(config, root / "run")
     return root / "run", root / "data", masks
 
 

@@ -4,7 +4,6 @@ import re
 
 import pytest
 
-from segjax import train
 from tests import runs
 
 README = (runs.ROOT / "README.md").read_text()
@@ -24,7 +23,7 @@ def test_the_head_of_readme_trains(tmp_path, monkeypatch):
     config = namespace["get_config"]("smoke")
     assert config.model.head.name == "my_heads:MyHead"
     config.total_steps = 1
-    train.run(config, tmp_path / "run")
+    runs.train_plainly(config, tmp_path / "run")
     assert (tmp_path / "run" / "eval-val.json").exists()
 
 

@@ -35,32 +35,42 @@ def deep():
     """FCN-8s with batch norm, dropout and averaged weights: fn(devices, space) -> parts, step."""
 
     @functools.cache
-    def compiled(devices: int, space: int):
-        parts = tiny.assemble(tiny.config(mesh__space=space, ema_decay=0.9), devices)
+    def compiled(devices: int, space: int, options: tuple = ()):
+        parts = tiny.assemble(tiny.deep_config(mesh__space=space, ema_decay=0.9), devices)
         rows = state.put_batch(parts.mesh, tiny.batch(0))
         lowered = parts.train_step.lower(parts.state_shapes(), rows)
-        # One device as users compile it, so that fusions round as they do.
-        return parts, lowered.compile(compiler_options=tiny.OPTIMISED if devices == 1 else None)
+        return parts, lowered.compile(compiler_options=dict(options))
 
     return compiled
 
 
 @pytest.fixture(scope="module")
 def reference(deep):
-    """One step on one device: the state and the scalars. The batch: see `tiny.awake`."""
-    parts, step = deep(1, 1)
-    ts, (scalars,) = run(parts, step, tiny.awake_state(parts), tiny.batch(5))
-    return jax.device_get(ts), scalars
+    """fn(options) -> the state and the scalars of a step on one device. Batch: see `tiny.awake`."""
+
+    @functools.cache
+    def step_of(options: tuple = ()):
+        parts, step = deep(1, 1, options)
+        ts, (scalars,) = run(parts, step, tiny.awake_state(parts), tiny.batch(5))
+        return jax.device_get(ts), scalars
+
+    return step_of
+
+
+# As users compile it, so that fusions round as they do: three quarters of the time. In the fast
+# suite layers_test and pooling_test do it, on the layers that rounding has broken.
+AS_USERS = tuple(tiny.OPTIMISED.items())
 
 
 @pytest.mark.parametrize(
-    ("devices", "space"), [(4, 2), *(pytest.param(8, n, marks=pytest.mark.slow) for n in (1, 2))]
+    ("devices", "space", "options"),
+    [(4, 2, ()), *(pytest.param(8, n, AS_USERS, marks=pytest.mark.slow) for n in (1, 2))],
 )
-def test_a_step_on_many_devices_is_the_step_on_one(deep, reference, devices, space):
+def test_a_step_on_many_devices_is_the_step_on_one(deep, reference, devices, space, options):
     """With void in unequal shares, batch norm, dropout, and the image's height split over space."""
     parts, step = deep(devices, space)
     ts, (scalars,) = run(parts, step, tiny.awake_state(parts), tiny.batch(5))
-    expected, expected_scalars = reference
+    expected, expected_scalars = reference(options)
     tiny.assert_close(ts.params, expected.params)
     tiny.assert_close(ts.batch_stats, expected.batch_stats)
     tiny.assert_close(ts.opt_state, expected.opt_state)
@@ -73,7 +83,7 @@ def test_a_step_on_many_devices_is_the_step_on_one(deep, reference, devices, spa
 
 def test_a_step_reaches_every_weight(deep, reference):
     parts, _ = deep(1, 1)
-    before, after = tiny.by_name(tiny.awake_state(parts)), tiny.by_name(reference[0])
+    before, after = tiny.by_name(tiny.awake_state(parts)), tiny.by_name(reference()[0])
     for name in before:
         if name != "skipped":
             assert (before[name] != after[name]).any(), name
@@ -126,11 +136,10 @@ def momentum_of(ts: state.TrainState) -> dict:
 
 def test_parts_of_a_batch_add_up_to_the_whole(short):
     expected, scalars = one_step(short())
-    for accumulate in (2, 4):
-        ts, found = one_step(short(accumulate=accumulate))
-        tiny.assert_close(ts.params, expected.params)
-        tiny.assert_close(ts.opt_state, expected.opt_state)
-        tiny.assert_close(found, scalars)
+    ts, found = one_step(short(accumulate=4))
+    tiny.assert_close(ts.params, expected.params)
+    tiny.assert_close(ts.opt_state, expected.opt_state)
+    tiny.assert_close(found, scalars)
 
 
 def test_a_sum_is_the_mean_times_the_valid_pixels(short):

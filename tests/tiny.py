@@ -1,12 +1,14 @@
 """A network of four channels on images of 32 x 48, and batches and states that find mistakes."""
 
 import functools
+import math
 import os
 import pathlib
 import re
 import zlib
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import cv2
 import flax.struct
@@ -18,6 +20,7 @@ from flax import nnx
 from configs import fcn8s
 from segjax import experiment, state
 from segjax.data.spec import VOID, DatasetSpec, hls_palette
+from segjax.models.backbones import vgg
 from segjax.models.features import Features
 
 SIZE = (32, 48)
@@ -46,6 +49,9 @@ def config(**changes: Any) -> ml_collections.ConfigDict:
     return made
 
 
+NOISY = {"model__backbone__batch_norm": True, "model__backbone__dropout": 0.5}
+
+
 def short_config(**changes: Any) -> ml_collections.ConfigDict:
     """The same on `Trunk`: compiles in a quarter of the time."""
     trunk = {"name": "tests.tiny:Trunk", "batch_norm": False, "dropout": 0.0}
@@ -72,6 +78,17 @@ class Trunk(nnx.Module):
         fc7 = self.dropout(stage4[:, ::2, ::2], rngs=rngs)
         stages = {"stage3": stage3, "stage4": stage4, "fc7": fc7}
         return Features(stages, {"stage3": 8, "stage4": 16, "fc7": 32})
+
+
+class Shallow(vgg.VGG16):
+    """VGG-16 with one convolution a stage: compiles in half the time, and else is the same."""
+
+    __init__ = mock.patch.object(vgg, "DEPTHS", (1,) * len(vgg.DEPTHS))(vgg.VGG16.__init__)
+
+
+def deep_config(**changes: Any) -> ml_collections.ConfigDict:
+    """The same on `Shallow`: every kind of layer of FCN-8s, with batch norm and dropout."""
+    return config(**{"model__backbone__name": "tests.tiny:Shallow"} | changes)
 
 
 def assemble(made: ml_collections.ConfigDict, devices: int = 1) -> experiment.Experiment:
@@ -122,11 +139,30 @@ def awake(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(draw, params)
 
 
+def drawn(shapes: Any, seed: int = 0) -> Any:
+    """Arrays of these shapes: kernels by He et al., scales and variances of 1, the rest 0.
+
+    By numpy, which has no program to compile for every shape.
+    """
+
+    def draw(path, leaf):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        if not name.endswith("kernel"):
+            return np.full(leaf.shape, name.endswith(("scale", "var")), leaf.dtype)
+        rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+        return rng.normal(0, (2 / math.prod(leaf.shape[:-1])) ** 0.5, leaf.shape).astype(leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
 def awake_state(parts: experiment.Experiment) -> state.TrainState:
-    """A fresh state with `awake` parameters, on the mesh of `parts`."""
-    fresh = parts.initial_state()
-    params = jax.device_put(awake(jax.device_get(fresh.params)), state.replicated(parts.mesh))
-    return fresh.replace(params=params)
+    """The state before the first step, but `drawn` and `awake`, on the mesh of `parts`."""
+    shapes = parts.state_shapes()
+    ts = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    weights = {"params": awake(drawn(shapes.params)), "batch_stats": drawn(shapes.batch_stats)}
+    ts = ts.replace(**weights, ema=weights if shapes.ema else {})
+    # Each leaf a copy of its own: a step is given the state's memory.
+    return jax.tree.map(lambda leaf: jax.device_put(leaf.copy(), state.replicated(parts.mesh)), ts)
 
 
 @flax.struct.dataclass
@@ -140,8 +176,8 @@ class Network:
 
 
 def network(build: Callable[[nnx.Rngs], nnx.Module], seed: int = 0) -> Network:
-    """Draws a model."""
-    params, batch_stats = state.initial_arrays(build, seed)
+    """A model with `drawn` arrays."""
+    params, batch_stats = drawn(jax.eval_shape(lambda: state.initial_arrays(build, 0)), seed)
     return Network(*state.graphs(build), awake(params), batch_stats)
 
 

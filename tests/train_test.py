@@ -83,11 +83,11 @@ def stop_at(monkeypatch, step: int, number: signal.Signals) -> None:
 
 def test_a_run_asked_to_stop_saves_and_goes_on_bit_for_bit(whole, tmp_path, monkeypatch):
     stop_at(monkeypatch, 3, signal.SIGTERM)
-    train.run(runs.config(), tmp_path)
+    runs.train_plainly(runs.config(), tmp_path)
     monkeypatch.undo()
     saved = max(int(p.name) for p in (tmp_path / "checkpoints").iterdir())
     assert saved < 6
-    train.run(runs.config(), tmp_path)
+    runs.train_plainly(runs.config(), tmp_path)
     tiny.assert_same_bits(runs.final(tmp_path), runs.final(whole))
     steps_logged = [e["step"] for e in tracking.read_metrics(tmp_path) if "train/loss" in e]
     assert steps_logged == [1, 2, 3, 4, 5, 6]
@@ -95,9 +95,9 @@ def test_a_run_asked_to_stop_saves_and_goes_on_bit_for_bit(whole, tmp_path, monk
 
 def test_the_workdir_of_another_config_is_refused_with_the_keys(whole):
     with pytest.raises(InputError, match=r"another config: optim.lr \(0.05 there, 0.1 here\)"):
-        train.run(runs.config(optim__lr=0.1), whole)
+        runs.train_plainly(runs.config(optim__lr=0.1), whole)
     with pytest.raises(InputError, match="total_steps"):
-        train.run(runs.config(total_steps=5), whole)
+        runs.train_plainly(runs.config(total_steps=5), whole)
 
 
 def test_total_steps_may_grow_and_loader_keys_may_change(whole, tmp_path):
@@ -111,7 +111,7 @@ def test_other_data_in_the_same_workdir_is_refused(whole, monkeypatch):
     other = functools.partial(catalog.load, seed=5)
     monkeypatch.setattr(train.catalog, "load", other)
     with pytest.raises(InputError, match="trained on other data"):
-        train.run(runs.config(total_steps=7), whole)
+        runs.train_plainly(runs.config(total_steps=7), whole)
 
 
 @pytest.fixture
@@ -121,14 +121,14 @@ def broken(tmp_path, monkeypatch):
 
     def poisoned(self):
         ts = start(self)
-        kernel = ts.params["backbone"]["fc7"]["kernel"]
-        ts.params["backbone"]["fc7"]["kernel"] = kernel.at[0, 0, 0, 0].set(np.nan)
+        kernel = ts.params["backbone"]["stem"]["kernel"]
+        ts.params["backbone"]["stem"]["kernel"] = kernel.at[0, 0, 0, 0].set(np.nan)
         return ts
 
     monkeypatch.setattr(experiment.Experiment, "initial_state", poisoned)
     monkeypatch.setattr("sys.argv", ["segjax.main", "--config=configs/fcn8s.py:smoke"])
     with pytest.raises(InputError, match="3 steps in a row") as told:
-        train.run(runs.config(), tmp_path)
+        runs.train_plainly(runs.config(), tmp_path)
     return str(told.value)
 
 
@@ -140,13 +140,13 @@ def test_a_loss_that_stays_non_finite_ends_the_run_with_its_replay(tmp_path, bro
     assert int(batch["step"]) == 3
     assert len(list((tmp_path / "nonfinite").iterdir())) == 3
     kept = runs.final(tmp_path)
-    assert np.isnan(kept["params/backbone/fc7/kernel"]).sum() == 1  # the steps changed nothing
+    assert np.isnan(kept["params/backbone/stem/kernel"]).sum() == 1  # the steps changed nothing
 
 
 @pytest.mark.slow
 def test_a_replay_names_the_operation_that_broke(tmp_path, broken):
     with pytest.raises(FloatingPointError, match="nan"):
-        train.run(runs.config(), tmp_path, replay=broken.rpartition("--replay=")[2])
+        runs.train_plainly(runs.config(), tmp_path, replay=broken.rpartition("--replay=")[2])
 
 
 def test_a_run_stops_when_its_scalar_no_longer_improves(tmp_path, monkeypatch):
@@ -159,13 +159,13 @@ def test_a_run_stops_when_its_scalar_no_longer_improves(tmp_path, monkeypatch):
         return {"eval/miou": score}
 
     monkeypatch.setattr(monitor.Monitor, "evaluate", fake)
-    train.run(runs.config(every_steps__eval=1, stop__patience=2), tmp_path)
+    runs.train_plainly(runs.config(every_steps__eval=1, stop__patience=2), tmp_path)
     assert max(int(p.name) for p in (tmp_path / "checkpoints").iterdir()) == 4
 
 
 def test_an_unknown_scalar_cannot_choose_the_best(tmp_path):
     with pytest.raises(InputError, match="No scalar is called 'eval/mIoU'; there are .*eval/miou"):
-        train.run(runs.config(best__metric="eval/mIoU"), tmp_path)
+        runs.train_plainly(runs.config(best__metric="eval/mIoU"), tmp_path)
 
 
 def test_averaged_weights_are_evaluated_beside_the_raw_ones(whole):
@@ -180,7 +180,7 @@ def test_averaged_weights_are_evaluated_beside_the_raw_ones(whole):
 def test_a_run_stopped_on_eight_devices_goes_on_with_fewer(tmp_path, devices):
     """Ten steps: five on eight devices, five on fewer, against ten on eight.
 
-    Without batch norm: normalising four channels of 2 x 2 maps magnifies rounding each step.
+    Without batch norm, which magnifies rounding each step.
     """
     config = runs.config(total_steps=10, model__backbone__batch_norm=False)
     dataset = catalog.load(**config.data)

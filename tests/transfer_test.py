@@ -6,7 +6,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from segjax import experiment, state, train, transfer
+from segjax import experiment, state, transfer
 from segjax.data import catalog
 from segjax.errors import InputError
 from segjax.models.weights import files
@@ -65,7 +65,7 @@ def as_json(preprocess) -> dict:
 def coarse(tmp_path_factory) -> pathlib.Path:
     """A run of FCN-32s, with images of its own kind."""
     workdir = tmp_path_factory.mktemp("runs") / "fcn32s"
-    train.run(config("fcn32s", preprocess=PREPROCESS), workdir)
+    runs.train_plainly(config("fcn32s", preprocess=PREPROCESS), workdir)
     return workdir
 
 
@@ -73,7 +73,7 @@ def coarse(tmp_path_factory) -> pathlib.Path:
 def middle(coarse, tmp_path_factory) -> pathlib.Path:
     """FCN-16s, from it."""
     workdir = tmp_path_factory.mktemp("runs") / "fcn16s"
-    train.run(config("fcn16s", coarse, init__skip=SKIP), workdir)
+    runs.train_plainly(config("fcn16s", coarse, init__skip=SKIP), workdir)
     return workdir
 
 
@@ -217,7 +217,7 @@ def test_other_classes_are_refused_until_the_head_is_skipped(coarse):
 
 def test_weights_of_another_library_start_a_network_on_all_devices(tmp_path, monkeypatch):
     np.savez(tmp_path / "vgg.npz", **keras_test.make())
-    made = runs.config(
+    made = tiny.config(
         init__from=str(tmp_path / "vgg.npz"),
         init__skip=("head/*",),
         model__backbone__batch_norm=False,
@@ -240,8 +240,8 @@ def test_weights_of_another_library_start_a_network_on_all_devices(tmp_path, mon
 def test_a_run_that_goes_on_needs_the_weights_no_more(coarse, tmp_path):
     source = write(tmp_path / "w.safetensors", coarse, {"preprocess": PREPROCESS})
     workdir = tmp_path / "run"
-    train.run(config("fcn32s", source), workdir)
+    runs.train_plainly(config("fcn32s", source), workdir)
     source.unlink()
-    train.run(config("fcn32s", source, total_steps=3), workdir)
+    runs.train_plainly(config("fcn32s", source, total_steps=3), workdir)
     assert runs.final(workdir)["step"] == 3
     assert stored(workdir) == as_json(PREPROCESS)

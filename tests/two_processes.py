@@ -13,7 +13,7 @@ def main(port: str, process: int, out: pathlib.Path) -> None:
     from segjax import experiment, state  # after the start, as the verbs do
     from tests import tiny
 
-    parts = experiment.assemble(tiny.config(), tiny.SPEC, None)
+    parts = experiment.assemble(tiny.short_config(**tiny.NOISY), tiny.SPEC, None)
     rows = {key: np.split(value, 2)[process] for key, value in tiny.batch(0).items()}
     ts, _ = parts.train_step(tiny.awake_state(parts), state.put_batch(parts.mesh, rows))
     if process == 0:

@@ -3,7 +3,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from segjax import experiment, train, transfer, weights
+from segjax import experiment, transfer, weights
 from segjax.errors import InputError
 from segjax.models.weights import files
 from tests import runs, tiny
@@ -13,7 +13,7 @@ from tests import runs, tiny
 def workdir(tmp_path_factory) -> pathlib.Path:
     """A finished run of two steps, with averaged weights."""
     path = tmp_path_factory.mktemp("weights") / "run"
-    train.run(tiny.short_config(total_steps=2, ema_decay=0.5), path)
+    runs.train_plainly(tiny.short_config(total_steps=2, ema_decay=0.5), path)
     return path
 
 

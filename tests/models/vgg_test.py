@@ -119,7 +119,7 @@ def test_features_say_their_channels_strides_and_border():
 @pytest.fixture(scope="module")
 def runs():
     """fc7 of a batch as the training and the evaluation graph give it: fn(images, key)."""
-    net = tiny.network(build)
+    net = tiny.network(build, seed=2)
 
     def run(graph, x, key):
         model = state.merge(graph, net.params, net.batch_stats)

@@ -30,13 +30,21 @@ def test_every_head_and_every_backbone_is_there():
         assert {network[part]["name"] for network in NETWORKS.values()} == registry.keys()
 
 
+@functools.cache
+def shaped(name: str):
+    """fn(shape of images) -> shapes of the scores in training."""
+    graph, arrays = nnx.split(nnx.eval_shape(lambda: build(name, state.keys(0))))
+
+    def run(arrays, x):
+        return nnx.merge(graph, arrays)(x, rngs=nnx.Rngs(0))
+
+    return lambda *shape: jax.eval_shape(run, arrays, jax.ShapeDtypeStruct(shape, "float32"))
+
+
 @every_network
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (33, 47), (64, 31)])
 def test_any_image_gets_scores_that_cover_exactly_it(name, size):
-    def run(x):
-        return build(name, state.keys(0))(x, rngs=nnx.Rngs(0))
-
-    for scores in jax.eval_shape(run, jnp.zeros((2, *size, 3))):
+    for scores in shaped(name)(2, *size, 3):
         assert scores.values.shape[-1] == tiny.K
         assert 0 not in scores.values.shape
         for matrix, pixels in zip(scores.matrices(size), size, strict=True):
@@ -89,8 +97,9 @@ def test_a_step_lowers_for_accelerators_from_a_cpu_host(name):
     parts = tiny.assemble(config(name, optim__parts=()))
     rows = state.put_batch(parts.mesh, tiny.batch(0))
     traced = parts.train_step.trace(parts.state_shapes(), rows)
-    for platform in ("cuda", "tpu"):
-        assert "stablehlo.convolution" in traced.lower(lowering_platforms=(platform,)).as_text()
+    # In one program, which chooses between them where they differ: half as long as twice.
+    text = traced.lower(lowering_platforms=("cuda", "tpu")).as_text()
+    assert text.count("stablehlo.convolution") >= 2
 
 
 NETWORK_RECIPES = [name for name in RECIPES if not recipe(name).get_config().method.name]
