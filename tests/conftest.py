@@ -31,8 +31,8 @@ flags.FLAGS.mark_as_parsed()  # grain's worker processes read flags, and no test
 
 # Files of few and long tests go first: at the end one process would work on them alone.
 _LONG = (
-    "atrous_oracle", "decoders_oracle", "distributed", "heatmaps", "kmeans", "methods", "ncut", "steps", "train",
-    "verbs", "zoo",
+    "atrous_oracle", "decoders_oracle", "distributed", "heatmaps", "kmeans", "methods", "ncut",
+    "steps", "train", "verbs", "zoo",
 )  # fmt: skip
 
 
