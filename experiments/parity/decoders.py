@@ -45,7 +45,7 @@ def _plain_3x3(x, kernel, padding: int, dilation: int) -> jax.Array:
 
 
 FORMS = {
-    "form for CPU": {"conv_3x3": convolution.conv_3x3},
+    "form for CPU": {"conv_3x3": convolution.conv_3x3, "conv_any": convolution.conv_any},
     "form for accelerators": {"conv_3x3": _plain_3x3, "conv_any": convolution.conv_form},
 }
 
