@@ -9,6 +9,7 @@ from segjax.protocol import Protocol, parse
 
 def test_presets_are_what_their_sources_say():
     assert set(protocol.PRESETS) == {
+        "bayesian_segnet",
         "single",
         "fcn",
         "deeplab_v2_msc",

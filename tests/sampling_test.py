@@ -75,12 +75,14 @@ def test_an_images_passes_do_not_depend_on_its_batch_or_on_the_devices(network):
     order = np.array([2, 0])
     part = {key: value[order] for key, value in batch.items()}
     again = parts.sampled_step(SAMPLES)(ts.params, ts.batch_stats, part)
-    np.testing.assert_allclose(again["uncertainty"], found["uncertainty"][order], rtol=1e-5)
+    # A variance of numbers up to 1, in float32: to 1e-7 of their square.
+    expected = found["uncertainty"][order]
+    np.testing.assert_allclose(again["uncertainty"], expected, rtol=1e-5, atol=1e-7)
     many = assembled(devices=4)
     ts = tiny.awake_state(many)
     placed = state.put_batch(many.mesh, batch)
     spread = many.sampled_step(SAMPLES)(ts.params, ts.batch_stats, placed)
-    np.testing.assert_allclose(spread["uncertainty"], found["uncertainty"], rtol=1e-4, atol=1e-8)
+    np.testing.assert_allclose(spread["uncertainty"], found["uncertainty"], rtol=1e-5, atol=1e-7)
     np.testing.assert_array_equal(spread["prediction"], found["prediction"])
 
 

@@ -115,6 +115,16 @@ NETWORKS = {
         },
         "head": {"name": "fcn_basic"},
     },
+    "bilinear": {
+        "backbone": {
+            "name": "segnet_encoder",
+            "depths": (1,),
+            "widths": (5,),
+            "kernel": 3,
+            "norm": _BATCH,
+        },
+        "head": {"name": "bilinear"},
+    },
     "resnet_gcn": {
         "backbone": _BOTTLENECK | {"global_taps": 3},
         "head": {"name": "gcn", "taps": 3, "upsampling": "learned"},
