@@ -71,7 +71,7 @@ def main(argv: list[str]) -> None:
         over = experiment.open_split(dataset, config, _STATISTICS.value)
         batches = norm_statistics.batches_of(parts, over)
         how["statistics"] = {"split": _STATISTICS.value, "batches": batches}
-        weights = weights[0], _statistics(parts, weights, over)
+        weights = weights[0], _statistics(parts, weights, over, batches)
     path = scorecard.path_of(
         workdir,
         split,
@@ -100,9 +100,8 @@ def main(argv: list[str]) -> None:
             print(f"Written: {vote.write(path, result.report)}")
 
 
-def _statistics(parts: experiment.Experiment, weights, split: experiment.Split):
-    count = norm_statistics.batches_of(parts, split)
-    line = tracking.ProgressLine("batch of statistics", count)
+def _statistics(parts: experiment.Experiment, weights, split: experiment.Split, batches: int):
+    line = tracking.ProgressLine("batch of statistics", batches)
     found = norm_statistics.estimate(parts, *weights, split, progress=line.show)
     line.close()
     return found

@@ -265,8 +265,7 @@ def eval_step(
     seen = input_size((height, width), input_scale, fixed_size)
     image = batch["image"].astype(jnp.float32)
     if seen != (height, width):
-        half_pixel = resize.Resize("half_pixel")
-        image = resize.apply(image, *half_pixel.matrices((height, width), seen))
+        image = resize.resized(image, seen, resize.Resize("half_pixel"))
     if sampled is None:
         scores = network(params, batch_stats, image)
     else:

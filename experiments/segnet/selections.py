@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from segjax.experiment import versions
-from segjax.models import unpooling
+from segjax.models import layers, unpooling
 
 FOLDER = pathlib.Path(__file__).parent
 SIZE, WIDTHS = (360, 480), (64, 128, 256, 512, 512)
@@ -31,16 +31,10 @@ def maps() -> list[jax.ShapeDtypeStruct]:
     return found
 
 
-def packed(x: jax.Array):
-    """Pooled, and what is kept: ours."""
-    return unpooling.max_pool(x)
-
-
 def as_indices(x: jax.Array):
     """Pooled, and int32 [B, ceil(H/2), ceil(W/2), C]: places in the H W plane."""
-    height, width = x.shape[1:3]
-    lowest = jnp.finfo(x.dtype).min
-    x = jnp.pad(x, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), constant_values=lowest)
+    width = x.shape[2]
+    x = layers.to_even(x)
     rows, cols = x.shape[1] // 2, x.shape[2] // 2
     corners = jnp.stack([x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)])
     best = jnp.argmax(corners, axis=0).astype(jnp.int32)
@@ -69,7 +63,7 @@ def main() -> None:
         "hardware": given.hardware,
         "date": str(datetime.date.today()),
         "versions": versions(),
-        "packed": measure(packed),
+        "packed": measure(unpooling.max_pool),
         "int32": measure(as_indices),
     }
     outputs = [result[name]["output_by_the_compiler"] for name in ("packed", "int32")]

@@ -51,6 +51,10 @@ class Place:
         """The logits of one class: float32 [B, H, W]."""
         values = jnp.take(self.scores.values, index, axis=-1)[..., None]
         if not self.at_scores:
-            size = self.label.shape[1:]
-            values = resize.apply(values, *self.scores.matrices(size))
+            height, width = self.label.shape[1:]
+            matrices = self.scores.matrices((height, width))
+            if resize.keeps_pixels(*matrices):
+                values = values[:, :height, :width]
+            else:
+                values = resize.apply(values, *matrices)
         return values[..., 0].astype(jnp.float32)

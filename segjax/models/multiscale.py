@@ -40,12 +40,11 @@ def fused(
     outputs = [network(x)]
     for scale in scales[1:]:
         small = tuple(max(1, int(n * scale)) for n in size)
-        shrunk = resize.apply(x, *resize.Resize("half_pixel").matrices(size, small))
+        shrunk = resize.resized(x, small, resize.Resize("half_pixel"))
         outputs.append(network(shrunk.astype(x.dtype)).replace(resize=how))
     grid = outputs[0].values.shape[1:3]
     values = [outputs[0].values.astype(jnp.float32)]
     for scores in outputs[1:]:
-        matrices = how.matrices(scores.values.shape[1:3], grid)
-        values.append(resize.apply(scores.values, *matrices))
+        values.append(resize.resized(scores.values, grid, how))
     most = functools.reduce(jnp.maximum, values)
     return outputs[0].replace(values=most), *outputs

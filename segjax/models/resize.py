@@ -128,3 +128,13 @@ def apply(x: jax.Array, rows: np.ndarray | jax.Array, cols: np.ndarray | jax.Arr
     x = x.astype(jnp.float32)
     x = jnp.einsum("Hh,bhwc->bHwc", rows, x, precision="highest")
     return jnp.einsum("Ww,bHwc->bHWc", cols, x, precision="highest")
+
+
+def resized(x: jax.Array, size: tuple[int, int], how: Resize) -> jax.Array:
+    """[B, h, w, C] -> float32 [B, *size, C]."""
+    return apply(x, *how.matrices(x.shape[1:3], size))
+
+
+def keeps_pixels(rows: np.ndarray, cols: np.ndarray) -> bool:
+    """Whether the first rows and columns of a map are what `apply` would give."""
+    return all(np.array_equal(matrix, np.eye(*matrix.shape)) for matrix in (rows, cols))

@@ -34,6 +34,14 @@ def test_a_frozen_norm_is_a_batch_norm_in_evaluation_under_the_same_names():
     np.testing.assert_allclose(frozen(X), batch(X), rtol=1e-5)
 
 
+def test_a_frozen_norm_that_trains_has_a_scale_and_a_bias_to_train():
+    norm, bare = make(name="frozen", trains=True), make(name="frozen")
+    params, batch_stats = (nnx.to_pure_dict(nnx.state(norm, k)) for k in (nnx.Param, nnx.BatchStat))
+    assert params.keys() == {"scale", "bias"}
+    assert batch_stats.keys() == {"mean", "var"}
+    np.testing.assert_array_equal(norm(X), bare(X))
+
+
 def test_a_frozen_norm_keeps_the_type_that_is_computed_in():
     norm = norms.make({"name": "frozen"}, 8, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
     assert norm(jnp.asarray(X, jnp.bfloat16)).dtype == jnp.bfloat16

@@ -68,10 +68,10 @@ class DeepLabV1(nnx.Module):
         if not self.multi_scale:
             return Scores(x, how)
         size = features.stages["image"].shape[1:3]
-        x = resize.apply(x, *how.matrices(x.shape[1:3], size))
+        x = resize.resized(x, size, how)
         for stage in _SIDES:
             y = getattr(self, f"side_{stage}")(features.stages[stage], rngs=rngs)
-            x += resize.apply(y, *features.upsampling(stage).matrices(y.shape[1:3], size))
+            x += resize.resized(y, size, features.upsampling(stage))
         return Scores(x, resize.Resize("half_pixel", 1))
 
 

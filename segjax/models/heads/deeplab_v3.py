@@ -171,11 +171,9 @@ class DeepLabV3Plus(nnx.Module):
         """Features -> Scores [B, h, w, K] at the stride of the fine stage."""
         x = self.dropout(self.aspp(features.stages[self.top]), rngs=rngs)
         fine = self.reduce(features.stages[self.fine])
-        how = features.upsampling(self.top, self.fine)
-        if self.align != "centres":
-            how = resize.Resize(self.align)
-        matrices = how.matrices(x.shape[1:3], fine.shape[1:3])
-        x = jnp.concatenate([resize.apply(x, *matrices).astype(fine.dtype), fine], axis=-1)
+        how = features.between(self.top, self.fine, self.align)
+        x = resize.resized(x, fine.shape[1:3], how).astype(fine.dtype)
+        x = jnp.concatenate([x, fine], axis=-1)
         for block in self.refine:
             x = block(x)
         return Scores(self.score(x), features.to_image(self.fine, self.align))

@@ -7,7 +7,6 @@ Shelhamer, Long, Darrell, PAMI 2017 with its released networks, whose crop offse
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -90,7 +89,7 @@ class _SkipHead(nnx.Module):
                 up = getattr(self, f"up_{before}")
                 x = up(x, (height, width), start=0 if caffe else 1)
             else:
-                x = _resized(x, (height, width), how)
+                x = resize.resized(x, (height, width), how)
             x, at, before = x + scored.astype(jnp.float32), stage, skip.name
         if not caffe:
             return Scores(x, features.upsampling(at))
@@ -185,7 +184,3 @@ class FCN8s(_SkipHead):
             dtype=dtype,
             rngs=rngs,
         )
-
-
-def _resized(x: jax.Array, size: tuple[int, int], how: resize.Resize) -> jax.Array:
-    return resize.apply(x, *how.matrices(x.shape[1:3], size))

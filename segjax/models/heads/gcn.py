@@ -102,4 +102,4 @@ class GCN(nnx.Module):
         """Scores of a stage to the next grid."""
         if hasattr(self, f"{stage}_up"):
             return getattr(self, f"{stage}_up")(x, size).astype(x.dtype)
-        return resize.apply(x, *how.matrices(x.shape[1:3], size)).astype(x.dtype)
+        return resize.resized(x, size, how).astype(x.dtype)

@@ -181,8 +181,7 @@ def _brought(x, features: Features, stage: str, finest: str, size, align: str) -
     """A path to the grid of the finest."""
     if stage == finest:
         return x
-    matrices = features.between(stage, finest, align).matrices(x.shape[1:3], size)
-    return resize.apply(x, *matrices).astype(x.dtype)
+    return resize.resized(x, size, features.between(stage, finest, align)).astype(x.dtype)
 
 
 def _pooled(x: jax.Array) -> jax.Array:
