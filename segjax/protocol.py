@@ -4,13 +4,11 @@
 "pspnet_ms_flip, tile=(713, 713), long_side=2048". What it stands for is stored beside each number.
 """
 
-import ast
 import dataclasses
-import difflib
-import hashlib
 import math
 from typing import Any
 
+from segjax import presets
 from segjax.errors import InputError, choose
 from segjax.models.resize import CONVENTIONS
 
@@ -228,34 +226,5 @@ def parse(text: str) -> Protocol:
     Raises:
         InputError: on an unknown preset or key, or a value that is not allowed.
     """
-    preset, _, rest = text.partition(",")
-    preset = preset.strip()
-    _known("config.eval.protocol", preset, PRESETS)
-    changes = {}
-    try:
-        call = ast.parse(f"dict({rest})", mode="eval").body
-        if not isinstance(call, ast.Call) or call.args:
-            raise ValueError("no key")
-        for word in call.keywords:
-            changes[word.arg] = ast.literal_eval(word.value)
-    except (SyntaxError, ValueError):
-        raise InputError(
-            f"config.eval.protocol: {text!r} is not a preset with key=value after it, such as "
-            '"pspnet_ms_flip, tile=(713, 713), long_side=2048".'
-        ) from None
-    fields = [field.name for field in dataclasses.fields(Protocol) if field.name != "name"]
-    for key in changes:
-        _known("config.eval.protocol", key, fields)
-    one = PRESETS[preset]
-    changes = {key: value for key, value in changes.items() if getattr(one, key) != value}
-    if not changes:
-        return one
-    mark = hashlib.sha256(repr(sorted(changes.items())).encode()).hexdigest()[:6]
-    return dataclasses.replace(one, name=f"{preset}-{mark}", **changes)
-
-
-def _known(key: str, word: str, known) -> None:
-    if word not in known:
-        near = difflib.get_close_matches(str(word), known, 1)
-        hint = f' Did you mean "{near[0]}"?' if near else ""
-        raise InputError(f"{key}: unknown {word!r}; known: {', '.join(known)}.{hint}")
+    preset, changes = presets.parse("config.eval.protocol", text)
+    return presets.changed("config.eval.protocol", preset, changes, PRESETS)
