@@ -1,0 +1,174 @@
+"""The fully connected CRF as a function of arrays: batched, differentiable, on the device.
+
+Krähenbühl, Koltun: Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials, NIPS
+2011. `DenseCrf` is one with Potts compatibility, `PRESETS` those of the publications; `kernels` and
+`mean_field` are what others are put together from.
+"""
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from segjax import presets
+from segjax.crf import kernels, mean_field
+from segjax.errors import InputError, choose
+
+KEY = "config.eval.crf"
+UNARIES = ("logits", "probabilities")
+
+
+@flax.struct.dataclass
+class DenseCrf:
+    """A fully connected CRF over the pixels of an image.
+
+    Weights and deviations are leaves: they can be traced, differentiated by and stacked for `vmap`.
+
+    Attributes:
+        w1: weight of the bilateral kernel, in nats; `w(1)` of the paper, equation 3.
+        theta_alpha: its deviation in pixels.
+        theta_beta: its deviation in colour, units of 0 to 255.
+        w2: weight of the spatial kernel.
+        theta_gamma: its deviation in pixels.
+        iterations: of mean field.
+        normalization: of both kernels, see `kernels.normalized`.
+        spatial: how the spatial kernel is summed, see `kernels.spatial`.
+        unary: "logits": what the network says; "probabilities": the same, but no probability is
+            below 1e-5, as pydensecrf's `unary_from_softmax` has it.
+        relaxation: see `mean_field.infer`.
+        name: of the preset, and a mark of what differs from it.
+    """
+
+    w1: float | jax.Array
+    theta_alpha: float | jax.Array
+    theta_beta: float | jax.Array
+    w2: float | jax.Array
+    theta_gamma: float | jax.Array
+    iterations: int = flax.struct.field(pytree_node=False, default=10)
+    normalization: str = flax.struct.field(pytree_node=False, default="after")
+    spatial: str = flax.struct.field(pytree_node=False, default="lattice")
+    unary: str = flax.struct.field(pytree_node=False, default="logits")
+    relaxation: float = flax.struct.field(pytree_node=False, default=1.0)
+    name: str = flax.struct.field(pytree_node=False, default="")
+
+    def __call__(
+        self,
+        image: jax.Array,
+        logits: jax.Array,
+        *,
+        capacity: int,
+        mask: jax.Array | None = None,
+        known: jax.Array | None = None,
+    ) -> tuple[jax.Array, jax.Array]:
+        """What the CRF makes of a network's scores.
+
+        Args:
+            image: uint8 or float [H, W, 3], RGB of 0 to 255.
+            logits: float [H, W, K].
+            capacity: vertices of the bilateral lattice, see `permutohedral.build`.
+            mask: bool [H, W], pixels that are there: what lies outside an image says nothing, hears
+                nothing, and keeps its logits. None: all.
+            known: bool [H, W], pixels whose logits count; the others have no unary term. None: all.
+
+        Returns:
+            float [H, W, K], logits whose softmax are the marginals; NaN, if there was no room.
+            int32 [], the capacity that would do then, else 0.
+        """
+        size, classes = logits.shape[:2], logits.shape[2]
+        kind = {"normalization": self.normalization, "mask": mask, "dtype": logits.dtype}
+        filters = (
+            kernels.bilateral(image, self.theta_alpha, self.theta_beta, capacity=capacity, **kind),
+            kernels.spatial(size, self.theta_gamma, by=self.spatial, **kind),
+        )
+        unary = logits.reshape(-1, classes)
+        if self.unary == "probabilities":
+            unary = mean_field.logits_of_probabilities(jax.nn.softmax(unary, axis=-1))
+        if known is not None:
+            unary = jnp.where(known.reshape(-1, 1), unary, 0)
+        found = mean_field.infer(
+            unary,
+            filters,
+            (self.w1, self.w2),
+            iterations=self.iterations,
+            relaxation=self.relaxation,
+        )
+        return found.reshape(logits.shape), filters[0].overflow
+
+    def batch(
+        self,
+        image: jax.Array,
+        logits: jax.Array,
+        *,
+        capacity: int,
+        mask: jax.Array | None = None,
+    ) -> tuple[jax.Array, jax.Array]:
+        """The same of a batch: [B, H, W, 3], [B, H, W, K], [B, H, W] -> [B, H, W, K], int32 [B].
+
+        On a CPU one image after the other, whose tables then stay in the cache (twice as fast).
+        """
+
+        def one(row):
+            return self(row[0], row[1], capacity=capacity, mask=row[2])
+
+        rows = image, logits, mask
+        return jax.lax.platform_dependent(
+            rows, cpu=functools.partial(jax.lax.map, one), default=jax.vmap(one)
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field and its value."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+
+PRESETS = {
+    # Chen et al., ICLR 2015: LargeFOV, VOC 2012, the release's script.
+    "deeplab_v1": DenseCrf(4.0, 49.0, 5.0, 3.0, 3.0),
+    # Chen et al., PAMI 2018: ResNet-101, VOC 2012; two ports agree.
+    "deeplab_v2_resnet101": DenseCrf(4.0, 67.0, 3.0, 3.0, 1.0),
+    # The example of pydensecrf's README.
+    "pydensecrf_example": DenseCrf(
+        10.0, 80.0, 13.0, 3.0, 3.0, iterations=5, normalization="symmetric", unary="probabilities"
+    ),
+    # Zheng et al., ICCV 2015: the start of the training; 5 iterations there, 10 afterwards.
+    "crf_rnn": DenseCrf(5.0, 160.0, 3.0, 3.0, 3.0),
+}
+PRESETS = {name: one.replace(name=name) for name, one in PRESETS.items()}
+
+
+def build(preset: str, **changes: Any) -> DenseCrf | None:
+    """One of PRESETS, with some of its fields changed; "" is none.
+
+    Raises:
+        InputError: on an unknown preset or field, or a value that is not allowed.
+    """
+    if not preset and not changes:
+        return None
+    crf = presets.changed(KEY, preset, changes, PRESETS)
+    for field, known in (
+        ("normalization", kernels.NORMALIZATIONS),
+        ("spatial", kernels.SPATIAL),
+        ("unary", UNARIES),
+    ):
+        choose(f"{KEY}.{field}", getattr(crf, field), known)
+    for fields, fits, allowed in (
+        (("w1", "w2"), lambda x: x >= 0, "a number, 0 or more"),
+        (("theta_alpha", "theta_beta", "theta_gamma"), lambda x: x > 0, "a number above 0"),
+        (("relaxation",), lambda x: 0 < x <= 1, "above 0 and at most 1"),
+        (("iterations",), lambda x: isinstance(x, int) and x >= 0, "a whole number, 0 or more"),
+    ):
+        for field in fields:
+            value = getattr(crf, field)
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not (number and math.isfinite(value) and fits(value)):
+                raise InputError(f"{KEY}.{field}: {value!r}; it is {allowed}.")
+    return crf
+
+
+def parse(text: str) -> DenseCrf | None:
+    """Reads "preset" or "preset, key=value, ..."; "" is none. Raises as `build` does."""
+    preset, changes = presets.parse(KEY, text)
+    return build(preset, **changes)

@@ -1,0 +1,185 @@
+"""The two kernels of the fully connected CRF, over an image's pixels, and their normalisation.
+
+Krähenbühl, Koltun: Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials, NIPS
+2011, equation 3. Positions are whole pixels from the top left, colours RGB of 0 to 255.
+"""
+
+import math
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from segjax.crf import gaussian, permutohedral
+from segjax.errors import choose
+
+NORMALIZATIONS = ("after", "before", "symmetric", "none", "mean")
+SPATIAL = ("lattice", "gaussian")
+
+_TINY = 1e-20  # as the publication's code adds
+
+
+@flax.struct.dataclass
+class Filter:
+    """What sends messages between all pixels under one kernel; for any number of channels.
+
+    Attributes:
+        operator: sums under the kernel.
+        before, after: float [N], what values are multiplied by on the way in and on the way out;
+            None: nothing.
+    """
+
+    operator: permutohedral.Lattice | gaussian.Gaussian
+    before: jax.Array | None
+    after: jax.Array | None
+
+    def __call__(self, values: jax.Array) -> jax.Array:
+        """float [N, C] -> [N, C]."""
+        if self.before is not None:
+            values = self.before[:, None] * values
+        out = _sum_under(self.operator, values)
+        return out if self.after is None else self.after[:, None] * out
+
+    @property
+    def overflow(self) -> jax.Array:
+        """int32 []: the vertices that there would have to be room for, or 0."""
+        if isinstance(self.operator, gaussian.Gaussian):
+            return jnp.int32(0)
+        return jnp.where(self.operator.needed > self.operator.capacity, self.operator.needed, 0)
+
+
+def bilateral(
+    image: jax.Array,
+    theta_alpha: float | jax.Array,
+    theta_beta: float | jax.Array,
+    *,
+    capacity: int,
+    normalization: str,
+    mask: jax.Array | None = None,
+    dtype=jnp.float32,
+) -> Filter:
+    """exp(-|p_i - p_j|^2 / (2 alpha^2) - |I_i - I_j|^2 / (2 beta^2)), on the lattice.
+
+    Args:
+        image: uint8 or float [H, W, 3], RGB of 0 to 255, not normalised.
+        theta_alpha: pixels.
+        theta_beta: units of 0 to 255.
+        capacity: of the lattice, in vertices.
+        normalization: see `normalized`.
+        mask: bool [H, W], pixels that are there; None: all.
+        dtype: of the computation.
+    """
+    colours = jnp.moveaxis(image.astype(dtype), -1, 0) / theta_beta
+    places = _places(image.shape[:2], theta_alpha, dtype)
+    features = jnp.concatenate([places, colours]).reshape(5, -1)
+    flat = None if mask is None else mask.reshape(-1)
+    return normalized(permutohedral.build(features, capacity, flat), normalization, flat)
+
+
+def spatial(
+    size: tuple[int, int],
+    theta_gamma: float | jax.Array,
+    *,
+    by: str,
+    normalization: str,
+    capacity: int | None = None,
+    reach: int | None = None,
+    mask: jax.Array | None = None,
+    dtype=jnp.float32,
+) -> Filter:
+    """exp(-|p_i - p_j|^2 / (2 gamma^2)). Without a mask it is the same for all images of a size.
+
+    Args:
+        size: (H, W).
+        theta_gamma: pixels.
+        by: "lattice", as every implementation of the papers; or "gaussian", which is exact up to
+            its reach, and whose cost grows with it.
+        capacity: of the lattice, in vertices; None: what is always enough.
+        reach: of "gaussian", in pixels: see `gaussian.build`.
+        normalization, mask, dtype: as for `bilateral`.
+    """
+    choose("crf spatial", by, SPATIAL)
+    flat = None if mask is None else mask.reshape(-1)
+    if by == "gaussian":
+        there = jnp.ones(size, dtype) if mask is None else mask.astype(dtype)
+        operator = gaussian.build(there, theta_gamma, reach)
+    else:
+        features = _places(size, theta_gamma, dtype).reshape(2, -1)
+        if capacity is None:
+            capacity = _enough(size, theta_gamma)
+        operator = permutohedral.build(features, capacity, flat)
+    return normalized(operator, normalization, flat)
+
+
+def normalized(
+    operator: permutohedral.Lattice | gaussian.Gaussian,
+    normalization: str,
+    mask: jax.Array | None = None,
+) -> Filter:
+    """A kernel and how its sums become messages; n_i is the sum of the kernel around pixel i.
+
+    Krähenbühl, Koltun: Parameter Learning and Convergent Inference for Dense Random Fields, ICML
+    2013, section 3.3, and the code of both papers.
+
+    Args:
+        operator: the kernel, over N pixels.
+        normalization: "after": divided by n of the pixel that receives, a weighted mean: the code
+            of NIPS 2011, DeepLab. "before": by n of those that send. "symmetric": by the root of
+            both: pydensecrf's default. "none": the plain sum of the lattice. "mean": that, divided
+            by the mean of n: what the code of NIPS 2011 does without normalisation.
+        mask: bool [N], pixels that are there.
+    """
+    choose("crf normalization", normalization, NORMALIZATIONS)
+    if normalization == "none":
+        return Filter(operator, None, None)
+    dtype = _dtype(operator)
+    ones = jnp.ones((_pixels(operator), 1), dtype)
+    n = _sum_under(operator, ones)[:, 0]
+    if mask is not None:
+        n = jnp.where(mask, n, 1)  # nothing comes from there nor goes there
+    if normalization == "mean":
+        counted = jnp.ones_like(n, bool) if mask is None else mask
+        mean = jnp.sum(jnp.where(counted, n, 0)) / jnp.sum(counted)
+        return Filter(operator, None, jnp.full_like(n, 1) / mean)
+    if normalization == "symmetric":
+        root = 1 / jnp.sqrt(n + _TINY)
+        return Filter(operator, root, root)
+    inverse = 1 / (n + _TINY)
+    return Filter(operator, *((None, inverse) if normalization == "after" else (inverse, None)))
+
+
+def _enough(size: tuple[int, int], theta: float | jax.Array) -> int:
+    """Vertices that the spatial lattice cannot exceed.
+
+    In deviations its triangles have sides of 1, a vertex sqrt(3) / 2 of area, and a cell of radius
+    1 / sqrt(3); no vertex is further than 1 from a pixel that it serves.
+    """
+    most = 3 * size[0] * size[1]
+    if isinstance(theta, jax.Array):
+        return most
+    margin = 2 * (1 + 1 / math.sqrt(3))
+    height, width = ((length - 1) / theta + margin for length in size)
+    return min(most, math.ceil(2 / math.sqrt(3) * height * width))
+
+
+def _places(size: tuple[int, int], theta: float | jax.Array, dtype) -> jax.Array:
+    """float [2, H, W]: x and y, in standard deviations."""
+    x = jnp.broadcast_to(jnp.arange(size[1], dtype=dtype), size)
+    y = jnp.broadcast_to(jnp.arange(size[0], dtype=dtype)[:, None], size)
+    return jnp.stack([x, y]) / theta
+
+
+def _sum_under(operator: permutohedral.Lattice | gaussian.Gaussian, values: jax.Array) -> jax.Array:
+    if isinstance(operator, gaussian.Gaussian):
+        return gaussian.apply(operator, values)
+    return permutohedral.apply(operator, values)
+
+
+def _pixels(operator: permutohedral.Lattice | gaussian.Gaussian) -> int:
+    if isinstance(operator, gaussian.Gaussian):
+        return operator.mask.size
+    return operator.corners.shape[1]
+
+
+def _dtype(operator: permutohedral.Lattice | gaussian.Gaussian):
+    return (operator.mask if isinstance(operator, gaussian.Gaussian) else operator.weights).dtype

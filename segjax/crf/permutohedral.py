@@ -1,0 +1,326 @@
+"""Gaussian filtering in many dimensions on the permutohedral lattice.
+
+Adams, Baek, Davis: Fast High-Dimensional Filtering Using the Permutohedral Lattice, Eurographics
+2010. Points are splatted onto the corners of the simplex they lie in, the vertices are blurred
+along every axis of the lattice, and the points read the result back. The cost does not depend on
+the width of the kernel. A `Lattice` depends on the points alone: it is built once, on the device,
+and filters any number of channels.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+OUT_OF_RANGE = np.iinfo(np.int32).max
+"""`Lattice.needed` of points that are too far apart for any capacity."""
+
+_FREE = np.iinfo(np.int32).max  # a slot of the hash table
+_REACH = 1 << 15  # coordinates are packed into 16 bits, two to a word
+_LOAD = 1.5  # slots of the hash table per corner: it can never be full
+
+
+@flax.struct.dataclass
+class Lattice:
+    """Where N points of d dimensions lie among the vertices, of which there is room for C.
+
+    Row C of a table of vertices stands for all vertices that are not there: it stays zero.
+
+    Attributes:
+        corners: int32 [d + 1, N], the vertices of each point's simplex; C where masked.
+        weights: float [d + 1, N], the point's barycentric coordinates: 0 to 1, summing to 1; 0
+            where masked.
+        neighbours: int32 [d + 1, 2, C + 1], before and behind each vertex along every axis.
+        needed: int32 [], the vertices that the points have. Above C the lattice has overflowed,
+            and whatever it filters is NaN.
+    """
+
+    corners: jax.Array
+    weights: jax.Array
+    neighbours: jax.Array
+    needed: jax.Array
+
+    @property
+    def capacity(self) -> int:
+        """C."""
+        return self.neighbours.shape[-1] - 1
+
+
+def build(features: jax.Array, capacity: int, mask: jax.Array | None = None) -> Lattice:
+    """The lattice for the kernel exp(-|f_i - f_j|^2 / 2).
+
+    Args:
+        features: float [d, N], f in standard deviations. The weights can be differentiated by
+            them; which simplex a point lies in is constant between the simplices' faces.
+        capacity: C, 1 or more. N (d + 1) is always enough; `Lattice.needed` says what would do.
+        mask: bool [N], the points that are there; None: all of them.
+    """
+    elevated = _elevate(features)
+    origin, rank = _simplex(jax.lax.stop_gradient(elevated))
+    keys = _corner_keys(origin, rank)
+    absent = jnp.zeros(rank.shape, bool) if mask is None else jnp.broadcast_to(~mask, rank.shape)
+    firsts, slots = _insert(keys, absent)
+    corners, owners, needed = _number(firsts, slots, absent, capacity)
+    neighbours = _neighbours(keys, slots, owners, needed, firsts.shape[0])
+    inside = jnp.max(jnp.abs(elevated)) < _REACH - 3 * rank.shape[0]
+    return Lattice(
+        corners=corners,
+        weights=jnp.where(absent, 0, _barycentric(elevated, origin, rank)),
+        neighbours=neighbours,
+        needed=jnp.where(inside, needed, OUT_OF_RANGE),
+    )
+
+
+def apply(lattice: Lattice, values: jax.Array, transpose: bool = False) -> jax.Array:
+    """Filters channels: float [N, C] -> [N, C].
+
+    The sum over all points under the kernel, but for a constant gain (0.87 of it at d = 2, 0.51 at
+    d = 5, measured) and the approximation, whose error is a tenth of the result's deviation.
+
+    Args:
+        lattice: of the points.
+        values: of the points. The result can be differentiated by them and by
+            `Lattice.weights`, exactly, at the cost of another filtering each.
+        transpose: the adjoint instead: as the axes are blurred one after the other, the operator
+            is not quite symmetric.
+    """
+    out = _filter(lattice.corners, lattice.neighbours, transpose, lattice.weights, values)
+    return jnp.where(lattice.needed <= lattice.capacity, out, jnp.nan)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _filter(corners, neighbours, transpose, weights, values):
+    table = _blur(neighbours, _splat(corners, weights, values, neighbours.shape[-1]), transpose)
+    return _gain(corners) * _slice(corners, weights, table)
+
+
+def _filter_fwd(corners, neighbours, transpose, weights, values):
+    out = _filter(corners, neighbours, transpose, weights, values)
+    return out, (corners, neighbours, weights, values)
+
+
+def _filter_bwd(transpose, residuals, gradient):
+    corners, neighbours, weights, values = residuals
+    gradient = _gain(corners) * gradient
+    rows = neighbours.shape[-1]
+    back = _blur(neighbours, _splat(corners, weights, gradient, rows), not transpose)
+    # What the weights do: as they splat, and as they read. Without use, XLA leaves it out.
+    forth = _blur(neighbours, _splat(corners, weights, values, rows), transpose)
+    by_weight = jnp.stack(
+        [
+            jnp.sum(_rows(back, corner) * values + _rows(forth, corner) * gradient, axis=1)
+            for corner in corners
+        ]
+    )
+    return None, None, by_weight, _slice(corners, weights, back)
+
+
+_filter.defvjp(_filter_fwd, _filter_bwd)
+
+
+def _gain(corners: jax.Array) -> float:
+    """What the publication's code multiplies by; the blur doubles a constant at every axis."""
+    return 1 / (1 + 2.0 ** -(corners.shape[0] - 1))
+
+
+def _rows(table: jax.Array, index: jax.Array) -> jax.Array:
+    return table.at[index].get(mode="promise_in_bounds")
+
+
+def _splat(corners: jax.Array, weights: jax.Array, values: jax.Array, rows: int) -> jax.Array:
+    """[N, C] -> [rows, C]. One corner after the other: scatters in a loop share their memory."""
+
+    def add(table, corner):
+        index, weight = corner
+        return table.at[index].add(weight[:, None] * values, mode="promise_in_bounds"), None
+
+    table = jnp.zeros((rows, values.shape[1]), values.dtype)
+    return jax.lax.scan(add, table, (corners, weights))[0]
+
+
+def _blur(neighbours: jax.Array, table: jax.Array, transpose: bool) -> jax.Array:
+    """One axis after the other, last to first for the adjoint; each alone is symmetric."""
+
+    def axis(table, pair):
+        return table + 0.5 * (_rows(table, pair[0]) + _rows(table, pair[1])), None
+
+    return jax.lax.scan(axis, table, neighbours, reverse=transpose)[0]
+
+
+def _slice(corners: jax.Array, weights: jax.Array, table: jax.Array) -> jax.Array:
+    """[rows, C] -> [N, C]."""
+    pairs = zip(corners, weights, strict=True)
+    return sum(weight[:, None] * _rows(table, corner) for corner, weight in pairs)
+
+
+def _elevate(features: jax.Array) -> jax.Array:
+    """[d, N] -> [d + 1, N], in the hyperplane of sum 0, where the blur has variance 1 (page 5)."""
+    d = features.shape[0]
+    deviation = (d + 1) * math.sqrt(2 / 3)
+    scaled = [features[i] * (deviation / math.sqrt((i + 1) * (i + 2))) for i in range(d)]
+    total, elevated = jnp.zeros_like(scaled[0]), []
+    for i in range(d, 0, -1):
+        elevated.append(total - i * scaled[i - 1])
+        total = total + scaled[i - 1]
+    return jnp.stack([total, *elevated[::-1]])
+
+
+def _simplex(elevated: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Which simplex a point lies in.
+
+    Returns:
+        int32 [d + 1, N], its corner of colour 0, and int32 [d + 1, N], for every coordinate how
+        many lie further from that corner; of equal ones, the first is further.
+    """
+    n = elevated.shape[0]
+    quotient = jnp.round(elevated * (1 / n))
+    rest = elevated - quotient * n
+    ahead = [
+        [rest[i] < rest[j] if i < j else rest[i] <= rest[j] for j in range(n)] for i in range(n)
+    ]
+    rank = jnp.stack(
+        [sum(ahead[i][j].astype(jnp.int32) for j in range(n) if j != i) for i in range(n)]
+    )
+    # Rounding may leave the hyperplane; the coordinates that went furthest come back.
+    quotient = quotient.astype(jnp.int32)
+    rank = rank + quotient.sum(0)
+    wrap = (rank < 0).astype(jnp.int32) - (rank >= n).astype(jnp.int32)
+    return (quotient + wrap) * n, rank + wrap * n
+
+
+def _barycentric(elevated: jax.Array, origin: jax.Array, rank: jax.Array) -> jax.Array:
+    """float [d + 1, N], by the corner's colour (page 10)."""
+    n = elevated.shape[0]
+    colour = jnp.arange(n)[:, None]
+    last, next_ = n - 1 - colour, (n - colour) % n
+    shares = (elevated - origin) * (1 / n)
+    whole = (colour == 0).astype(elevated.dtype)
+    return whole + sum(
+        jnp.where(rank[i] == last, shares[i], 0) - jnp.where(rank[i] == next_, shares[i], 0)
+        for i in range(n)
+    )
+
+
+def _corner_keys(origin: jax.Array, rank: jax.Array) -> jax.Array:
+    """int32 [words, d + 1, N]: the coordinates of every corner, packed.
+
+    The corner of colour q lies at `origin` + q, less d + 1 where the rank is above d - q.
+    """
+    n = origin.shape[0]
+    colour = jnp.arange(n)[:, None]
+    return jnp.stack(
+        _pack([origin[i] + colour - n * (rank[i] >= n - colour) for i in range(n - 1)])
+    )
+
+
+def _pack(coordinates: Sequence[jax.Array]) -> list[jax.Array]:
+    """Two to a word; the last coordinate of a vertex, which the others imply, is not among them."""
+    pairs = [coordinates[i : i + 2] for i in range(0, len(coordinates), 2)]
+    return [(pair[0] << 16) | (pair[-1] & 0xFFFF) for pair in pairs]
+
+
+def _unpack(words: Sequence[jax.Array], dims: int) -> list[jax.Array]:
+    return [(words[i // 2] << 16 * (i % 2)) >> 16 for i in range(dims)]
+
+
+def _probe(words: Sequence[jax.Array], size: int) -> tuple[jax.Array, jax.Array]:
+    """Where a key is looked for first in a table of 2^b slots, and the odd step from there."""
+    mixed = jnp.zeros_like(words[0], jnp.uint32)
+    for word in words:
+        mixed = (mixed ^ word.astype(jnp.uint32)) * np.uint32(0x9E3779B1)
+        mixed = mixed ^ (mixed >> 15)
+    mixed = mixed * np.uint32(0x85EBCA77)
+    first = (mixed >> (33 - size.bit_length())).astype(jnp.int32)
+    return first, ((mixed << 1) | 1).astype(jnp.int32) & (size - 1)
+
+
+def _insert(keys: jax.Array, absent: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Puts the keys of all corners into an open hash table, in rounds.
+
+    Returns:
+        int32 [slots], the first entry of each key, as an index into [(d + 1) N], and int32
+        [d + 1, N], the slot of every entry.
+    """
+    entries = absent.size
+    size = 1 << max(4, math.ceil(math.log2(_LOAD * entries)))
+    words = keys.reshape(keys.shape[0], entries)
+    slot, step = _probe(words, size)
+    order = jnp.arange(entries, dtype=jnp.int32)
+
+    def round_(carry):
+        table, slot, waiting = carry
+        # A slot is its first key's for good; of one round's, it takes the first.
+        open_ = waiting & (_rows(table, slot) == _FREE)
+        table = table.at[slot].min(jnp.where(open_, order, _FREE), mode="promise_in_bounds")
+        owner = jnp.minimum(_rows(table, slot), entries - 1)
+        waiting &= ~_all_equal(words, [_rows(word, owner) for word in words])
+        return table, jnp.where(waiting, (slot + step) & (size - 1), slot), waiting
+
+    carry = jnp.full((size,), _FREE, jnp.int32), slot, ~absent.reshape(-1)
+    table, slot, _ = jax.lax.while_loop(lambda carry: jnp.any(carry[2]), round_, carry)
+    return table, slot.reshape(absent.shape)
+
+
+def _number(
+    firsts: jax.Array, slots: jax.Array, absent: jax.Array, capacity: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Numbers the vertices in the order of their first corners.
+
+    Returns:
+        int32 [d + 1, N], the vertex of every corner; int32 [C + 1], the first corner of every
+        vertex; int32 [], how many there are.
+    """
+    there, slots = ~absent.reshape(-1), slots.reshape(-1)
+    order = jnp.arange(there.size, dtype=jnp.int32)
+    first = jnp.where(there, _rows(firsts, slots), 0)
+    new = there & (first == order)
+    number = jnp.cumsum(new, dtype=jnp.int32) - 1
+    corners = jnp.where(there, jnp.minimum(_rows(number, first), capacity), capacity)
+    place = jnp.where(new, jnp.minimum(number, capacity), capacity)
+    owners = jnp.zeros((capacity + 1,), jnp.int32).at[place].set(order)
+    return corners.reshape(absent.shape), owners, number[-1] + 1
+
+
+def _neighbours(
+    keys: jax.Array, slots: jax.Array, owners: jax.Array, needed: jax.Array, size: int
+) -> jax.Array:
+    """int32 [d + 1, 2, C + 1]: see `Lattice`."""
+    axes, capacity = slots.shape[0], owners.shape[0] - 1
+    vertex = jnp.arange(capacity + 1, dtype=jnp.int32)
+    there = vertex < jnp.minimum(needed, capacity)
+    words = [_rows(word, owners) for word in keys.reshape(keys.shape[0], -1)]
+    slot = jnp.where(there, _rows(slots.reshape(-1), owners), size)
+    table = jnp.full((size,), capacity, jnp.int32).at[slot].set(vertex, mode="drop")
+    at = _unpack(words, axes - 1)
+    by_axis = [
+        _pack([c + (axes - 1 if i == axis else -1) for i, c in enumerate(at)])
+        for axis in range(axes)
+    ]
+    wanted = [jnp.stack(word) for word in zip(*by_axis, strict=True)]
+    slot, step = _probe(wanted, size)
+
+    def round_(carry):
+        slot, waiting, found = carry
+        seen = _rows(table, slot)
+        same = _all_equal(wanted, [_rows(word, seen) for word in words])
+        found = jnp.where(waiting & same & (seen < capacity), seen, found)
+        waiting &= ~same & (seen < capacity)
+        return jnp.where(waiting, (slot + step) & (size - 1), slot), waiting, found
+
+    nothing = jnp.full(slot.shape, capacity, jnp.int32)
+    carry = slot, jnp.broadcast_to(there, slot.shape), nothing
+    before = jax.lax.while_loop(lambda carry: jnp.any(carry[1]), round_, carry)[2]
+    # Whoever lies before a vertex has that vertex behind it.
+    axis = jnp.arange(axes)[:, None]
+    behind = nothing.at[axis, before].set(jnp.broadcast_to(vertex, before.shape))
+    return jnp.stack([before, behind.at[:, capacity].set(capacity)], 1)
+
+
+def _all_equal(keys: Sequence[jax.Array], others: Sequence[jax.Array]) -> jax.Array:
+    """Whether all words are the same."""
+    same = [key == other for key, other in zip(keys, others, strict=True)]
+    return functools.reduce(jnp.logical_and, same)
