@@ -116,6 +116,9 @@ def _add_training(config: ml_collections.ConfigDict) -> None:
     config.eval = {
         "split": "val",
         "protocol": "single",  # the views of an image and their fusion: see segjax/protocol.py
+        # The fully connected CRF behind the network; "": none. See segjax/crf: a recipe may replace
+        # it whole, by a preset and whatever differs from it.
+        "crf": {"preset": ""},
         "batch_size": 8,  # images, or windows of them, at once
         "limit": 0,  # examples, spread over the split; 0 takes all
         "bucket": 0,  # sides are filled up to a multiple; 1 never, 0: to 64 where sizes are many

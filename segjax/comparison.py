@@ -42,8 +42,9 @@ class Stored:
     @property
     def title(self) -> str:
         """Run, step and views, in few words."""
-        views = self.fields["protocol"]["views"]["name"]
-        return f"{self.path.parent.name}, step {self.fields['step']}, {views}"
+        how = self.fields["protocol"]
+        names = [how["views"]["name"], *([how["crf"]["name"]] if how.get("crf") else [])]
+        return f"{self.path.parent.name}, step {self.fields['step']}, {', '.join(names)}"
 
 
 class LabelMaps:

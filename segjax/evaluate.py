@@ -1,6 +1,7 @@
 """Evaluates a checkpoint: python -m segjax.evaluate --workdir=DIR [--split=val] [--step=best].
 
 `--protocol="deeplab_v3_ms_flip"` sets how, in place of the run's own: see segjax/protocol.py.
+`--crf="deeplab_v1, theta_alpha=60"` puts a fully connected CRF behind it: see segjax/crf.
 `--statistics=train` first estimates the batch norms' statistics again over that split.
 `--superpixels=configs/slic.py` also says what a vote within superpixels makes of the predictions,
 and the best that any labelling of those superpixels could reach.
@@ -34,6 +35,7 @@ _SPLIT = flags.DEFINE_string("split", "", "of the data set; the config's by defa
 _STEP = flags.DEFINE_string("step", "best", "best, latest, or a step's number")
 _WEIGHTS = flags.DEFINE_enum("weights", "raw", ["raw", "ema"], "raw or averaged ones")
 _PROTOCOL = flags.DEFINE_string("protocol", "", "as config.eval.protocol; the run's by default")
+_CRF = flags.DEFINE_string("crf", "", "preset, key=value ...; none; the run's by default")
 _STATISTICS = flags.DEFINE_string("statistics", "", "split they are estimated over; '': as trained")
 _COMPARE = flags.DEFINE_string("compare", "", "what is compared with the word after it")
 _OUTPUT = flags.DEFINE_string("output", "compare", "folder of a comparison")
@@ -62,8 +64,9 @@ def main(argv: list[str]) -> None:
             f"data set has now ({', '.join(dataset.spec.classes)})."
         )
     part = experiment.open_split(dataset, config, split)
-    how = evaluation.protocol(parts, split, part.scan.sizes, _PROTOCOL.value)
+    how = evaluation.protocol(parts, split, part.scan.sizes, _PROTOCOL.value, _CRF.value)
     own = not _PROTOCOL.value or how["views"] == parse(config.eval.protocol).to_json()
+    own_crf = how["crf"] == evaluation.crf_of(config)
     if own and split == config.eval.split:
         how["bucket"] = meta["protocol"]["bucket"]
     weights = ts.weights(_WEIGHTS.value)
@@ -78,6 +81,7 @@ def main(argv: list[str]) -> None:
         views="" if own else how["views"]["name"],
         weights=_WEIGHTS.value,
         more="statistics" if _STATISTICS.value else "",
+        crf="" if own_crf else how["crf"]["name"] if how["crf"] else "no_crf",
     )
     evaluator = evaluation.Evaluator(parts, part.source, part.scan.sizes, how, details=True)
     result, vote = _evaluate(evaluator, weights, path)
@@ -127,10 +131,8 @@ def _evaluate(
     line.close()
     labels.close()
     pictures = {"worst": worst.draw(spec, names)}
-    if result.uncertainty:
-        pictures["uncertainty"] = visualize.panel(
-            result.panel, spec, uncertainty=result.uncertainty
-        )
+    if result.maps:
+        pictures["-".join(result.maps)] = visualize.panel(result.panel, spec, **result.maps)
     for name, picture in pictures.items():
         if picture is not None and jax.process_index() == 0:
             visualize.write_png(path.parent / "pictures" / f"{path.stem}-{name}.png", picture)

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import ml_collections
 import numpy as np
 from jax.experimental import multihost_utils
 
+from segjax import crf as crfs
 from segjax import protocol as protocols
 from segjax import state, steps
 from segjax.data import pipeline
@@ -38,7 +40,9 @@ class Result:
             int64 [n, 3, K] of `confusion.marginals`, and where they were asked for the counts of
             `contours`.
         panel: some of them, with their predictions.
-        uncertainty: of these, float32 [H, W] each, where the protocol takes samples.
+        maps: of these, what else `steps.MAPS` names, [H, W] each: "uncertainty" where the protocol
+            takes samples, "before" where a CRF stands behind the network.
+        before: the scores before that CRF, or None.
         programs: how many were compiled.
     """
 
@@ -47,7 +51,8 @@ class Result:
     ece: float
     images: dict[str, np.ndarray]
     panel: list[Example]
-    uncertainty: list[np.ndarray]
+    maps: dict[str, list[np.ndarray]]
+    before: confusion.Report | None
     programs: int
 
     @functools.cached_property
@@ -66,7 +71,7 @@ class Result:
 
 
 def protocol(
-    experiment: Experiment, split: str, sizes: np.ndarray, views: str = ""
+    experiment: Experiment, split: str, sizes: np.ndarray, views: str = "", crf: str = ""
 ) -> dict[str, Any]:
     """How a number is made, as plain data; stored beside it, and obeyed by `predict`.
 
@@ -75,13 +80,15 @@ def protocol(
         split: name of the split.
         sizes: int32 [N, 2], of its images.
         views: as `config.eval.protocol`, which it replaces.
+        crf: as `crf.parse` reads it, in place of `config.eval.crf`; "none" for none.
 
     Raises:
-        InputError: on a protocol that is not known, or if images shall be filled up that the
-            network sees at one fixed size.
+        InputError: on a protocol or CRF that is not known, or if images shall be filled up that
+            the network sees at one fixed size.
     """
     config = experiment.config
     chosen = protocols.parse(views or config.eval.protocol)
+    refinement = crf_of(config, crf)
     bucket = config.eval.bucket if chosen.bucket is None else chosen.bucket
     if any(chosen.tile):
         bucket = 1  # windows are cut from the image itself, whatever its size
@@ -101,7 +108,16 @@ def protocol(
         "input_scale": config.input_scale,
         "input_size": list(config.input_size),
         "views": chosen.to_json(),
+        "crf": refinement,
     }
+
+
+def crf_of(config: ml_collections.ConfigDict, crf: str = "") -> dict[str, Any] | None:
+    """The CRF of a config, or what `crf` puts in its place, as plain data: see `protocol`."""
+    if crf == "none":
+        return None
+    found = crfs.parse(crf) if crf else crfs.build(**config.eval.crf)
+    return None if found is None else found.to_json()
 
 
 class Evaluator:
@@ -126,14 +142,19 @@ class Evaluator:
     ):
         self.experiment, self.source, self.how, self.details = experiment, source, how, details
         self._protocol = protocols.Protocol.from_json(how.get("views", {}))  # once there was one
+        self._crf = crfs.DenseCrf(**how["crf"]) if how.get("crf") else None
+        self._room = crfs.Room()
+        if self._crf and self._protocol.argmax != "image":
+            raise InputError(
+                f"{crfs.KEY}: it refines at the size of the image; protocol argmax "
+                f"{self._protocol.argmax!r} does not go with it."
+            )
         # Of windows there are enough in one image to fill the devices.
         rows = jax.process_count() if any(self._protocol.tile) else how["batch_size"]
         self.plan = pipeline.eval_plan(
             sizes, batch_size=rows, bucket=how["bucket"], limit=how["limit"]
         )
         self._views = None if self._protocol.plain else self._multiview()
-        samples = self._protocol.samples
-        self.step = experiment.sampled_step(samples) if samples else experiment.eval_step
         self._canvases: set[tuple[int, int]] = set()
 
     def _multiview(self) -> MultiView:
@@ -148,9 +169,24 @@ class Evaluator:
             seen=seen,
             mean=tuple(self.how["fill"]),
             num_classes=self.experiment.spec.num_classes,
+            refine=None if self._crf is None else self._refine,
             batch_size=max(1, self.how["batch_size"] // jax.process_count()),
             devices=list(self.experiment.mesh.local_devices),
         )
+
+    def step(self, params: Any, batch_stats: Any, batch: dict[str, jax.Array]) -> dict:
+        """One batch on the devices, without several views: see `steps.eval_step`."""
+        if self._crf is None:
+            step = self.experiment.step_under(self._protocol.samples)
+        else:
+            capacity = self._room.capacity(batch["label"].shape[1:])
+            step = self.experiment.step_under(self._protocol.samples, self._crf, capacity)
+        return step(params, batch_stats, batch)
+
+    def _refine(self, image, logits, label, size) -> dict:
+        """The same behind several views."""
+        capacity = self._room.capacity(label.shape[1:])
+        return self.experiment.refine_under(self._crf, capacity)(image, logits, label, size)
 
     def canvases(self) -> list[tuple[int, int]]:
         """Sizes that `step` will be compiled for; none under several views."""
@@ -185,11 +221,14 @@ class Evaluator:
         images: dict[str, list] = {"index": []}
         wanted = _panel_indices(self.plan, self.experiment.config.eval.pictures)
         panel: dict[int, Example] = {}
-        uncertainty: dict[int, np.ndarray] = {}
+        maps: dict[str, dict[int, np.ndarray]] = {}
+        before = 0
         for done, (rows, batch, out) in enumerate(self.batches(params, batch_stats)):
             counts = {key: np.asarray(v) for key, v in out.items() if key not in steps.MAPS}
             by_image = np.asarray(counts.pop("confusion"), np.int64)
             totals["confusion"] += by_image.sum(0)
+            if self._crf is not None:
+                before += np.asarray(counts.pop("confusion_before"), np.int64).sum(0)
             for key in _SUMMED:
                 totals[key] += np.asarray(counts.pop(key), np.float64)
             images["index"].append(rows[rows >= 0])
@@ -203,9 +242,10 @@ class Evaluator:
                     if observe is not None:
                         (row,) = np.flatnonzero(rows == index)
                         observe(index, example, counts["marginals"][row])
-            if "uncertainty" in out and wanted & set(batch["index"].tolist()):
-                found = cut(batch, out["uncertainty"])
-                uncertainty |= {index: found[index] for index in wanted & found.keys()}
+            for key in steps.MAPS[1:] if wanted & set(batch["index"].tolist()) else ():
+                if key in out:
+                    found = cut(batch, out[key])
+                    maps.setdefault(key, {}).update({i: found[i] for i in wanted & found.keys()})
             progress(done + 1)
         pixels = float(totals["pixels"])
         return Result(
@@ -214,7 +254,8 @@ class Evaluator:
             ece=calibration.expected_error(totals["calibration"]),
             images={key: np.concatenate(value) for key, value in images.items()},
             panel=[panel[index] for index in sorted(panel)],
-            uncertainty=[uncertainty[index] for index in sorted(uncertainty)],
+            maps={key: [found[index] for index in sorted(found)] for key, found in maps.items()},
+            before=None if self._crf is None else confusion.report(before),
             programs=self.programs,
         )
 
@@ -241,14 +282,22 @@ class Evaluator:
             if self._views is None
             else self._views.weights(params, batch_stats)
         )
+
+        def settled(rows, batch, out):
+            # What overflowed may have been asked for before there was the room that there is now.
+            while wanted := int(np.max(out.pop("overflow", 0))):
+                self._room.grow(batch["label"].shape[1:], wanted)
+                out = label(weights, batch)
+            return rows, batch, out
+
         late = None
         for (_, rows), batch in zip(self.plan, batches, strict=True):
             out = label(weights, batch)
             if late is not None:
-                yield late
+                yield settled(*late)
             late = rows, batch, out
         if late is not None:
-            yield late
+            yield settled(*late)
 
     def _label_once(self, weights, batch: dict[str, np.ndarray]) -> dict:
         mesh, canvas = self.experiment.mesh, batch["label"].shape[1:]
@@ -275,7 +324,7 @@ class Evaluator:
             found = self._contours(prediction, label, batch["size"], more["steps"], more["rim"])
             out |= jax.tree.map(np.asarray, found)
         if jax.process_count() > 1:
-            mine = {key: value for key, value in out.items() if key != "prediction"}
+            mine = {key: value for key, value in out.items() if key not in steps.MAPS}
             everywhere = multihost_utils.process_allgather(mine)
             for key, value in everywhere.items():
                 out[key] = value.sum(0) if key in _SUMMED else value.reshape(-1, *value.shape[2:])

@@ -15,6 +15,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from segjax import augment, checkpoint, losses, models, optim, state, steps
+from segjax.crf import DenseCrf
 from segjax.data import catalog, pipeline, scan, sources
 from segjax.data.spec import DatasetSpec
 from segjax.errors import InputError
@@ -27,6 +28,7 @@ _FREE_KEYS = ("loader.", "mesh.", "every_steps.log")
 # Keys that run folders from before them lack, and what was done then.
 _NEWER_KEYS = {
     "eval.protocol": "single",
+    "eval.crf.preset": "",
     "loss.name": "cross_entropy",
     "loss.also": [],
     "loss.label_smoothing": 0.0,
@@ -51,7 +53,10 @@ class Experiment:
         preprocess: RGB to network input.
         train_step: jitted (state, batch) -> (state, scalars); the state is donated.
         eval_step: jitted (params, batch_stats, batch) -> prediction and counts.
-        sampled_step: passes with dropout -> the same as `eval_step`, with `uncertainty`.
+        step_under: (samples, CRF or None, its capacity) -> the same as `eval_step`, of that many
+            passes with dropout and with that CRF behind them; one of each is kept.
+        refine_under: (CRF, its capacity) -> jitted (image, logits, label, size) -> the same, of
+            scores that are there already; for one process's devices.
         batch_statistics: jitted (params, batch_stats, training batch) -> the batch's own.
         network: (params, batch_stats, float [B, H, W, 3] in 0 to 255) -> Scores, not jitted.
         judge: (logits, label) -> prediction and counts, not jitted: see `steps.judge`.
@@ -66,7 +71,8 @@ class Experiment:
     preprocess: steps.Preprocess
     train_step: Callable
     eval_step: Callable
-    sampled_step: Callable[[int], Callable]
+    step_under: Callable[..., Callable]
+    refine_under: Callable[..., Callable]
     batch_statistics: Callable
     network: Callable
     judge: Callable
@@ -152,7 +158,7 @@ def assemble(
 
 
 def _evaluation(build, graph, preprocess, loss, config, spec, mesh) -> dict[str, Callable]:
-    """`eval_step`, `sampled_step`, `network` and `judge` of an `Experiment`."""
+    """`eval_step`, `step_under`, `network` and `judge` of an `Experiment`."""
     network = functools.partial(steps.network, graph=graph, preprocess=preprocess)
     judge = functools.partial(
         steps.judge, num_classes=spec.num_classes, class_weights=loss.class_weights
@@ -166,23 +172,43 @@ def _evaluation(build, graph, preprocess, loss, config, spec, mesh) -> dict[str,
         fixed_size=config.input_size,
     )
     # Counts go to every process whole; each keeps the label maps of its own rows.
-    shardings = dict.fromkeys(steps.COUNTS, state.replicated(mesh))
-    shardings["prediction"] = by_pixel = state.batch_sharding(mesh, "label")
+    whole, by_pixel = state.replicated(mesh), state.batch_sharding(mesh, "label")
 
     @functools.cache
-    def sampled_step(samples: int) -> Callable:
-        sampled = functools.partial(
-            steps.sampled,
-            graph=state.sampling_graph(build),
-            preprocess=preprocess,
-            samples=samples,
-            seed=config.seed,
-        )
-        step = functools.partial(evaluate, sampled=sampled)
-        return jax.jit(step, out_shardings=shardings | {"uncertainty": by_pixel})
+    def step_under(samples: int = 0, crf: DenseCrf | None = None, capacity: int = 0) -> Callable:
+        shardings = dict.fromkeys(steps.COUNTS, whole) | {"prediction": by_pixel}
+        more = {}
+        if samples:
+            more["sampled"] = functools.partial(
+                steps.sampled,
+                graph=state.sampling_graph(build),
+                preprocess=preprocess,
+                samples=samples,
+                seed=config.seed,
+            )
+            shardings["uncertainty"] = by_pixel
+        if crf is not None:
+            more["crf"] = state.by_rows(functools.partial(crf.batch, capacity=capacity), mesh)
+            shardings |= {"before": by_pixel, "confusion_before": whole, "overflow": whole}
+        return jax.jit(functools.partial(evaluate, **more), out_shardings=shardings)
 
-    step = jax.jit(evaluate, out_shardings=shardings)
-    return {"eval_step": step, "sampled_step": sampled_step, "network": network, "judge": judge}
+    @functools.cache
+    def refine_under(crf: DenseCrf, capacity: int) -> Callable:
+        batch = functools.partial(crf.batch, capacity=capacity)
+
+        def refine(image, logits, label, size):
+            logits, more = steps.refined(image, logits, label, size, batch)
+            return judge(logits, label) | more
+
+        return jax.jit(refine)
+
+    return {
+        "eval_step": step_under(),
+        "step_under": step_under,
+        "refine_under": refine_under,
+        "network": network,
+        "judge": judge,
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -319,8 +345,12 @@ def read_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
         raise InputError(f"{workdir} is no run folder: it has no config.json.")
     config = ml_collections.ConfigDict(_frozen(json.loads(path.read_text())))
     for key, value in _NEWER_KEYS.items():
-        part, name = key.split(".")
-        config[part][name] = config[part].get(name, _frozen(value))
+        *parents, name = key.split(".")
+        part = config
+        for parent in parents:
+            part[parent] = part.get(parent, {})
+            part = part[parent]
+        part[name] = part.get(name, _frozen(value))
     return config
 
 

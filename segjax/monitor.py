@@ -113,7 +113,7 @@ class Monitor:
         )
         logging.info("Step %d, %s weights:\n%s", step, weights, scorecard.table(result, spec))
         if result.panel:
-            panel = visualize.panel(result.panel, spec, uncertainty=result.uncertainty)
+            panel = visualize.panel(result.panel, spec, **result.maps)
             visualize.write_png(folder / f"{kind}-{step:07d}.png", panel)
             self.tracker.image(step, f"{kind}/panel", panel)
         title = f"{how['split']}, step {step}, {weights} weights"

@@ -59,6 +59,8 @@ class MultiView:
         seen: an image's size -> what the network was trained to see of it.
         mean: RGB around images that are smaller than a window.
         num_classes: K.
+        refine: None, or (image, logits [B, H, W, K], label, size) -> what `judge` gives and more,
+            see `steps.refined`; of the whole image, whose scores are then held.
         batch_size: windows that this process's devices see at once, rounded up to their number.
         devices: of this process.
         strip_bytes: of fused scores on a device.
@@ -80,12 +82,13 @@ class MultiView:
         num_classes: int,
         batch_size: int,
         devices: list[jax.Device],
+        refine: Callable[..., dict[str, jax.Array]] | None = None,
         strip_bytes: int = STRIP_BYTES,
     ):
         self.protocol, self.num_classes = protocol, num_classes
         self.programs: set = set()
         self._grids: dict[Size, Size] = {}
-        self.seen, self.strip_bytes = seen, strip_bytes
+        self.seen, self.strip_bytes, self.refine = seen, strip_bytes, refine
         mesh = jax.make_mesh((len(devices),), ("tile",), (AxisType.Auto,), devices=devices)
         self.split, self._whole = NamedSharding(mesh, P("tile")), NamedSharding(mesh, P())
         self.batch_size = -(-batch_size // len(devices)) * len(devices)
@@ -101,6 +104,7 @@ class MultiView:
         )
         self._fuse = jax.jit(functools.partial(_fuse, protocol=protocol), donate_argnums=0)
         self._judge = jax.jit(functools.partial(_judge, judge=judge, protocol=protocol))
+        self._logits = jax.jit(functools.partial(_logits, protocol=protocol))
 
     def weights(self, params: Any, batch_stats: Any) -> tuple[Any, Any]:
         """The weights on this process's devices, for `__call__`."""
@@ -116,9 +120,12 @@ class MultiView:
             batch: see `data.pipeline`; all images of one size where the protocol has windows.
 
         Returns:
-            `prediction` uint8 [B, H', W'], on the grid of `protocol.argmax`, and the counts.
+            `prediction` uint8 [B, H', W'], on the grid of `protocol.argmax`, and the counts; with
+            `refine`, all that it gives.
         """
         work = _Work(self, batch)
+        if self.refine is not None:
+            return self._refined(work, weights)
         predictions, counts = [], None
         for first in range(0, work.size[0], work.strip):
             scores = self._strip(work, weights, first)
@@ -128,6 +135,17 @@ class MultiView:
             counts = found if counts is None else jax.tree.map(np.add, counts, found)
         prediction = np.concatenate(predictions, axis=1)[:, : work.size[0], : work.size[1]]
         return {"prediction": prediction} | counts
+
+    def _refined(self, work: "_Work", weights: tuple[Any, Any]) -> dict[str, Any]:
+        strips = [
+            self._call("logits", self._logits, self._strip(work, weights, first))
+            for first in range(0, work.size[0], work.strip)
+        ]
+        logits = jnp.concatenate(strips, axis=1)[:, : work.size[0], : work.size[1]]
+        batch = work.batch
+        label = np.where(batch["weight"][:, None, None] > 0, batch["label"], np.uint8(VOID))
+        found = self.refine(batch["image"], logits, label, batch["size"])
+        return jax.tree.map(np.asarray, found)
 
     def scores(self, weights: tuple[Any, Any], batch: dict[str, np.ndarray]) -> np.ndarray:
         """The fused scores themselves: float32 [B, H', W', K]."""
@@ -359,11 +377,16 @@ def _fuse(fused: jax.Array, view: jax.Array, views: int, *, protocol: Protocol) 
 
 
 def _judge(scores: jax.Array, label: jax.Array, *, judge: Callable, protocol: Protocol):
+    return judge(_logits(scores, protocol=protocol), label)
+
+
+def _logits(scores: jax.Array, *, protocol: Protocol) -> jax.Array:
+    """Of the fused scores: [devices, B, r, W, K] -> [B, r, W, K]."""
     scores = scores.sum(0)
     if "probability" in protocol.fusion:
         # Softmax of the logarithm gives them back; where nothing was pasted, nothing is labelled.
-        scores = jnp.log(jnp.maximum(scores, jnp.finfo(jnp.float32).tiny))
-    return judge(scores, label)
+        return jnp.log(jnp.maximum(scores, jnp.finfo(jnp.float32).tiny))
+    return scores
 
 
 def _round_up(n: int) -> int:

@@ -32,6 +32,7 @@ _INPUT = flags.DEFINE_string("input", "", "an image, or a folder of them")
 _OUTPUT = flags.DEFINE_string("output", "out", "folder for the label images and overlays")
 _STEP = flags.DEFINE_string("step", "best", "best, latest, or a step's number")
 _PROTOCOL = flags.DEFINE_string("protocol", "", "as config.eval.protocol; the run's by default")
+_CRF = flags.DEFINE_string("crf", "", "preset, key=value ...; none; the run's by default")
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
@@ -89,8 +90,8 @@ def main(_argv: list[str]) -> None:
     labels = not configured or (
         not cli.config().method.name and cli.config().predict.output == "labels"
     )
-    if _PROTOCOL.value and not labels:
-        raise InputError("--protocol: only a network that labels images has one.")
+    if (_PROTOCOL.value or _CRF.value) and not labels:
+        raise InputError("--protocol and --crf: only of a network that labels images.")
     images = Images(find_images(pathlib.Path(_INPUT.value)))
     with concurrent.futures.ThreadPoolExecutor() as pool:  # and every file is known to be whole
         sizes = np.array(list(pool.map(lambda i: images[i][1].shape, range(len(images)))))
@@ -107,6 +108,7 @@ def main(_argv: list[str]) -> None:
         how = meta["protocol"]
         if _PROTOCOL.value:
             how = evaluation.protocol(parts, how["split"], sizes, _PROTOCOL.value)
+        how = how | {"crf": evaluation.crf_of(parts.config, _CRF.value)}
         write_labels(parts, ts, how, images, sizes, output)
 
 
@@ -131,7 +133,7 @@ def pretrained(
         raise InputError("config.init.from: a network without a run needs weights.")
     transfer.adopt_preprocess(config, start)
     parts = experiment.assemble(config, catalog.load(**config.data).spec, None)
-    how = evaluation.protocol(parts, config.eval.split, sizes, _PROTOCOL.value)
+    how = evaluation.protocol(parts, config.eval.split, sizes, _PROTOCOL.value, _CRF.value)
     return parts, transfer.initial_state(parts, start), how
 
 
@@ -145,8 +147,9 @@ def write_labels(
 ) -> None:
     """Writes OUTPUT/<stem>.png (class indices, palette inside) and OUTPUT/<stem>_overlay.png.
 
-    A protocol with samples adds OUTPUT/<stem>_uncertainty.npy (float32 [H, W]: the variance of the
-    softmax over passes, averaged over classes) and a picture of it, 0 to its maximum.
+    A CRF adds OUTPUT/<stem>_crf.png, what it made of the network's labels. A protocol with samples
+    adds OUTPUT/<stem>_uncertainty.npy (float32 [H, W]: the variance of the softmax over passes,
+    averaged over classes) and a picture of it, 0 to its maximum.
 
     Args:
         parts, ts: the network and its weights.
@@ -158,11 +161,15 @@ def write_labels(
     palette = [*parts.spec.palette]
     line, done = tracking.ProgressLine("image", len(images)), 0
     for _, batch, out in evaluator.batches(ts.params, ts.batch_stats):
+        before = evaluation.cut(batch, out["before"]) if "before" in out else {}
         for index, (image, _, label) in evaluation.examples(batch, out["prediction"]).items():
             stem = images.name(index)
             visualize.write_file(output / f"{stem}.png", png.encode_indices(label, palette))
             overlay = visualize.overlay(image, label, parts.spec)
             visualize.write_png(output / f"{stem}_overlay.png", overlay)
+            if index in before:
+                refined = visualize.before_after(image, before[index], label, parts.spec)
+                visualize.write_png(output / f"{stem}_crf.png", refined)
             done += 1
         if "uncertainty" in out:
             for index, variance in evaluation.cut(batch, out["uncertainty"]).items():

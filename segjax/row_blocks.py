@@ -62,9 +62,9 @@ def over(
 
 
 def join(blocks: jax.Array, height: int) -> jax.Array:
-    """Puts per-pixel results of `over` in order: [n, B, r, W] -> [B, height, W]."""
-    joined = blocks.transpose(1, 2, 0, 3)
-    return joined.reshape(joined.shape[0], -1, joined.shape[-1])[:, :height]
+    """Puts per-pixel results of `over` in order: [n, B, r, W, ...] -> [B, height, W, ...]."""
+    joined = jnp.moveaxis(blocks, 0, 2)
+    return joined.reshape(joined.shape[0], -1, *joined.shape[3:])[:, :height]
 
 
 def _fill_of(axis: int, count: int, ndim: int) -> list[tuple[int, int]]:

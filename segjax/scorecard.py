@@ -111,15 +111,28 @@ def table(result: Result, spec: DatasetSpec) -> str:
             f"Boundary IoU {percent(contours.boundary_iou(result.images['rim'])[0])}; "
             f"pixel accuracy within pixels of a boundary: {near}"
         )
+    if result.before is not None:
+        network = ", ".join(
+            f"{key} {percent(value)}" for key, value in result.before.scalars().items()
+        )
+        means += f"\nbefore the CRF: {network}"
     return tracking.format_table(rows, ("class", "IoU %", "accuracy %", "pixels")) + "\n" + means
 
 
-def path_of(workdir: pathlib.Path, split: str, *, views: str = "", weights: str = "raw", more=""):
-    """eval-<split>[-<views>][-ema][-<more>].json of a run folder.
+def path_of(
+    workdir: pathlib.Path,
+    split: str,
+    *,
+    views: str = "",
+    crf: str = "",
+    weights: str = "raw",
+    more: str = "",
+) -> pathlib.Path:
+    """eval-<split>[-<views>][-<crf>][-ema][-<more>].json of a run folder.
 
-    `views` names a protocol that is not the run's own; `more`, what else is not.
+    `views` and `crf` name a protocol and a CRF that are not the run's own; `more`, what else.
     """
-    parts = [split, *filter(None, [views, weights if weights != "raw" else "", more])]
+    parts = [split, *filter(None, [views, crf, weights if weights != "raw" else "", more])]
     return workdir / f"eval-{'-'.join(parts)}.json"
 
 
@@ -164,6 +177,7 @@ def write(
         "iou": by_name(report.iou, spec),
         "accuracy": by_name(report.accuracy, spec),
         **_details(result, spec),
+        **({} if result.before is None else {"before_crf": _numbers(result.before.scalars())}),
         "protocol": how,
         "data": data,
         "checkpoint": checkpoint,

@@ -68,6 +68,16 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
+def by_rows(function: Callable, mesh: Mesh) -> Callable:
+    """A function of leaves of a batch, [B, ...] each, where every device works on its own rows.
+
+    For what is of single images and would not be split among devices by itself; devices that share
+    an image all do the same.
+    """
+    rows = P("data")
+    return jax.shard_map(function, mesh=mesh, in_specs=rows, out_specs=rows, check_vma=False)
+
+
 def batch_sharding(mesh: Mesh, name: str) -> NamedSharding:
     """The sharding of one leaf of a batch: rows over "data", image height over "space"."""
     return NamedSharding(mesh, P("data", "space") if name in ("image", "label") else P("data"))

@@ -1,6 +1,7 @@
 """The training and evaluation steps: pure functions of arrays."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -159,7 +160,7 @@ def _updated(ts, grads, batch_stats, lr, optimizer: Optimizer, ema_decay: float)
 COUNTS = ("confusion", "loss", "pixels", "calibration")
 """What `judge` counts, beside its prediction."""
 
-MAPS = ("prediction", "uncertainty")
+MAPS = ("prediction", "uncertainty", "before")
 """What `eval_step` gives of every pixel."""
 
 
@@ -245,6 +246,7 @@ def eval_step(
     input_scale: float,
     fixed_size: tuple[int, int],
     sampled: Callable[[Any, Any, jax.Array, jax.Array], Scores] | None = None,
+    crf: Callable[..., tuple[jax.Array, jax.Array]] | None = None,
 ) -> dict[str, jax.Array]:
     """Predicts a batch, each image in one look, and counts.
 
@@ -256,10 +258,12 @@ def eval_step(
         input_scale, fixed_size: the network sees the image at this scale or size: see `input_size`
             (bilinear, half-pixel centres); its scores are brought to the size of the label.
         sampled: in place of `network`, for several passes: see the function of this name.
+        crf: (image, logits, mask) -> (logits, overflow), see `DenseCrf.batch`; judged in place of
+            what the network says.
 
     Returns:
         `prediction` uint8 [B, H, W], and the counts of `judge`; of several passes also
-        `uncertainty` float32 [B, H, W], see `moments`.
+        `uncertainty` float32 [B, H, W], see `moments`; with a CRF also what `refined` says.
     """
     height, width = batch["label"].shape[1:]
     seen = input_size((height, width), input_scale, fixed_size)
@@ -270,18 +274,60 @@ def eval_step(
         scores = network(params, batch_stats, image)
     else:
         scores = sampled(params, batch_stats, image, batch["index"])
-    counted = batch["weight"][:, None, None] > 0
+    label = jnp.where(batch["weight"][:, None, None] > 0, batch["label"], VOID)
+
+    def fused(logits):
+        """One opinion of a block, and what the passes say of it."""
+        if sampled is None:
+            return logits, {}
+        logits, variance = moments(logits, label.shape[0])
+        return logits, {"uncertainty": variance}
 
     def block(logits, label):
-        label = jnp.where(counted, label, VOID)
-        if sampled is None:
-            return judge(logits, label)
-        logits, variance = moments(logits, label.shape[0])
-        return judge(logits, label) | {"uncertainty": variance}
+        logits, more = fused(logits)
+        return judge(logits, label) | more
 
-    found = row_blocks.over(block, scores, batch["label"], blocks=blocks, seen=seen)
-    maps = {key: row_blocks.join(found.pop(key), height) for key in MAPS if key in found}
-    return maps | {key: value.sum(0) for key, value in found.items()}
+    def unjudged(logits, _):
+        logits, more = fused(logits)
+        return more | {"logits": logits.astype(jnp.float32)}
+
+    over = functools.partial(row_blocks.over, blocks=blocks)
+    if crf is None:
+        found = over(block, scores, label, seen=seen)
+        maps = {key: row_blocks.join(found.pop(key), height) for key in MAPS if key in found}
+        return maps | {key: value.sum(0) for key, value in found.items()}
+    found = over(unjudged, scores, label, seen=seen)
+    maps = {key: row_blocks.join(value, height) for key, value in found.items()}
+    logits, more = refined(batch["image"], maps.pop("logits"), label, batch["size"], crf)
+    found = over(judge, Scores(logits, resize.Resize("half_pixel")), label)
+    prediction = row_blocks.join(found.pop("prediction"), height)
+    counts = {key: value.sum(0) for key, value in found.items()}
+    return maps | more | counts | {"prediction": prediction}
+
+
+def refined(
+    image: jax.Array, logits: jax.Array, label: jax.Array, size: jax.Array, crf: Callable
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """What a CRF makes of scores, and what was there before.
+
+    Args:
+        image: uint8 [B, H, W, 3].
+        logits: float32 [B, H, W, K].
+        label: uint8 [B, H, W], classes or VOID.
+        size: int32 [B, 2], of the images; what lies beyond is no part of them.
+        crf: see `eval_step`.
+
+    Returns:
+        float32 [B, H, W, K], and `before` uint8 [B, H, W], the prediction of `logits`;
+        `confusion_before` int32 [B, K, K]; `overflow` int32 [B], as `DenseCrf.batch` has it.
+    """
+    before = jnp.argmax(logits, axis=-1).astype(jnp.uint8)
+    rows, cols = (jnp.arange(n) for n in label.shape[1:])
+    inside = (rows < size[:, :1])[:, :, None] & (cols < size[:, 1:])[:, None, :]
+    out, overflow = crf(image, logits, inside)
+    classes = logits.shape[-1]
+    count = jax.vmap(lambda p, t: confusion.count(p, t, classes))(before, label)
+    return out, {"before": before, "confusion_before": count, "overflow": overflow}
 
 
 def judge(

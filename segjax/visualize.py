@@ -104,12 +104,14 @@ def panel(
     *,
     cell: int = 256,
     captions: Sequence[str] = (),
+    before: Sequence[np.ndarray] = (),
     uncertainty: Sequence[np.ndarray] = (),
 ) -> np.ndarray:
     """Examples side by side with their errors -> uint8 [H', W', 3].
 
-    Columns: image, truth, prediction, errors, and uncertainty where there is any. Errors are red on
-    the dimmed image, void is hatched.
+    Columns: image, truth, what was predicted before a CRF and the errors of that, where there was
+    one, prediction, errors, and uncertainty where there is any. Errors are red on the dimmed image,
+    void is hatched.
 
     Args:
         rows: (image uint8 [H, W, 3], truth uint8 [H, W], prediction uint8 [H, W]) of any sizes;
@@ -117,9 +119,12 @@ def panel(
         spec: names and colours.
         cell: width of a column in pixels.
         captions: a line above each row, or none at all.
+        before: uint8 [H, W] of each row, or none at all.
         uncertainty: float [H, W] of each row, or none at all; all rows are on one scale.
     """
     titles = ["image", "truth", "prediction", "errors"]
+    if before:
+        titles[2:] = ["before the CRF", "errors before", "after the CRF", "errors after"]
     most = max((float(x.max()) for x in uncertainty), default=0.0)
     if uncertainty:
         titles.append(f"variance, 0 to {most:.2g}")
@@ -131,12 +136,10 @@ def panel(
         image = drawing.fit(_rgb(image, truth, prediction), height, cell, cv2.INTER_AREA)
         truth = drawing.fit(truth, height, cell, cv2.INTER_NEAREST_EXACT)
         prediction = drawing.fit(prediction, height, cell, cv2.INTER_NEAREST_EXACT)
-        pictures = [
-            image,
-            colorize(truth, spec),
-            colorize(prediction, spec),
-            _errors(image, truth, prediction),
-        ]
+        labels = [drawing.fit(before[i], height, cell, cv2.INTER_NEAREST_EXACT)] if before else []
+        pictures = [image, colorize(truth, spec)]
+        for label in (*labels, prediction):
+            pictures += [colorize(label, spec), _errors(image, truth, label)]
         if uncertainty:
             heat = heat_map(uncertainty[i], most)
             pictures.append(drawing.fit(heat, height, cell, cv2.INTER_AREA))
@@ -151,6 +154,27 @@ def panel(
     ]
     parts.append(drawing.legend(entries, width=parts[0].shape[1], size=_TEXT))
     return drawing.join(parts, axis=0, gap=4)
+
+
+def before_after(
+    image: np.ndarray, before: np.ndarray, after: np.ndarray, spec: DatasetSpec
+) -> np.ndarray:
+    """What a CRF made of a prediction: the image and both overlays, side by side.
+
+    Args:
+        image: uint8 [H, W, 3].
+        before, after: uint8 [H, W].
+        spec: names and colours.
+    """
+    titled = []
+    for title, picture in (
+        ("image", image),
+        ("before the CRF", overlay(image, before, spec)),
+        ("after", overlay(image, after, spec)),
+    ):
+        strip = drawing.strip(title, picture.shape[1], _TEXT)
+        titled.append(drawing.join([strip, picture], axis=0, gap=0))
+    return drawing.join(titled, axis=1, gap=4)
 
 
 def disagreements(

@@ -230,12 +230,13 @@ def test_keys_that_older_run_folders_lack_are_what_was_done_then(tmp_path):
     made = tiny.short_config()
     fields = json.loads(made.to_json())
     for key in experiment._NEWER_KEYS:
-        part, name = key.split(".")
+        part, name, *_ = key.split(".")
         del fields[part][name]
     (tmp_path / "config.json").write_text(json.dumps(fields))
     read = experiment.read_config(tmp_path)
     assert read.eval.protocol == "single"
     assert read.loss == made.loss
+    assert read.eval.crf == made.eval.crf
     experiment.check_workdir(tmp_path, made)
     other = tiny.short_config(eval__protocol="fcn")
     with pytest.raises(InputError, match="eval.protocol"):

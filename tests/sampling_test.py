@@ -30,7 +30,7 @@ def network():
     parts = assembled()
     ts = tiny.awake_state(parts)
     batch = tiny.batch(0, rows=4)
-    found = parts.sampled_step(SAMPLES)(ts.params, ts.batch_stats, batch)
+    found = parts.step_under(SAMPLES)(ts.params, ts.batch_stats, batch)
     return parts, ts, batch, jax.device_get(found)
 
 
@@ -74,14 +74,14 @@ def test_an_images_passes_do_not_depend_on_its_batch_or_on_the_devices(network):
     parts, ts, batch, found = network
     order = np.array([2, 0])
     part = {key: value[order] for key, value in batch.items()}
-    again = parts.sampled_step(SAMPLES)(ts.params, ts.batch_stats, part)
+    again = parts.step_under(SAMPLES)(ts.params, ts.batch_stats, part)
     # A variance of numbers up to 1, in float32: to 1e-7 of their square.
     expected = found["uncertainty"][order]
     np.testing.assert_allclose(again["uncertainty"], expected, rtol=1e-5, atol=1e-7)
     many = assembled(devices=4)
     ts = tiny.awake_state(many)
     placed = state.put_batch(many.mesh, batch)
-    spread = many.sampled_step(SAMPLES)(ts.params, ts.batch_stats, placed)
+    spread = many.step_under(SAMPLES)(ts.params, ts.batch_stats, placed)
     np.testing.assert_allclose(spread["uncertainty"], found["uncertainty"], rtol=1e-5, atol=1e-7)
     np.testing.assert_array_equal(spread["prediction"], found["prediction"])
 
@@ -102,7 +102,7 @@ def test_a_network_without_dropout_and_views_with_samples_are_refused():
     parts = assembled(dropout=0.0)
     ts = parts.initial_state()
     with pytest.raises(InputError, match="no dropout"):
-        parts.sampled_step(2)(ts.params, ts.batch_stats, tiny.batch(0))
+        parts.step_under(2)(ts.params, ts.batch_stats, tiny.batch(0))
     with pytest.raises(InputError, match="samples.*one look"):
         parse("single, samples=2, flip=True")
     with pytest.raises(InputError, match="samples.*whole number"):
@@ -127,8 +127,8 @@ def test_an_evaluation_of_samples_keeps_the_uncertainty_of_its_panel(on_scenes, 
     assert how["views"]["samples"] == 2
     evaluator = evaluation.Evaluator(parts, split.source, split.scan.sizes, how, details=True)
     result = evaluator(ts.params, ts.batch_stats)
-    assert len(result.uncertainty) == len(result.panel) == parts.config.eval.pictures
-    for (image, _, _), variance in zip(result.panel, result.uncertainty, strict=True):
+    assert len(result.maps["uncertainty"]) == len(result.panel) == parts.config.eval.pictures
+    for (image, _, _), variance in zip(result.panel, result.maps["uncertainty"], strict=True):
         assert variance.shape == image.shape[:2]
         assert 0 < variance.max() <= 0.25
 

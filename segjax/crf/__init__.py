@@ -15,11 +15,13 @@ import jax
 import jax.numpy as jnp
 
 from segjax import presets
-from segjax.crf import kernels, mean_field
+from segjax.crf import kernels, mean_field, permutohedral
 from segjax.errors import InputError, choose
 
 KEY = "config.eval.crf"
 UNARIES = ("logits", "probabilities")
+
+_SHARES = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # 6 corners a pixel: no lattice needs more
 
 
 @flax.struct.dataclass
@@ -102,9 +104,9 @@ class DenseCrf:
         self,
         image: jax.Array,
         logits: jax.Array,
+        mask: jax.Array | None = None,
         *,
         capacity: int,
-        mask: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         """The same of a batch: [B, H, W, 3], [B, H, W, K], [B, H, W] -> [B, H, W, K], int32 [B].
 
@@ -122,6 +124,34 @@ class DenseCrf:
     def to_json(self) -> dict[str, Any]:
         """Every field and its value."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+
+class Room:
+    """How many vertices lattices have room for: enough for every image so far.
+
+    Attributes:
+        share: vertices per pixel; of a few sizes, so that there are few programs.
+    """
+
+    def __init__(self, share: float = 1.0):
+        self.share = share
+
+    def capacity(self, size: tuple[int, int]) -> int:
+        """For images of a size."""
+        return max(1, math.ceil(self.share * size[0] * size[1]))
+
+    def grow(self, size: tuple[int, int], wanted: int) -> None:
+        """Makes room for `wanted` vertices of an image of a size.
+
+        Raises:
+            InputError: if no room would be enough.
+        """
+        if wanted == permutohedral.OUT_OF_RANGE:
+            raise InputError(
+                f"{KEY}: theta_alpha or theta_beta is too small for {size[0]} x {size[1]} pixels."
+            )
+        fits = (share for share in _SHARES if wanted <= share * size[0] * size[1])
+        self.share = max(self.share, next(fits))
 
 
 PRESETS = {
