@@ -9,7 +9,7 @@ and filters any number of channels.
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import flax.struct
 import jax
@@ -21,6 +21,7 @@ OUT_OF_RANGE = np.iinfo(np.int32).max
 
 _FREE = np.iinfo(np.int32).max  # a slot of the hash table
 _REACH = 1 << 15  # coordinates are packed into 16 bits, two to a word
+_LEVELS = 4  # of the sizes of tables
 _LOAD = 1.5  # slots of the hash table per corner: it can never be full
 
 
@@ -28,10 +29,11 @@ _LOAD = 1.5  # slots of the hash table per corner: it can never be full
 class Lattice:
     """Where N points of d dimensions lie among the vertices, of which there is room for C.
 
-    Row C of a table of vertices stands for all vertices that are not there: it stays zero.
+    Tables of vertices have C + 1 rows. Row 0 stands for all vertices that are not there, and stays
+    zero; those that are there follow in the order of their first points.
 
     Attributes:
-        corners: int32 [d + 1, N], the vertices of each point's simplex; C where masked.
+        corners: int32 [d + 1, N], the vertices of each point's simplex; 0 where masked.
         weights: float [d + 1, N], the point's barycentric coordinates: 0 to 1, summing to 1; 0
             where masked.
         neighbours: int32 [d + 1, 2, C + 1], before and behind each vertex along every axis.
@@ -88,43 +90,67 @@ def apply(lattice: Lattice, values: jax.Array, transpose: bool = False) -> jax.A
         transpose: the adjoint instead: as the axes are blurred one after the other, the operator
             is not quite symmetric.
     """
-    out = _filter(lattice.corners, lattice.neighbours, transpose, lattice.weights, values)
+    out = _filter(lattice, transpose, values)
     return jnp.where(lattice.needed <= lattice.capacity, out, jnp.nan)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _filter(corners, neighbours, transpose, weights, values):
-    table = _blur(neighbours, _splat(corners, weights, values, neighbours.shape[-1]), transpose)
-    return _gain(corners) * _slice(corners, weights, table)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _filter(lattice: Lattice, transpose: bool, values: jax.Array) -> jax.Array:
+    def out(rows):
+        table = _blurred(lattice, rows, values, transpose)
+        return _gain(lattice) * _slice(lattice.corners, lattice.weights, table)
+
+    return _for_rows(lattice, out)
 
 
-def _filter_fwd(corners, neighbours, transpose, weights, values):
-    out = _filter(corners, neighbours, transpose, weights, values)
-    return out, (corners, neighbours, weights, values)
+def _filter_fwd(lattice, transpose, values):
+    return _filter(lattice, transpose, values), (lattice, values)
 
 
 def _filter_bwd(transpose, residuals, gradient):
-    corners, neighbours, weights, values = residuals
-    gradient = _gain(corners) * gradient
-    rows = neighbours.shape[-1]
-    back = _blur(neighbours, _splat(corners, weights, gradient, rows), not transpose)
-    # What the weights do: as they splat, and as they read. Without use, XLA leaves it out.
-    forth = _blur(neighbours, _splat(corners, weights, values, rows), transpose)
-    by_weight = jnp.stack(
-        [
+    lattice, values = residuals
+    gradient = _gain(lattice) * gradient
+
+    def out(rows):
+        back = _blurred(lattice, rows, gradient, not transpose)
+        # What the weights do: as they splat, and as they read. Without use, XLA leaves it out.
+        forth = _blurred(lattice, rows, values, transpose)
+        by_weight = [
             jnp.sum(_rows(back, corner) * values + _rows(forth, corner) * gradient, axis=1)
-            for corner in corners
+            for corner in lattice.corners
         ]
-    )
-    return None, None, by_weight, _slice(corners, weights, back)
+        return _slice(lattice.corners, lattice.weights, back), jnp.stack(by_weight)
+
+    by_value, by_weight = _for_rows(lattice, out)
+    return lattice.replace(corners=None, weights=by_weight, neighbours=None, needed=None), by_value
 
 
 _filter.defvjp(_filter_fwd, _filter_bwd)
 
 
-def _gain(corners: jax.Array) -> float:
+def _gain(lattice: Lattice) -> float:
     """What the publication's code multiplies by; the blur doubles a constant at every axis."""
-    return 1 / (1 + 2.0 ** -(corners.shape[0] - 1))
+    return 1 / (1 + 2.0 ** -(lattice.corners.shape[0] - 1))
+
+
+def _for_rows(lattice: Lattice, function: Callable):
+    """function(rows), rows of tables: on a CPU no more than are needed, in quarters of all."""
+    every = lattice.capacity + 1
+    levels = sorted({-(-every * part // _LEVELS) for part in range(1, _LEVELS + 1)})
+
+    def few(needed):
+        level = jnp.sum(needed >= jnp.asarray(levels[:-1], jnp.int32))
+        return jax.lax.switch(level, [functools.partial(function, rows) for rows in levels])
+
+    return jax.lax.platform_dependent(
+        lattice.needed, cpu=few, default=lambda needed: function(every)
+    )
+
+
+def _blurred(lattice: Lattice, rows: int, values: jax.Array, transpose: bool) -> jax.Array:
+    """[N, C] -> [rows, C]."""
+    table = _splat(lattice.corners, lattice.weights, values, rows)
+    return _blur(lattice.neighbours, table, transpose)
 
 
 def _rows(table: jax.Array, index: jax.Array) -> jax.Array:
@@ -145,10 +171,14 @@ def _splat(corners: jax.Array, weights: jax.Array, values: jax.Array, rows: int)
 def _blur(neighbours: jax.Array, table: jax.Array, transpose: bool) -> jax.Array:
     """One axis after the other, last to first for the adjoint; each alone is symmetric."""
 
-    def axis(table, pair):
-        return table + 0.5 * (_rows(table, pair[0]) + _rows(table, pair[1])), None
+    axes, rows = neighbours.shape[0], table.shape[0]
 
-    return jax.lax.scan(axis, table, neighbours, reverse=transpose)[0]
+    def along(i, table):
+        axis = axes - 1 - i if transpose else i
+        before, behind = jax.lax.dynamic_slice(neighbours, (axis, 0, 0), (1, 2, rows))[0]
+        return table + 0.5 * (_rows(table, before) + _rows(table, behind))
+
+    return jax.lax.fori_loop(0, axes, along, table)
 
 
 def _slice(corners: jax.Array, weights: jax.Array, table: jax.Array) -> jax.Array:
@@ -271,30 +301,31 @@ def _number(
     """Numbers the vertices in the order of their first corners.
 
     Returns:
-        int32 [d + 1, N], the vertex of every corner; int32 [C + 1], the first corner of every
-        vertex; int32 [], how many there are.
+        int32 [d + 1, N], the vertex of every corner, from 1 on; int32 [C + 1], the first corner of
+        every vertex; int32 [], how many there are.
     """
     there, slots = ~absent.reshape(-1), slots.reshape(-1)
     order = jnp.arange(there.size, dtype=jnp.int32)
     first = jnp.where(there, _rows(firsts, slots), 0)
     new = there & (first == order)
-    number = jnp.cumsum(new, dtype=jnp.int32) - 1
-    corners = jnp.where(there, jnp.minimum(_rows(number, first), capacity), capacity)
-    place = jnp.where(new, jnp.minimum(number, capacity), capacity)
-    owners = jnp.zeros((capacity + 1,), jnp.int32).at[place].set(order)
-    return corners.reshape(absent.shape), owners, number[-1] + 1
+    number = jnp.cumsum(new, dtype=jnp.int32)
+    # Those that there is no room for are nowhere, and the result is NaN.
+    fits = jnp.where(number <= capacity, number, 0)
+    corners = jnp.where(there, _rows(fits, first), 0)
+    owners = jnp.zeros((capacity + 1,), jnp.int32).at[jnp.where(new, fits, 0)].set(order)
+    return corners.reshape(absent.shape), owners, number[-1]
 
 
 def _neighbours(
     keys: jax.Array, slots: jax.Array, owners: jax.Array, needed: jax.Array, size: int
 ) -> jax.Array:
     """int32 [d + 1, 2, C + 1]: see `Lattice`."""
-    axes, capacity = slots.shape[0], owners.shape[0] - 1
-    vertex = jnp.arange(capacity + 1, dtype=jnp.int32)
-    there = vertex < jnp.minimum(needed, capacity)
+    axes = slots.shape[0]
+    vertex = jnp.arange(owners.shape[0], dtype=jnp.int32)
+    there = (vertex > 0) & (vertex <= needed)
     words = [_rows(word, owners) for word in keys.reshape(keys.shape[0], -1)]
     slot = jnp.where(there, _rows(slots.reshape(-1), owners), size)
-    table = jnp.full((size,), capacity, jnp.int32).at[slot].set(vertex, mode="drop")
+    table = jnp.zeros((size,), jnp.int32).at[slot].set(vertex, mode="drop")
     at = _unpack(words, axes - 1)
     by_axis = [
         _pack([c + (axes - 1 if i == axis else -1) for i, c in enumerate(at)])
@@ -307,17 +338,17 @@ def _neighbours(
         slot, waiting, found = carry
         seen = _rows(table, slot)
         same = _all_equal(wanted, [_rows(word, seen) for word in words])
-        found = jnp.where(waiting & same & (seen < capacity), seen, found)
-        waiting &= ~same & (seen < capacity)
+        found = jnp.where(waiting & same, seen, found)  # 0 where the slot is free
+        waiting &= ~same & (seen > 0)
         return jnp.where(waiting, (slot + step) & (size - 1), slot), waiting, found
 
-    nothing = jnp.full(slot.shape, capacity, jnp.int32)
+    nothing = jnp.zeros(slot.shape, jnp.int32)
     carry = slot, jnp.broadcast_to(there, slot.shape), nothing
     before = jax.lax.while_loop(lambda carry: jnp.any(carry[1]), round_, carry)[2]
     # Whoever lies before a vertex has that vertex behind it.
     axis = jnp.arange(axes)[:, None]
     behind = nothing.at[axis, before].set(jnp.broadcast_to(vertex, before.shape))
-    return jnp.stack([before, behind.at[:, capacity].set(capacity)], 1)
+    return jnp.stack([before, behind.at[:, 0].set(0)], 1)
 
 
 def _all_equal(keys: Sequence[jax.Array], others: Sequence[jax.Array]) -> jax.Array:
