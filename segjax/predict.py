@@ -102,7 +102,8 @@ def main(_argv: list[str]) -> None:
     elif configured and cli.config().predict.output == "heatmaps":
         heatmaps.predict(cli.config(), named, len(images), output)
     elif configured:
-        write_labels(*pretrained(cli.config(), sizes), images, sizes, output)
+        found = pretrained(cli.config(), sizes, _PROTOCOL.value, _CRF.value)
+        write_labels(*found, images, sizes, output)
     else:
         parts, ts, meta = experiment.restore(pathlib.Path(_WORKDIR.value), _STEP.value)
         how = meta["protocol"]
@@ -113,13 +114,14 @@ def main(_argv: list[str]) -> None:
 
 
 def pretrained(
-    config: ml_collections.ConfigDict, sizes: np.ndarray
+    config: ml_collections.ConfigDict, sizes: np.ndarray, views: str = "", crf: str = ""
 ) -> tuple[experiment.Experiment, state.TrainState, dict]:
     """The network of a config with the weights it names, and the protocol of its data set.
 
     Args:
         config: the recipe.
         sizes: int32 [N, 2], of the images.
+        views, crf: in place of the config's own, see `evaluation.protocol`.
 
     Raises:
         InputError: if it names no weights, or they do not fit.
@@ -133,7 +135,7 @@ def pretrained(
         raise InputError("config.init.from: a network without a run needs weights.")
     transfer.adopt_preprocess(config, start)
     parts = experiment.assemble(config, catalog.load(**config.data).spec, None)
-    how = evaluation.protocol(parts, config.eval.split, sizes, _PROTOCOL.value, _CRF.value)
+    how = evaluation.protocol(parts, config.eval.split, sizes, views, crf)
     return parts, transfer.initial_state(parts, start), how
 
 

@@ -177,8 +177,8 @@ def page() -> str:
 
 def _beside(rows: list[dict]) -> str:
     lines = [
-        "| preset | size | vertices | ms | pydensecrf2 1.1, ms | ratio, its range | mean difference "
-        "of marginals | same labels |\n|---|---|---|---|---|---|---|---|"
+        "| preset | size | vertices | ms | pydensecrf2 1.1, ms | ratio, its range "
+        "| mean difference of marginals | same labels |\n|---|---|---|---|---|---|---|---|"
     ]
     for row in rows:
         low, high = min(row["ratios"]), max(row["ratios"])
