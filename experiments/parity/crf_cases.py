@@ -102,8 +102,8 @@ def energies(case: Case) -> tuple[np.ndarray, np.ndarray]:
     return found[0], found[1]
 
 
-def ours(case: Case) -> np.ndarray:
-    """Marginals, float32 [H, W, K]."""
+def ours(case: Case, dtype: str = "float32") -> np.ndarray:
+    """Marginals, [H, W, K]; float64 has to be enabled."""
     image, logits = draw(case)
 
     @jax.jit
@@ -114,13 +114,13 @@ def ours(case: Case) -> np.ndarray:
             scores, lacking = _by_energies(case, image, logits)
         return jax.nn.softmax(scores), lacking
 
-    found, lacking = run(image, logits)
+    found, lacking = run(image, logits.astype(dtype))
     assert lacking == 0, (case, int(lacking))
     return np.asarray(found)
 
 
 def _by_energies(case: Case, image, logits) -> tuple[jax.Array, jax.Array]:
-    one, kind = case.crf, {"normalization": case.crf.normalization}
+    one, kind = case.crf, {"normalization": case.crf.normalization, "dtype": logits.dtype}
     filters = (
         kernels.bilateral(image, one.theta_alpha, one.theta_beta, capacity=case.capacity, **kind),
         kernels.spatial(case.size, one.theta_gamma, by="lattice", **kind),
