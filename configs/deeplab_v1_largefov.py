@@ -65,6 +65,7 @@ def recipe(rates: tuple[int, ...], variants: str, voc: dict | None = None, own: 
             "optim.parts": (("*/bias", 2.0, 0.0), ("head/*", 10.0, 1.0)),
             "every_steps.eval": 1000,
             "every_steps.checkpoint": 1000,
+            "eval.crf": {"preset": "deeplab_v1"},
         }
         | (voc or {}),
         folder={"augment.size": (192, 192)},

@@ -34,6 +34,7 @@ _PAPER = {
     "optim.parts": (("head/*", 10.0, 1.0), ("head/*/bias", 2.0, 0.0)),
     "every_steps.eval": 2000,
     "every_steps.checkpoint": 2000,
+    "eval.crf": {"preset": "deeplab_v2_resnet101"},
 }
 
 

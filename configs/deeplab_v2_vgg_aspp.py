@@ -5,7 +5,8 @@ val, one scale: 68.96 mIoU before the CRF, 71.57 after it.
 
 `:voc2012` is the paper's training: as configs/deeplab_v1_largefov.py has it, but 20,000 steps of 10
 images and a poly schedule. It wants VGG-16's weights: `--config.init.from=FILE
---config.init.skip='head/*'`. Elsewhere weights are drawn: see there.
+--config.init.skip='head/*'`. Its CRF's parameters are those that are quoted for this network; the
+paper gives ranges. Elsewhere weights are drawn: see there.
 """
 
 from configs import deeplab_v1_largefov
@@ -22,5 +23,6 @@ def get_config(variants: str = ""):
             "optim.schedule": "poly",
             "every_steps.eval": 2000,
             "every_steps.checkpoint": 2000,
+            "eval.crf": {"preset": "deeplab_v1", "theta_alpha": 121.0},
         },
     )

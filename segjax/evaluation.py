@@ -66,8 +66,9 @@ class Result:
         return len(self.images["index"])
 
     def scalars(self) -> dict[str, float]:
-        """For logs: loss, miou, pixel_accuracy, mean_accuracy, fwiou, ece."""
-        return {"loss": self.loss} | self.report.scalars() | {"ece": self.ece}
+        """For logs: loss, miou, pixel_accuracy, mean_accuracy, fwiou, ece; miou_before_crf."""
+        before = {} if self.before is None else {"miou_before_crf": self.before.miou}
+        return {"loss": self.loss} | self.report.scalars() | {"ece": self.ece} | before
 
 
 def protocol(

@@ -56,12 +56,14 @@ def main() -> None:
     parts, ts, _ = experiment.restore(given.workdir, "best")
     source = catalog.load(**parts.config.data).splits[given.split]
     examples = list(examples_of(parts, (ts.params, ts.batch_stats), source, given.images))
+    alone = score(examples, None)
     rows = search(examples, GRID)
     best = max(rows, key=lambda row: row["miou"])
     start = crfs.DenseCrf(**{key: best[key] for key in PARAMETERS})
     tuned, losses = descend(examples, start, given.steps, given.lr)
     found = {
-        "network": float(confusion.miou(confusion.marginals(plain_confusion(examples)))),
+        "network": alone["miou"],
+        "network_loss": alone["loss"],
         "grid": rows,
         "best": best,
         "gradient": {
@@ -99,15 +101,6 @@ def examples_of(parts: experiment.Experiment, weights, source, count: int) -> It
         scores = network(*weights, shown)
         logits = resize.apply(scores.values, *scores.matrices(truth.shape, seen))[0]
         yield image, np.asarray(logits), truth
-
-
-def plain_confusion(examples: Sequence[Example]) -> np.ndarray:
-    """int64 [K, K] of the network alone."""
-    classes = examples[0][1].shape[-1]
-    return sum(
-        np.asarray(confusion.count(logits.argmax(-1).astype(np.uint8), truth, classes), np.int64)
-        for _, logits, truth in examples
-    )
 
 
 def search(examples: Sequence[Example], grid: dict[str, Sequence[float]]) -> list[dict]:
@@ -223,13 +216,15 @@ def descend(
     return start.replace(**tuned), losses
 
 
-def score(examples: Sequence[Example], crf: crfs.DenseCrf) -> dict[str, float]:
-    """mIoU and loss of one CRF."""
-    capacity = vertices(examples, crf.theta_alpha, crf.theta_beta)
+def score(examples: Sequence[Example], crf: crfs.DenseCrf | None) -> dict[str, float]:
+    """mIoU and loss with one CRF, or of the network alone."""
+    capacity = crf and vertices(examples, crf.theta_alpha, crf.theta_beta)
 
     @jax.jit
     def run(image, logits, truth):
-        return _judge(crf(image, logits, capacity=capacity)[0], truth)
+        if crf is not None:
+            logits, _ = crf(image, logits, capacity=capacity)
+        return _judge(logits, truth)
 
     found = [jax.tree.map(np.asarray, run(*example)) for example in examples]
     counts = sum(one["confusion"].astype(np.int64) for one in found)
