@@ -9,7 +9,8 @@ mIoU before the CRF, 77.69 after it; from ImageNet with three scales 71.27.
 `:voc2012` is the paper's training: batch 10 in parts of one, 20,000 steps, poly, norms frozen. It
 wants weights: `--config.init.from=FILE --config.init.skip='head/*'`. `:cityscapes` trains alike
 (the paper's 70.4 is of overlapping tiles, without the three scales). Elsewhere weights are drawn
-and norms trained; images of 96 x 128 on `scenes`, of half size on `:camvid`.
+and norms trained; images of 96 x 128 on `scenes`, of half size on `:camvid`. The CRF: as in
+configs/deeplab_v1_largefov.py.
 """
 
 from configs import default
@@ -62,7 +63,7 @@ def get_config(variants: str = ""):
     return default.apply_variants(
         config,
         variants,
-        camvid=default.CAMVID,
+        camvid=default.CAMVID | {"eval.crf": default.CAMVID_CRF},
         voc2012=_PAPER | {"train_split": "trainaug"},
         cityscapes=_PAPER,
         folder={"augment.size": (192, 192)},

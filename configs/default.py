@@ -157,6 +157,14 @@ CAMVID = {  # of networks that see its images at half size, on a small machine
     "every_steps.checkpoint": 300,
 }
 
+CAMVID_CRF = {  # tuned behind DeepLab v3 on MobileNetV2: experiments/crf
+    "preset": "deeplab_v1",
+    "w1": 5.0,
+    "theta_alpha": 60.0,
+    "theta_beta": 4.0,
+    "theta_gamma": 1.0,
+}
+
 
 def from_scratch(config: ml_collections.ConfigDict) -> None:
     """A training of few steps for drawn weights on small images: AdamW, poly, warm-up."""

@@ -31,10 +31,10 @@ from segjax.models import resize
 
 PARAMETERS = ("w1", "theta_alpha", "theta_beta", "w2", "theta_gamma")
 GRID = {
-    "w1": (1.0, 3.0, 6.0),
+    "w1": (1.0, 2.0, 5.0),
     "theta_alpha": (10.0, 30.0, 60.0),
-    "theta_beta": (3.0, 5.0, 10.0),
-    "w2": (0.0, 1.0, 3.0),
+    "theta_beta": (4.0, 8.0),
+    "w2": (1.0, 3.0),
     "theta_gamma": (1.0, 3.0),
 }
 
