@@ -9,10 +9,10 @@ weights: `--config.init.from=FILE --config.init.skip='head/*'` takes Caffe's, to
 Keras'.
 
 Elsewhere weights are drawn, so a batch norm follows each convolution, as in configs/fcn8s.py, and
-AdamW trains in few steps; images of 96 x 128 on `scenes`, of half size on `:camvid`. The CRF stands
-behind the network on VOC 2012 with the release's parameters and on CamVid with those that were tuned
-there; `--config.eval.crf.preset=deeplab_v1` puts it anywhere. `multi_scale` is a word of this
-recipe: the form with the image and four poolings scored, too (published: 64.21).
+AdamW trains in few steps; images of 96 x 128 on `scenes`, of half size on `:camvid`. The CRF
+stands behind the network on VOC 2012 with the release's parameters and on CamVid with those that
+were tuned there; `--config.eval.crf.preset=deeplab_v1` puts it anywhere. `multi_scale` is a word of
+this recipe: the form with the image and four poolings scored, too (published: 64.21).
 """
 
 from configs import default
