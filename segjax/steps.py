@@ -276,33 +276,33 @@ def eval_step(
         scores = sampled(params, batch_stats, image, batch["index"])
     label = jnp.where(batch["weight"][:, None, None] > 0, batch["label"], VOID)
 
-    def fused(logits):
-        """One opinion of a block, and what the passes say of it."""
-        if sampled is None:
-            return logits, {}
-        logits, variance = moments(logits, label.shape[0])
-        return logits, {"uncertainty": variance}
+    def block(logits, label, then):
+        more = {}
+        if sampled is not None:
+            logits, variance = moments(logits, label.shape[0])
+            more = {"uncertainty": variance}
+        return more | then(logits, label)
 
-    def block(logits, label):
-        logits, more = fused(logits)
-        return judge(logits, label) | more
+    def over(scores, then, seen):
+        return _of_image(row_blocks.over(then, scores, label, blocks=blocks, seen=seen), height)
 
-    def unjudged(logits, _):
-        logits, more = fused(logits)
-        return more | {"logits": logits.astype(jnp.float32)}
-
-    over = functools.partial(row_blocks.over, blocks=blocks)
     if crf is None:
-        found = over(block, scores, label, seen=seen)
-        maps = {key: row_blocks.join(found.pop(key), height) for key in MAPS if key in found}
-        return maps | {key: value.sum(0) for key, value in found.items()}
-    found = over(unjudged, scores, label, seen=seen)
-    maps = {key: row_blocks.join(value, height) for key, value in found.items()}
-    logits, more = refined(batch["image"], maps.pop("logits"), label, batch["size"], crf)
-    found = over(judge, Scores(logits, resize.Resize("half_pixel")), label)
-    prediction = row_blocks.join(found.pop("prediction"), height)
-    counts = {key: value.sum(0) for key, value in found.items()}
-    return maps | more | counts | {"prediction": prediction}
+        return over(scores, functools.partial(block, then=judge), seen)
+    found = over(scores, functools.partial(block, then=_kept), seen)
+    logits, more = refined(batch["image"], found.pop("logits"), label, batch["size"], crf)
+    return found | more | over(Scores(logits, resize.Resize("half_pixel")), judge, None)
+
+
+def _kept(logits: jax.Array, _) -> dict[str, jax.Array]:
+    return {"logits": logits.astype(jnp.float32)}
+
+
+def _of_image(found: dict[str, jax.Array], height: int) -> dict[str, jax.Array]:
+    """What blocks of rows gave: pixels in order, counts summed."""
+    return {
+        key: row_blocks.join(value, height) if key in (*MAPS, "logits") else value.sum(0)
+        for key, value in found.items()
+    }
 
 
 def refined(

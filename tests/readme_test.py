@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 
 from tests import runs
@@ -14,7 +15,7 @@ def blocks(language: str) -> list[str]:
 
 
 def test_the_head_of_readme_trains(tmp_path, monkeypatch):
-    head, recipe = blocks("python")
+    _, head, recipe = blocks("python")
     assert len(head.splitlines()) < 40
     (tmp_path / "my_heads.py").write_text(head)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -25,6 +26,18 @@ def test_the_head_of_readme_trains(tmp_path, monkeypatch):
     config.total_steps = 1
     runs.train_plainly(config, tmp_path / "run")
     assert (tmp_path / "run" / "eval-val.json").exists()
+
+
+def test_the_crf_of_readme_refines():
+    rng = np.random.default_rng(0)
+    names = {
+        "image": rng.integers(0, 256, (12, 16, 3), np.uint8),
+        "logits": rng.normal(size=(12, 16, 4)).astype(np.float32),
+    }
+    exec(blocks("python")[0], names)
+    assert names["logits"].shape == (12, 16, 4)
+    assert np.isfinite(names["logits"]).all()
+    assert names["lacking"] == 0
 
 
 def test_ci_runs_the_test_command_of_readme():
