@@ -177,17 +177,20 @@ class Evaluator:
 
     def step(self, params: Any, batch_stats: Any, batch: dict[str, jax.Array]) -> dict:
         """One batch on the devices, without several views: see `steps.eval_step`."""
-        if self._crf is None:
-            step = self.experiment.step_under(self._protocol.samples)
-        else:
-            capacity = self._room.capacity(batch["label"].shape[1:])
-            step = self.experiment.step_under(self._protocol.samples, self._crf, capacity)
-        return step(params, batch_stats, batch)
+        crf = self._refinement(batch["label"].shape[1:])
+        return self.experiment.step_under(self._protocol.samples, crf)(params, batch_stats, batch)
 
     def _refine(self, image, logits, label, size) -> dict:
         """The same behind several views."""
-        capacity = self._room.capacity(label.shape[1:])
-        return self.experiment.refine_under(self._crf, capacity)(image, logits, label, size)
+        crf = self._refinement(label.shape[1:])
+        return self.experiment.refine_under(crf)(image, logits, label, size)
+
+    def _refinement(self, canvas: tuple[int, int]) -> crfs.Refinement | None:
+        if self._crf is None:
+            return None
+        return crfs.Refinement(
+            self._crf, self._room.capacity(canvas), filled=self.how["bucket"] != 1
+        )
 
     def canvases(self) -> list[tuple[int, int]]:
         """Sizes that `step` will be compiled for; none under several views."""

@@ -15,7 +15,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from segjax import augment, checkpoint, losses, models, optim, state, steps
-from segjax.crf import DenseCrf
+from segjax.crf import Refinement
 from segjax.data import catalog, pipeline, scan, sources
 from segjax.data.spec import DatasetSpec
 from segjax.errors import InputError
@@ -53,9 +53,9 @@ class Experiment:
         preprocess: RGB to network input.
         train_step: jitted (state, batch) -> (state, scalars); the state is donated.
         eval_step: jitted (params, batch_stats, batch) -> prediction and counts.
-        step_under: (samples, CRF or None, its capacity) -> the same as `eval_step`, of that many
-            passes with dropout and with that CRF behind them; one of each is kept.
-        refine_under: (CRF, its capacity) -> jitted (image, logits, label, size) -> the same, of
+        step_under: (samples, `Refinement` or None) -> the same as `eval_step`, of that many passes
+            with dropout and with that CRF behind them; one of each is kept.
+        refine_under: (`Refinement`) -> jitted (image, logits, label, size) -> the same, of
             scores that are there already; for one process's devices.
         batch_statistics: jitted (params, batch_stats, training batch) -> the batch's own.
         network: (params, batch_stats, float [B, H, W, 3] in 0 to 255) -> Scores, not jitted.
@@ -175,7 +175,7 @@ def _evaluation(build, graph, preprocess, loss, config, spec, mesh) -> dict[str,
     whole, by_pixel = state.replicated(mesh), state.batch_sharding(mesh, "label")
 
     @functools.cache
-    def step_under(samples: int = 0, crf: DenseCrf | None = None, capacity: int = 0) -> Callable:
+    def step_under(samples: int = 0, crf: Refinement | None = None) -> Callable:
         shardings = dict.fromkeys(steps.COUNTS, whole) | {"prediction": by_pixel}
         more = {}
         if samples:
@@ -188,16 +188,14 @@ def _evaluation(build, graph, preprocess, loss, config, spec, mesh) -> dict[str,
             )
             shardings["uncertainty"] = by_pixel
         if crf is not None:
-            more["crf"] = state.by_rows(functools.partial(crf.batch, capacity=capacity), mesh)
+            more["crf"] = state.by_rows(crf, mesh)
             shardings |= {"before": by_pixel, "confusion_before": whole, "overflow": whole}
         return jax.jit(functools.partial(evaluate, **more), out_shardings=shardings)
 
     @functools.cache
-    def refine_under(crf: DenseCrf, capacity: int) -> Callable:
-        batch = functools.partial(crf.batch, capacity=capacity)
-
+    def refine_under(crf: Refinement) -> Callable:
         def refine(image, logits, label, size):
-            logits, more = steps.refined(image, logits, label, size, batch)
+            logits, more = steps.refined(image, logits, label, size, crf)
             return judge(logits, label) | more
 
         return jax.jit(refine)

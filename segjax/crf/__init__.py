@@ -8,6 +8,7 @@ Krähenbühl, Koltun: Efficient Inference in Fully Connected CRFs with Gaussian 
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -65,6 +66,7 @@ class DenseCrf:
         capacity: int,
         mask: jax.Array | None = None,
         known: jax.Array | None = None,
+        near: kernels.Filter | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         """What the CRF makes of a network's scores.
 
@@ -75,6 +77,7 @@ class DenseCrf:
             mask: bool [H, W], pixels that are there: what lies outside an image says nothing, hears
                 nothing, and keeps its logits. None: all.
             known: bool [H, W], pixels whose logits count; the others have no unary term. None: all.
+            near: of `spatial_filter`, if it is there already; without a mask.
 
         Returns:
             float [H, W, K], logits whose softmax are the marginals; NaN, if there was no room.
@@ -82,10 +85,9 @@ class DenseCrf:
         """
         size, classes = logits.shape[:2], logits.shape[2]
         kind = {"normalization": self.normalization, "mask": mask, "dtype": logits.dtype}
-        filters = (
-            kernels.bilateral(image, self.theta_alpha, self.theta_beta, capacity=capacity, **kind),
-            kernels.spatial(size, self.theta_gamma, by=self.spatial, **kind),
-        )
+        if near is None:
+            near = kernels.spatial(size, self.theta_gamma, by=self.spatial, **kind)
+        far = kernels.bilateral(image, self.theta_alpha, self.theta_beta, capacity=capacity, **kind)
         unary = logits.reshape(-1, classes)
         if self.unary == "probabilities":
             unary = mean_field.logits_of_probabilities(jax.nn.softmax(unary, axis=-1))
@@ -93,12 +95,12 @@ class DenseCrf:
             unary = jnp.where(known.reshape(-1, 1), unary, 0)
         found = mean_field.infer(
             unary,
-            filters,
+            (far, near),
             (self.w1, self.w2),
             iterations=self.iterations,
             relaxation=self.relaxation,
         )
-        return found.reshape(logits.shape), filters[0].overflow
+        return found.reshape(logits.shape), far.overflow
 
     def batch(
         self,
@@ -108,22 +110,54 @@ class DenseCrf:
         *,
         capacity: int,
     ) -> tuple[jax.Array, jax.Array]:
-        """The same of a batch: [B, H, W, 3], [B, H, W, K], [B, H, W] -> [B, H, W, K], int32 [B].
-
-        On a CPU one image after the other, whose tables then stay in the cache (twice as fast).
-        """
+        """The same of a batch: [B, H, W, 3], [B, H, W, K], [B, H, W] -> [B, H, W, K], int32 [B]."""
+        near = self.spatial_filter(logits.shape[1:3], logits.dtype) if mask is None else None
 
         def one(row):
-            return self(row[0], row[1], capacity=capacity, mask=row[2])
+            image, logits, mask = row
+            return self(image, logits, capacity=capacity, mask=mask, near=near)
 
-        rows = image, logits, mask
-        return jax.lax.platform_dependent(
-            rows, cpu=functools.partial(jax.lax.map, one), default=jax.vmap(one)
+        return by_image(one, (image, logits, mask))
+
+    def spatial_filter(self, size: tuple[int, int], dtype=jnp.float32) -> kernels.Filter:
+        """The spatial kernel of whole images of a size: the same for all, to be built once."""
+        return kernels.spatial(
+            size, self.theta_gamma, by=self.spatial, normalization=self.normalization, dtype=dtype
         )
 
     def to_json(self) -> dict[str, Any]:
         """Every field and its value."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+
+def by_image(fn: Callable[[Any], Any], rows: Any) -> Any:
+    """`fn` of every image of a batch: arrays [B, ...] in, arrays [B, ...] out.
+
+    On a CPU one image after the other, whose tables then stay in the cache (twice as fast).
+    """
+    return jax.lax.platform_dependent(
+        rows, cpu=functools.partial(jax.lax.map, fn), default=jax.vmap(fn)
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Refinement:
+    """A CRF of a batch, ready to be compiled.
+
+    Attributes:
+        crf: whose parameters are numbers.
+        capacity: vertices of a lattice.
+        filled: whether images may be smaller than their canvas.
+    """
+
+    crf: DenseCrf
+    capacity: int
+    filled: bool
+
+    def __call__(self, image, logits, mask) -> tuple[jax.Array, jax.Array]:
+        """See `DenseCrf.batch`."""
+        mask = mask if self.filled else None
+        return self.crf.batch(image, logits, mask, capacity=self.capacity)
 
 
 class Room:
