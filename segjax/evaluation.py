@@ -19,6 +19,7 @@ from segjax.data.sources import Source
 from segjax.errors import InputError
 from segjax.experiment import Experiment
 from segjax.metrics import bootstrap, calibration, confusion, contours
+from segjax.models import crf_rnn
 from segjax.multiview import MultiView, nearest
 
 Example = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -288,6 +289,7 @@ class Evaluator:
         )
 
         def settled(rows, batch, out):
+            crf_rnn.check(float(out.pop("crf_vertices_wanted", 0)))
             # What overflowed may have been asked for before there was the room that there is now.
             while wanted := int(np.max(out.pop("overflow", 0))):
                 self._room.grow(batch["label"].shape[1:], wanted)

@@ -23,7 +23,7 @@ from segjax.errors import InputError
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 # What may differ from the run that is resumed: it changes neither examples nor numbers.
-_FREE_KEYS = ("loader.", "mesh.", "every_steps.log")
+_FREE_KEYS = ("loader.", "mesh.", "every_steps.log", "model.crf.vertices")
 
 # Keys that run folders from before them lack, and what was done then.
 _NEWER_KEYS = {
@@ -173,10 +173,11 @@ def _evaluation(build, graph, preprocess, loss, config, spec, mesh) -> dict[str,
     )
     # Counts go to every process whole; each keeps the label maps of its own rows.
     whole, by_pixel = state.replicated(mesh), state.batch_sharding(mesh, "label")
+    own = {} if config.model.get("crf") is None else {"crf_vertices_wanted": whole}
 
     @functools.cache
     def step_under(samples: int = 0, crf: Refinement | None = None) -> Callable:
-        shardings = dict.fromkeys(steps.COUNTS, whole) | {"prediction": by_pixel}
+        shardings = dict.fromkeys(steps.COUNTS, whole) | {"prediction": by_pixel} | own
         more = {}
         if samples:
             more["sampled"] = functools.partial(

@@ -17,6 +17,7 @@ from absl import logging
 from segjax import checkpoint, state
 from segjax.errors import InputError
 from segjax.experiment import Experiment
+from segjax.models import crf_rnn
 
 _HANG_FACTOR = 20  # of the median step, before the stacks are printed
 _HANG_SECONDS = 120  # and at least this long
@@ -40,6 +41,7 @@ class Guards:
         self._checkpoints = checkpoints
         self._alone = jax.process_count() == 1
         self._asked = False
+        self._wanted = 0.0  # of the non-finite steps in a row: see `crf_rnn.cause`
         self._took: list[float] = []
         self._last = time.monotonic()
 
@@ -75,22 +77,26 @@ class Guards:
         yield
         self._last = time.monotonic()
 
-    def broken(self, step: int, skipped: int, batch: dict[str, np.ndarray]) -> bool:
+    def broken(self, step: int, scalars: dict[str, float], batch: dict[str, np.ndarray]) -> bool:
         """Saves the batch of a skipped step; True once there were too many in a row.
 
         Args:
             step: the step.
-            skipped: of its scalars: non-finite steps in a row, itself included. Such a step leaves
-                the weights as they were (`steps.train_step`).
+            scalars: of `steps.train_step`: `skipped`, non-finite steps in a row, itself included,
+                which leave the weights as they were; and what a CRF lacked.
             batch: its rows, those of this process.
         """
-        if not skipped:
+        if not scalars["skipped"]:
+            self._wanted = 0.0
             return False
+        self._wanted = max(self._wanted, scalars.get("crf_vertices_wanted", 0.0))
         path = self._path(step)
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(path, step=step, **batch)
-        logging.warning("Step %d was not finite and is skipped; its batch: %s", step, path)
-        return skipped >= self._patience
+        logging.warning(
+            "Step %d was not finite and is skipped; its batch: %s%s", step, path, self._cause()
+        )
+        return scalars["skipped"] >= self._patience
 
     def error(self, step: int) -> InputError:
         """What the run ends with, and how to look at it."""
@@ -100,8 +106,12 @@ class Guards:
         )
         return InputError(
             f"Loss or gradient was not finite for {self._patience} steps in a row, up to step "
-            f"{step}; the weights are those before them. Look at it with: {command}"
+            f"{step}; the weights are those before them.{self._cause()} Look at it with: {command}"
         )
+
+    def _cause(self) -> str:
+        """What is known of it, after a space."""
+        return f" {crf_rnn.cause(self._wanted)}" if self._wanted else ""
 
     def _path(self, step: int) -> pathlib.Path:
         process = "" if self._alone else f"-process{jax.process_index()}"

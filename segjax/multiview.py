@@ -19,6 +19,7 @@ from jax.sharding import PartitionSpec as P
 
 from segjax import views
 from segjax.data.spec import VOID
+from segjax.models import crf_rnn
 from segjax.models.features import Scores
 from segjax.protocol import Protocol, Size
 
@@ -177,6 +178,8 @@ class MultiView:
             windows = jax.device_put(work.windows(part), self.split)
             tiles = self._call("cut", self._cut, *windows)
             part.scores = self._call("network", self._network, *weights, tiles)
+            for wanted in part.scores.wanted().values():
+                crf_rnn.check(float(wanted))
         geometry, up = work.geometry(part, first, self._through(part, weights))
         geometry = jax.device_put(geometry, self.split)
         total = self._call("paste", self._paste, total, part.scores.values, *geometry, *up)

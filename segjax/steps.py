@@ -66,7 +66,8 @@ def train_step(
 
     Returns:
         The new state, or the old one with `skipped` + 1 where loss or gradient is not finite, and
-        scalars: loss, grad_norm, lr, valid (share of labelled pixels), skipped.
+        scalars: loss, grad_norm, lr, valid (share of labelled pixels), skipped; of a network with a
+        CRF also those of `Scores.wanted`.
     """
     key_augment, key_dropout = jax.random.split(jax.random.key(seed))
     key_dropout = jax.random.fold_in(key_dropout, ts.step)
@@ -74,10 +75,12 @@ def train_step(
 
     def summed_loss(params, batch_stats, image, label, key):
         model = state.merge(graph, params, batch_stats)
-        total, count = loss.total(model(preprocess(image), rngs=nnx.Rngs(dropout=key)), label)
-        return total, (count, state.plain(nnx.state(model, nnx.BatchStat)))
+        outputs = model(preprocess(image), rngs=nnx.Rngs(dropout=key), image=image)
+        total, count = loss.total(outputs, label)
+        wanted = outputs[0].wanted()
+        return total, (count, state.plain(nnx.state(model, nnx.BatchStat)), wanted)
 
-    grads, total, count, batch_stats = _summed_gradients(
+    (grads, total, count, batch_stats), wanted = _summed_gradients(
         summed_loss, ts, (image, label), key_dropout, accumulate
     )
     divisor = loss.divisor(count)
@@ -95,6 +98,7 @@ def train_step(
         "valid": jnp.mean(label != VOID),
         "skipped": skipped,
     }
+    scalars |= wanted
     return kept.replace(step=ts.step + 1, skipped=skipped), scalars
 
 
@@ -121,28 +125,33 @@ def batch_statistics(
         raise InputError("--statistics: the network has no batch norm.")
     for norm in found:
         norm.momentum = 0.0  # nothing is kept of the batches before
-    model(preprocess(image), rngs=nnx.Rngs(dropout=key_dropout))
+    model(preprocess(image), rngs=nnx.Rngs(dropout=key_dropout), image=image)
     return state.plain(nnx.state(model, nnx.BatchStat))
 
 
 def _summed_gradients(summed_loss, ts, rows, key: jax.Array, accumulate: int):
-    """(gradients, loss, count) summed over the parts of a batch, and the last batch statistics."""
+    """Over the parts of a batch.
+
+    Returns:
+        (gradients, loss, count) summed, and the last batch statistics; the most of `Scores.wanted`.
+    """
 
     def part(carry, rows):
         grads, total, count, batch_stats = carry
-        (part_total, (part_count, batch_stats)), part_grads = jax.value_and_grad(
+        (part_total, (part_count, batch_stats, wanted)), part_grads = jax.value_and_grad(
             summed_loss, has_aux=True
         )(ts.params, batch_stats, *rows)
         grads = jax.tree.map(jnp.add, grads, part_grads)
-        return (grads, total + part_total, count + part_count, batch_stats), None
+        return (grads, total + part_total, count + part_count, batch_stats), wanted
 
     zeros = jax.tree.map(jnp.zeros_like, ts.params)
     carry = (zeros, jnp.zeros(()), jnp.zeros(()), ts.batch_stats)
     if accumulate == 1:
-        return part(carry, (*rows, key))[0]
+        return part(carry, (*rows, key))
     # Every n-th row: each device works on its own rows in every part.
     rows = [x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1) for x in rows]
-    return jax.lax.scan(part, carry, (*rows, jax.random.split(key, accumulate)))[0]
+    carry, wanted = jax.lax.scan(part, carry, (*rows, jax.random.split(key, accumulate)))
+    return carry, jax.tree.map(jnp.max, wanted)
 
 
 def _updated(ts, grads, batch_stats, lr, optimizer: Optimizer, ema_decay: float):
@@ -168,7 +177,7 @@ def network(
     params: Any, batch_stats: Any, image: jax.Array, *, graph: Any, preprocess: Preprocess
 ) -> Scores:
     """What the network says of images: [B, H, W, 3], 0 to 255 -> Scores."""
-    return state.merge(graph, params, batch_stats)(preprocess(image))[0]
+    return state.merge(graph, params, batch_stats)(preprocess(image), image=image)[0]
 
 
 def sampled(
@@ -207,15 +216,17 @@ def sampled(
         raise InputError("protocol samples: the network has no dropout, all passes are the same.")
 
     def of_image(image, index):
+        image = image[None]
+
         def once(key):
             model = state.merge(graph, params, batch_stats)
-            return model(preprocess(image[None]), rngs=nnx.Rngs(dropout=key))[0]
+            return model(preprocess(image), rngs=nnx.Rngs(dropout=key), image=image)[0]
 
         key = jax.random.fold_in(jax.random.key(seed), index)
         return jax.vmap(once)(jax.random.split(key, samples))
 
     scores = jax.vmap(of_image)(image, index)
-    return scores.replace(values=scores.values.reshape(-1, *scores.values.shape[3:]))
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[3:]), scores)
 
 
 def moments(logits: jax.Array, images: int) -> tuple[jax.Array, jax.Array]:
@@ -263,7 +274,8 @@ def eval_step(
 
     Returns:
         `prediction` uint8 [B, H, W], and the counts of `judge`; of several passes also
-        `uncertainty` float32 [B, H, W], see `moments`; with a CRF also what `refined` says.
+        `uncertainty` float32 [B, H, W], see `moments`; with a CRF also what `refined` says, and of
+        the network's own CRF what `Scores.wanted` does.
     """
     height, width = batch["label"].shape[1:]
     seen = input_size((height, width), input_scale, fixed_size)
@@ -287,8 +299,8 @@ def eval_step(
         return _of_image(row_blocks.over(then, scores, label, blocks=blocks, seen=seen), height)
 
     if crf is None:
-        return over(scores, functools.partial(block, then=judge), seen)
-    found = over(scores, functools.partial(block, then=_kept), seen)
+        return over(scores, functools.partial(block, then=judge), seen) | scores.wanted()
+    found = over(scores, functools.partial(block, then=_kept), seen) | scores.wanted()
     logits, more = refined(batch["image"], found.pop("logits"), label, batch["size"], crf)
     return found | more | over(Scores(logits, resize.Resize("half_pixel")), judge, None)
 

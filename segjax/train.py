@@ -78,7 +78,7 @@ def _loop(
         step, scalars, batch = late
         scalars = {key: float(value) for key, value in jax.device_get(scalars).items()}
         watcher.step(step, scalars)
-        if guard.broken(step, int(scalars["skipped"]), batch):
+        if guard.broken(step, scalars, batch):
             save(ts, int(ts.step))
             raise guard.error(step)
 

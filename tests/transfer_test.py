@@ -125,6 +125,22 @@ def test_what_the_network_lacks_must_be_named(middle):
     assert loaded(ts)["head/score_top/kernel"].any()
 
 
+def test_a_crf_is_put_behind_a_trained_network(coarse):
+    made = config("fcn32s", coarse, init__skip=("crf/*",))
+    made.model.crf = {"w1": 2.0, "vertices": 6.0}
+    ts = first_state(made)
+    before = weights_of(coarse)
+    after = loaded(ts)
+    tiny.assert_same_bits({path: after[path] for path in before}, before)
+    assert {path for path in after if path not in before} == {
+        f"crf/{name}" for name in ("bilateral_weights", "compatibility", "spatial_weights")
+    }
+    np.testing.assert_array_equal(after["crf/bilateral_weights"], 2 * np.eye(11))
+    made.init.skip = ()
+    with pytest.raises(InputError, match="3 missing: crf/bilateral_weights, crf/compatibility"):
+        first_state(made)
+
+
 def test_images_are_made_as_the_weights_know_them_and_recorded(coarse, middle):
     assert stored(coarse) == stored(middle) == as_json(PREPROCESS)
     parts, *_ = experiment.restore(middle, "latest")

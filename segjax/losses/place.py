@@ -51,10 +51,5 @@ class Place:
         """The logits of one class: float32 [B, H, W]."""
         values = jnp.take(self.scores.values, index, axis=-1)[..., None]
         if not self.at_scores:
-            height, width = self.label.shape[1:]
-            matrices = self.scores.matrices((height, width))
-            if resize.keeps_pixels(*matrices):
-                values = values[:, :height, :width]
-            else:
-                values = resize.apply(values, *matrices)
+            values = resize.brought(values, *self.scores.matrices(self.label.shape[1:]))
         return values[..., 0].astype(jnp.float32)

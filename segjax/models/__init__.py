@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from segjax.errors import InputError, choose
-from segjax.models import multiscale
+from segjax.models import crf_rnn, multiscale
 from segjax.models.backbones import googlenet, mobilenet, resnet, segnet_encoder, vgg, vgg_atrous
 from segjax.models.features import Scores
 from segjax.models.heads import (
@@ -68,6 +68,7 @@ class Segmenter(nnx.Module):
     Args:
         backbone, head, aux: the parts; aux may be None.
         multi_scale: `scales` and `align` of `multiscale.fused`, or None.
+        crf: what refines the head's scores, or None.
     """
 
     def __init__(
@@ -76,27 +77,40 @@ class Segmenter(nnx.Module):
         head: nnx.Module,
         aux: nnx.Module | None,
         multi_scale: Mapping | None = None,
+        crf: crf_rnn.CRFRNN | None = None,
     ):
         self.backbone = backbone
         self.head = head
         if aux is not None:
             self.aux = aux
+        if crf is not None:
+            self.crf = crf
         self.multi_scale = multi_scale and dict(multi_scale)
 
-    def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> tuple[Scores, ...]:
+    def __call__(
+        self, x: jax.Array, rngs: nnx.Rngs | None = None, image: jax.Array | None = None
+    ) -> tuple[Scores, ...]:
         """float [B, H, W, 3], normalised -> the prediction's Scores, then those only for training.
 
-        `rngs` gives the dropout keys; without it the model must be deterministic.
+        `rngs` gives the dropout keys; without it the model must be deterministic. `image` is the
+        same as RGB of 0 to 255, uint8 or float; only a CRF looks at it.
+
+        Raises:
+            InputError: if there is a CRF and no `image`.
         """
         if self.multi_scale:
             return multiscale.fused(
                 lambda x: self.head(self.backbone(x, rngs=rngs), rngs=rngs), x, **self.multi_scale
             )
         features = self.backbone(x, rngs=rngs)
-        scores = (self.head(features, rngs=rngs),)
+        scores = self.head(features, rngs=rngs)
+        if hasattr(self, "crf"):
+            if image is None:
+                raise InputError("config.model.crf: there is no image of 0 to 255 for it here.")
+            scores = self.crf(scores, image)
         if hasattr(self, "aux"):
-            scores += (self.aux(features, rngs=rngs),)
-        return scores
+            return scores, self.aux(features, rngs=rngs)
+        return (scores,)
 
 
 def build(
@@ -107,6 +121,7 @@ def build(
     num_classes: int,
     dtype: str,
     multi_scale: Mapping | None = None,
+    crf: Mapping | None = None,
     rngs: nnx.Rngs,
 ) -> Segmenter:
     """A network in training mode.
@@ -117,29 +132,39 @@ def build(
         num_classes: K.
         dtype: of the computation, "float32" or "bfloat16".
         multi_scale: None, or `scales` and `align` of `multiscale.fused`: the network is run at
-            every scale; there is no auxiliary head then.
+            every scale; there is no auxiliary head and no CRF then.
+        crf: None, or options of `crf_rnn.CRFRNN`, which may be {}: it refines the head's scores.
         rngs: supplies the initialisation keys.
 
     Raises:
         InputError: on an unknown name or option, naming those that are allowed.
     """
     choose("config.dtype", dtype, DTYPES)
-    if aux and multi_scale:
-        raise InputError("config.model: aux and multi_scale do not go together.")
+    for name, part in (("aux", aux), ("crf", crf)):
+        if part is not None and multi_scale:
+            raise InputError(f"config.model: {name} and multi_scale do not go together.")
     dtype = jnp.dtype(dtype)
     trunk = _make(BACKBONES, "backbone", backbone)(dtype=dtype, rngs=rngs)
     make_head = functools.partial(_make, HEADS)
     arguments = {"channels": trunk.channels, "num_classes": num_classes, "dtype": dtype}
     main = make_head("head", head)(**arguments, rngs=rngs)
     side = make_head("aux", aux)(**arguments, rngs=rngs) if aux else None
-    return Segmenter(trunk, main, side, multi_scale)
+    last = None
+    if crf is not None:
+        last = _bound(crf_rnn.CRFRNN, "crf", "CRF-RNN", crf)(num_classes)
+    return Segmenter(trunk, main, side, multi_scale, last)
 
 
 def _make(registry: Mapping[str, type], part: str, options: Mapping) -> Callable[..., nnx.Module]:
     """The constructor named in `options`, with the rest of them bound."""
     options = dict(options)
     name = options.pop("name")
-    cls = _find(registry, part, name)
+    return _bound(_find(registry, part, name), part, name, options)
+
+
+def _bound(cls: type, part: str, name: str, options: Mapping) -> Callable[..., nnx.Module]:
+    """A constructor with options bound that it must know."""
+    options = dict(options)
     known = inspect.signature(cls.__init__).parameters
     given_later = ("self", "channels", "num_classes", "dtype", "rngs")
     allowed = [key for key in known if key not in given_later]

@@ -1,10 +1,12 @@
 """What flows between the parts of a model: `Features` into a head, `Scores` out of it."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from segjax.errors import choose
@@ -74,10 +76,20 @@ class Scores:
     Attributes:
         values: [B, h, w, K], before softmax.
         resize: from these rows and columns to those of the network's input.
+        overflow: of a CRF's (`values` are then of the image's pixels): int32 [B], the vertices that
+            it would have needed where it had no room for an image, else 0.
     """
 
     values: jax.Array
     resize: Resize = flax.struct.field(pytree_node=False)
+    overflow: jax.Array | None = None
+
+    def wanted(self) -> dict[str, jax.Array]:
+        """`crf_vertices_wanted` float32 []: the most that a CRF lacked, vertices a pixel; or {}."""
+        if self.overflow is None:
+            return {}
+        pixels = math.prod(self.values.shape[1:3])
+        return {"crf_vertices_wanted": jnp.max(self.overflow).astype(jnp.float32) / pixels}
 
     def sample(self, label: jax.Array) -> jax.Array:
         """The label of the pixel nearest to each score's place: [B, H, W] -> [B, h, w]."""

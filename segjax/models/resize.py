@@ -135,6 +135,13 @@ def resized(x: jax.Array, size: tuple[int, int], how: Resize) -> jax.Array:
     return apply(x, *how.matrices(x.shape[1:3], size))
 
 
+def brought(x: jax.Array, rows: np.ndarray, cols: np.ndarray) -> jax.Array:
+    """`apply`, without products where a map's pixels are the result's."""
+    if keeps_pixels(rows, cols):
+        return x[:, : rows.shape[0], : cols.shape[0]].astype(jnp.float32)
+    return apply(x, rows, cols)
+
+
 def keeps_pixels(rows: np.ndarray, cols: np.ndarray) -> bool:
     """Whether the first rows and columns of a map are what `apply` would give."""
     return all(np.array_equal(matrix, np.eye(*matrix.shape)) for matrix in (rows, cols))

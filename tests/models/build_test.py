@@ -39,7 +39,7 @@ def shapes(**changes) -> tuple:
 
     def run(x):
         network = models.build(**options | changes, num_classes=tiny.K, rngs=state.keys(0))
-        return network(x, rngs=nnx.Rngs(0))
+        return network(x, rngs=nnx.Rngs(0), image=x)
 
     return jax.eval_shape(run, jnp.zeros((2, 33, 40, 3)))
 

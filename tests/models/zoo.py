@@ -133,6 +133,12 @@ NETWORKS = {
         "backbone": _BOTTLENECK | {"norm": {"name": "frozen"}},
         "head": {"name": "refinenet", "width": 6, "blocks": 2},
     },
+    "crf_rnn": {
+        "backbone": _BASIC,
+        "head": {"name": "fcn32s"},
+        "aux": _aux(_BATCH),
+        "crf": {"vertices": 6.0},
+    },
     "pspnet": {
         "backbone": _BOTTLENECK | {"stem": "deep", "output_stride": 8},
         "head": {"name": "pspnet", "width": 8, "norm": _BATCH},

@@ -36,7 +36,7 @@ def shaped(name: str):
     graph, arrays = nnx.split(nnx.eval_shape(lambda: build(name, state.keys(0))))
 
     def run(arrays, x):
-        return nnx.merge(graph, arrays)(x, rngs=nnx.Rngs(0))
+        return nnx.merge(graph, arrays)(x, rngs=nnx.Rngs(0), image=x)
 
     return lambda *shape: jax.eval_shape(run, arrays, jax.ShapeDtypeStruct(shape, "float32"))
 
@@ -59,7 +59,7 @@ def test_evaluation_does_not_look_across_the_batch(name):
     @jax.jit
     def run(x):
         model = state.merge(network.evaluation, network.params, network.batch_stats)
-        scores = model(x)[0]
+        scores = model(x, image=x)[0]
         return resize.apply(scores.values, *scores.matrices(x.shape[1:3]))
 
     x = jax.random.normal(jax.random.key(0), (2, 37, 53, 3))
