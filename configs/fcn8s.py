@@ -25,6 +25,8 @@ _HEAVY_RATES = {"fcn32s": 1e-10, "fcn16s": 1e-12, "fcn8s": 1e-14}
 _BEFORE = {"fcn16s": "fcn32s", "fcn8s": "fcn16s"}
 _NEW_SCORE = {"fcn16s": "head/score_pool4/*", "fcn8s": "head/score_pool3/*"}
 
+SMOKE = {"model.backbone.width": 4, "model.backbone.fc_width": 16, "optim.warmup_steps": 0}
+
 
 def get_config(variants: str = ""):
     """The recipe; `variants` as in configs/default.py, and the words above."""
@@ -33,6 +35,24 @@ def get_config(variants: str = ""):
 
 def recipe(head: str, variants: str):
     """The family's: `head` is fcn32s, fcn16s or fcn8s."""
+    config = on_scenes(head)
+    own = {"heavy": heavy(head, variants)}
+    if head != "fcn32s":
+        own["staged"] = _staged(head, variants)
+    if head == "fcn8s":
+        own["at_once"] = {"model.head.at_once": True}
+    return default.apply_variants(
+        config,
+        variants,
+        camvid=default.CAMVID | {"optim.lr": 0.02, "optim.warmup_steps": 100},
+        folder={"augment.size": (192, 192)},
+        smoke=SMOKE,
+        **own,
+    )
+
+
+def on_scenes(head: str):
+    """The recipe before any variant."""
     config = default.get_config()
     config.model = {
         "backbone": {
@@ -46,13 +66,10 @@ def recipe(head: str, variants: str):
         "head": {"name": head},
         "aux": None,
     }
-    own = {"heavy": _heavy(head, variants)}
     if head != "fcn32s":
         config.model.head.upsampling = "fixed"
-        own["staged"] = _staged(head, variants)
     if head == "fcn8s":
         config.model.head.at_once = False
-        own["at_once"] = {"model.head.at_once": True}
     config.total_steps = 800
     config.batch_size = 8
     config.optim.lr = 0.05
@@ -61,21 +78,10 @@ def recipe(head: str, variants: str):
     config.augment.scale = (0.75, 1.5)
     config.every_steps.eval = 200
     config.every_steps.checkpoint = 200
-    return default.apply_variants(
-        config,
-        variants,
-        camvid=default.CAMVID | {"optim.lr": 0.02, "optim.warmup_steps": 100},
-        folder={"augment.size": (192, 192)},
-        smoke={
-            "model.backbone.width": 4,
-            "model.backbone.fc_width": 16,
-            "optim.warmup_steps": 0,
-        },
-        **own,
-    )
+    return config
 
 
-def _heavy(head: str, variants: str) -> dict:
+def heavy(head: str, variants: str) -> dict:
     """Heavy learning: the release's solvers, whole images (the size of the data set's largest)."""
     words = variants.split(",")
     at_once = "at_once" in words
