@@ -189,9 +189,8 @@ class Evaluator:
     def _refinement(self, canvas: tuple[int, int]) -> crfs.Refinement | None:
         if self._crf is None:
             return None
-        return crfs.Refinement(
-            self._crf, self._room.capacity(canvas), filled=self.how["bucket"] != 1
-        )
+        filled = self.how["bucket"] != 1
+        return crfs.Refinement(self._crf, self._room.capacity(canvas), filled)
 
     def canvases(self) -> list[tuple[int, int]]:
         """Sizes that `step` will be compiled for; none under several views."""
