@@ -39,16 +39,16 @@ def test_it_filters_as_a_dictionary_of_vertices_does(d):
         assert np.abs(by_dictionary(values) - expected).max() > 1e-3 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("d", [2, 3])
-def test_points_as_far_out_as_16_bits_reach_are_filtered_too(d):
-    """Their simplices are finer than float32 tells apart there."""
+@pytest.mark.parametrize(("d", "far"), [(2, 2**15 - 17), (3, 2**15 - 20), (3, 2**14)])
+def test_points_as_far_out_as_16_bits_reach_are_filtered_too(d, far):
+    """In float64: their simplices are finer than float32 tells apart there."""
     with jax.enable_x64(True):
-        steep = np.zeros((d, 1))
-        steep[-1] = 1  # along it the last coordinate grows fastest
-        unit = np.abs(np.asarray(permutohedral._elevate(jnp.asarray(steep)))).max()
-        far = (2**15 - 3 * (d + 1) - 8) / unit
-        sides = np.where(np.arange(N) % 2, far, -far) * steep
-        features = np.clip(points(d), -1, 1) + sides
+        # Two heaps, whose second coordinates are far apart; half the way is all that 15 bits tell.
+        elevate = np.asarray(permutohedral._elevate(jnp.eye(d)))
+        out = np.zeros((d + 1, 1))
+        out[1], out[-1] = far, -far
+        sides = np.where(np.arange(N) % 2, 1, -1) * (np.linalg.pinv(elevate) @ out)
+        features = np.clip(points(d), -1, 1).repeat(2, axis=1)[:, :N] + sides
         found = _build(features, capacity=N * (d + 1))
         expected = made.Lattice(features)
         assert int(found.needed) == len(expected.vertices)
