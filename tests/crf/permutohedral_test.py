@@ -138,11 +138,13 @@ def test_without_room_nothing_is_a_number_and_it_says_how_much_would_do():
 
 @pytest.mark.parametrize("far", [3e4, -3e4, np.inf, np.nan])
 def test_points_too_far_out_for_16_bits_have_no_capacity(far):
-    features = points(2)
-    features[1, 7] = far
-    found = _build(features, capacity=N * 3)
+    many = np.random.default_rng(0).normal(size=(5, 1000)).astype(np.float32)
+    many[2:, 7] = far
+    found = _build(many, capacity=6000)
     assert int(found.needed) == permutohedral.OUT_OF_RANGE
-    assert np.isnan(_apply(found, channels())).all()
+    assert np.isnan(_apply(found, channels(n=1000))).all()
+    masked = _build(many, capacity=6000, mask=np.arange(1000) != 7)
+    assert np.isfinite(_apply(masked, channels(n=1000))).all()
 
 
 def test_masked_points_are_not_there():
