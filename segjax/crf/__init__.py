@@ -72,7 +72,7 @@ class DenseCrf:
 
         Args:
             image: uint8 or float [H, W, 3], RGB of 0 to 255.
-            logits: float [H, W, K].
+            logits: float [H, W, K]; float32 at least is what is computed in.
             capacity: vertices of the bilateral lattice, see `permutohedral.build`.
             mask: bool [H, W], pixels that are there: what lies outside an image says nothing, hears
                 nothing, and keeps its logits. None: all.
@@ -83,6 +83,7 @@ class DenseCrf:
             float [H, W, K], logits whose softmax are the marginals; NaN, if there was no room.
             int32 [], the capacity that would do then, else 0.
         """
+        logits = logits.astype(_dtype(logits))
         size, classes = logits.shape[:2], logits.shape[2]
         kind = {"normalization": self.normalization, "mask": mask, "dtype": logits.dtype}
         if near is None:
@@ -111,7 +112,7 @@ class DenseCrf:
         capacity: int,
     ) -> tuple[jax.Array, jax.Array]:
         """The same of a batch: [B, H, W, 3], [B, H, W, K], [B, H, W] -> [B, H, W, K], int32 [B]."""
-        near = self.spatial_filter(logits.shape[1:3], logits.dtype) if mask is None else None
+        near = self.spatial_filter(logits.shape[1:3], _dtype(logits)) if mask is None else None
 
         def one(row):
             image, logits, mask = row
@@ -128,6 +129,11 @@ class DenseCrf:
     def to_json(self) -> dict[str, Any]:
         """Every field and its value."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+
+def _dtype(logits: jax.Array):
+    """No less than float32: messages are sums over all pixels."""
+    return jnp.promote_types(logits.dtype, jnp.float32)
 
 
 def by_image(fn: Callable[[Any], Any], rows: Any) -> Any:

@@ -341,3 +341,11 @@ def test_what_is_not_allowed_is_refused_by_name(text, message):
 def test_a_number_that_is_none_is_refused():
     with pytest.raises(InputError, match="w1: nan"):
         crf.build("crf_rnn", w1=math.nan)
+
+
+def test_scores_of_half_precision_are_refined_in_float32():
+    image, logits = drawn()
+    rounded = logits.astype(jnp.bfloat16)
+    found = _run(CRF, image, rounded)[0]
+    assert found.dtype == jnp.float32
+    np.testing.assert_array_equal(found, _run(CRF, image, rounded.astype(np.float32))[0])
