@@ -274,6 +274,38 @@ def test_a_step_is_the_same_on_many_devices_and_in_parts(devices, changes):
     tiny.assert_close(scalars, expected_scalars)
 
 
+def test_training_evaluation_and_passes_show_it_the_image_of_0_to_255():
+    """Not the one that the backbone was made for. Nothing is augmented, and nothing dropped."""
+    trunk = {"name": "tests.tiny:Trunk", "batch_norm": False, "dropout": 1e-9}
+    parts = assemble(
+        model__backbone=trunk,
+        model__crf=ROOM | {"test_iterations": 5, "theta_alpha": 20.0, "theta_beta": 30.0},
+        augment__size=tiny.SIZE,
+        augment__scale=(1.0, 1.0),
+        augment__flip=0.0,
+        preprocess__bgr=True,
+    )
+    ts, batch = tiny.awake_state(parts), tiny.batch(2, rows=4)
+    weights = ts.params, ts.batch_stats
+    layer = CRFRNN(tiny.K, **parts.config.model.crf)
+    for name in PARAMS:
+        getattr(layer, name)[...] = ts.params["crf"][name]
+    head = tiny.assemble(config(model__backbone=trunk, model__crf=None, preprocess__bgr=True))
+    without = {name: part for name, part in ts.params.items() if name != "crf"}
+    scores = jax.jit(head.network)(without, {}, batch["image"])
+    logits = run(layer, scores, jnp.asarray(batch["image"])).values
+
+    np.testing.assert_allclose(
+        jax.jit(parts.network)(*weights, batch["image"]).values, logits, rtol=1e-4, atol=1e-4
+    )
+    once, passes = parts.eval_step(*weights, batch), parts.sampled_step(2)(*weights, batch)
+    for found in (once, passes):
+        assert np.mean(np.asarray(found["prediction"]) == logits.argmax(-1)) > 0.999
+        assert found["loss"] == pytest.approx(float(once["loss"]), rel=1e-4)
+    _, scalars = parts.train_step(ts, batch)
+    assert scalars["loss"] == pytest.approx(float(once["loss"] / once["pixels"]), rel=1e-4)
+
+
 def test_devices_share_no_images():
     """Only sums and ends of loops."""
     parts = assemble(8)
