@@ -1,0 +1,210 @@
+"""CRF-RNN in a network: what it is to a training, an evaluation and a run."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from segjax import evaluation, experiment, optim, state, tracking
+from segjax.data import catalog
+from segjax.errors import InputError
+from segjax.models.crf_rnn import CRFRNN
+from tests import runs, tiny
+from tests.models.crf_rnn_test import ROOM, run
+
+PARAMS = ("bilateral_weights", "compatibility", "spatial_weights")
+
+
+def config(**changes):
+    """The short network with the CRF, on crops of 16 x 24."""
+    quiet = {"augment__size": (16, 24), "optim__weight_decay": 0.0}
+    return tiny.short_config(**{"model__crf": dict(ROOM)} | quiet | changes)
+
+
+def assemble(devices: int = 1, **changes) -> experiment.Experiment:
+    return tiny.assemble(config(**changes), devices)
+
+
+@functools.cache
+def step_of(devices: int, **changes):
+    """What one step makes of awake weights: state and scalars, on the host."""
+    parts = assemble(devices, **changes)
+    ts = tiny.awake_state(parts)
+    before = tiny.by_name(ts.params)
+    after, scalars = parts.train_step(ts, state.put_batch(parts.mesh, tiny.batch(5)))
+    return before, jax.device_get(after), jax.device_get(scalars)
+
+
+def test_a_step_reaches_every_matrix_and_every_weight_of_the_network():
+    before, ts, scalars = step_of(1)
+    after = tiny.by_name(ts.params)
+    assert {f"crf/{name}" for name in PARAMS} <= before.keys()
+    assert scalars["skipped"] == scalars["crf_vertices_wanted"] == 0
+    for name in before:
+        assert np.isfinite(after[name]).all()
+        assert (before[name] != after[name]).any(), name
+
+
+@pytest.mark.parametrize(
+    ("devices", "changes"), [(8, {}), (4, {"mesh__space": 2}), (1, {"accumulate": 2})]
+)
+def test_a_step_is_the_same_on_many_devices_and_in_parts(devices, changes):
+    _, expected, expected_scalars = step_of(1)
+    _, ts, scalars = step_of(devices, **changes)
+    tiny.assert_close(ts.params, expected.params)
+    tiny.assert_close(scalars, expected_scalars)
+
+
+def test_training_evaluation_and_passes_show_it_the_image_of_0_to_255():
+    """Not the one that the backbone was made for. Nothing is augmented, and nothing dropped."""
+    trunk = {"name": "tests.tiny:Trunk", "batch_norm": False, "dropout": 1e-9}
+    parts = assemble(
+        model__backbone=trunk,
+        model__crf=ROOM | {"test_iterations": 5, "theta_alpha": 20.0, "theta_beta": 30.0},
+        augment__size=tiny.SIZE,
+        augment__scale=(1.0, 1.0),
+        augment__flip=0.0,
+        preprocess__bgr=True,
+    )
+    ts, batch = tiny.awake_state(parts), tiny.batch(2, rows=4)
+    weights = ts.params, ts.batch_stats
+    layer = CRFRNN(tiny.K, **parts.config.model.crf)
+    for name in PARAMS:
+        getattr(layer, name)[...] = ts.params["crf"][name]
+    head = tiny.assemble(config(model__backbone=trunk, model__crf=None, preprocess__bgr=True))
+    without = {name: part for name, part in ts.params.items() if name != "crf"}
+    scores = jax.jit(head.network)(without, {}, batch["image"])
+    logits = run(layer, scores, jnp.asarray(batch["image"])).values
+
+    np.testing.assert_allclose(
+        jax.jit(parts.network)(*weights, batch["image"]).values, logits, rtol=1e-4, atol=1e-4
+    )
+    once, passes = parts.eval_step(*weights, batch), parts.sampled_step(2)(*weights, batch)
+    for found in (once, passes):
+        assert np.mean(np.asarray(found["prediction"]) == logits.argmax(-1)) > 0.999
+        assert found["loss"] == pytest.approx(float(once["loss"]), rel=1e-4)
+    _, scalars = parts.train_step(ts, batch)
+    assert scalars["loss"] == pytest.approx(float(once["loss"] / once["pixels"]), rel=1e-4)
+
+
+def test_devices_share_no_images():
+    """Only sums and ends of loops."""
+    parts = assemble(8)
+    batch = state.put_batch(parts.mesh, tiny.batch(5))
+    text = parts.train_step.lower(parts.state_shapes(), batch).compile().as_text()
+    assert "all-reduce" in text
+    assert "all-gather" not in text
+    assert "all-to-all" not in text
+
+
+def test_a_network_without_a_crf_returns_nothing_new():
+    parts = tiny.assemble(tiny.short_config(model__crf=None))
+    ts, batch = parts.state_shapes(), tiny.batch(0)
+    _, scalars = jax.eval_shape(parts.train_step, ts, batch)
+    assert scalars.keys() == {"loss", "grad_norm", "lr", "valid", "skipped"}
+    out = jax.eval_shape(parts.eval_step, ts.params, ts.batch_stats, batch)
+    assert not any("crf" in key for key in out)
+    assert "crf" not in ts.params
+
+
+def test_its_matrices_may_have_a_rate_of_their_own():
+    params = jax.eval_shape(lambda: state.initial_arrays(assemble().build, 0)[0])
+    rates, decays = optim.multipliers(params, (("crf/*", 100.0, 0.0),))
+    assert set(rates["crf"].values()) == {100.0}
+    assert set(decays["crf"].values()) == {0.0}
+    assert set(jax.tree.leaves(rates["backbone"])) == {1.0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"theta_delta": 1.0}, "model.crf: CRF-RNN takes no 'theta_delta'; allowed: .*theta_gamma"),
+        ({"spatial": "box"}, "config.model.crf.spatial: unknown 'box'; known: lattice, gaussian"),
+        ({"vertices": 0}, "config.model.crf.vertices: 0; it is above 0"),
+        ({"theta_beta": float("nan")}, "config.model.crf.theta_beta: nan; it is above 0"),
+        ({"iterations": 0}, "config.model.crf.iterations: 0; it is a whole number, 1 or more"),
+        ({"test_iterations": 2.5}, "config.model.crf.test_iterations: 2.5"),
+    ],
+)
+def test_what_is_not_allowed_is_one_clear_line(changes, message):
+    with pytest.raises(InputError, match=message):
+        assemble(model__crf=changes)
+
+
+def test_it_does_not_go_with_several_scales_and_wants_the_image():
+    with pytest.raises(InputError, match="crf and multi_scale"):
+        assemble(model__multi_scale={"scales": (1, 0.5), "align": "corners"})
+    parts = assemble()
+    with pytest.raises(InputError, match="no image of 0 to 255"):
+        jax.eval_shape(lambda x: parts.build(nnx.Rngs(0))(x), jnp.zeros((1, 16, 24, 3)))
+
+
+def test_an_auxiliary_head_s_scores_stay_as_they_are():
+    aux = {"name": "conv", "stage": "fc7", "width": 4, "norm": {"name": "none"}}
+    outputs = {}
+    x, image = jnp.ones((1, 16, 24, 3)), jnp.full((1, 16, 24, 3), 90.0)
+    for given in (None, ROOM):
+        build = assemble(model__aux=aux, model__crf=given).build
+        params, batch_stats = tiny.drawn(jax.eval_shape(lambda b=build: state.initial_arrays(b, 0)))
+        graph = state.graphs(build)[1]
+        outputs[given is None] = state.merge(graph, params, batch_stats)(x, image=image)
+    (plain, side), (refined, same) = outputs[True], outputs[False]
+    tiny.assert_same_bits(same, side)
+    assert refined.values.shape[1:3] == (16, 24) != plain.values.shape[1:3]
+    assert side.overflow is None
+
+
+def scenes_config(**changes):
+    """Four steps on scenes that are seen at 24 x 32, with statistics of the batch and dropout."""
+    small = {"input_scale": 0.5, "augment__size": (24, 32), "total_steps": 4, "eval__limit": 4}
+    return runs.config(**{"model__crf": dict(ROOM)} | small | changes)
+
+
+def evaluated(made, views: str = "") -> evaluation.Result:
+    dataset = catalog.load(**made.data)
+    parts = experiment.assemble(made, dataset.spec, None, jax.devices()[:1])
+    ts = tiny.awake_state(parts)
+    split = experiment.open_split(dataset, made, "val")
+    how = evaluation.protocol(parts, "val", split.scan.sizes, views)
+    evaluator = evaluation.Evaluator(parts, split.source, split.scan.sizes, how)
+    return evaluator(ts.params, ts.batch_stats)
+
+
+VIEWS = ["single", "single, samples=2", "single, tile=(20, 24), flip=True"]
+
+
+@pytest.mark.parametrize("views", VIEWS)
+def test_every_protocol_has_it_or_says_what_it_lacks(views):
+    result = evaluated(scenes_config(), views)
+    assert np.isfinite(result.loss)
+    assert result.examples == 4
+    with pytest.raises(InputError, match=r"crf.vertices is too small.* config.json"):
+        evaluated(scenes_config(model__crf={"vertices": 0.05}), views)
+
+
+def test_statistics_of_norms_can_be_estimated_again():
+    parts = assemble(model__backbone={"name": "tests.tiny:Trunk", "batch_norm": True, "dropout": 0})
+    ts, batch = tiny.awake_state(parts), tiny.batch(3)
+    found = parts.batch_statistics(ts.params, ts.batch_stats, batch)
+    assert np.isfinite(tiny.by_name(found)["backbone/norm/mean"]).all()
+
+
+def test_a_training_without_room_ends_with_the_cause_and_goes_on_with_more(tmp_path):
+    with pytest.raises(InputError, match="3 steps in a row") as told:
+        runs.train_plainly(scenes_config(model__crf={"vertices": 0.05}), tmp_path)
+    words = str(told.value).split()
+    assert "config.model.crf.vertices is too small: an image needs" in str(told.value)
+    assert 0.3 < float(words[words.index("needs") + 1]) <= 6
+    assert "\n" not in str(told.value)
+    with pytest.raises(InputError, match="another config: model.crf.w1"):
+        runs.train_plainly(scenes_config(model__crf=ROOM | {"w1": 4.0}), tmp_path)
+    runs.train_plainly(scenes_config(), tmp_path)
+    assert experiment.read_config(tmp_path).model.crf.vertices == ROOM["vertices"]
+    assert runs.final(tmp_path)["step"] == 4
+    events = tracking.read_metrics(tmp_path)
+    lacking = {e["step"]: e["train/crf_vertices_wanted"] for e in events if "train/loss" in e}
+    assert sorted(lacking) == [1, 2, 3, 4]
+    assert lacking[3] > 0 == lacking[4]
