@@ -82,7 +82,7 @@ def test_training_evaluation_and_passes_show_it_the_image_of_0_to_255():
     np.testing.assert_allclose(
         jax.jit(parts.network)(*weights, batch["image"]).values, logits, rtol=1e-4, atol=1e-4
     )
-    once, passes = parts.eval_step(*weights, batch), parts.sampled_step(2)(*weights, batch)
+    once, passes = parts.eval_step(*weights, batch), parts.step_under(2)(*weights, batch)
     for found in (once, passes):
         assert np.mean(np.asarray(found["prediction"]) == logits.argmax(-1)) > 0.999
         assert found["loss"] == pytest.approx(float(once["loss"]), rel=1e-4)
