@@ -80,7 +80,8 @@ class DenseCrf:
             near: of `spatial_filter`, if it is there already; without a mask.
 
         Returns:
-            float [H, W, K], logits whose softmax are the marginals; NaN, if there was no room.
+            float [H, W, K], logits whose softmax are the marginals; NaN within the mask, if there
+            was no room.
             int32 [], the capacity that would do then, else 0.
         """
         logits = logits.astype(_dtype(logits))
@@ -94,6 +95,8 @@ class DenseCrf:
             unary = mean_field.logits_of_probabilities(jax.nn.softmax(unary, axis=-1))
         if known is not None:
             unary = jnp.where(known.reshape(-1, 1), unary, 0)
+        if mask is not None:  # nothing times what is not finite would be heard
+            unary = jnp.where(mask.reshape(-1, 1), unary, 0)
         found = mean_field.infer(
             unary,
             (far, near),
@@ -101,7 +104,10 @@ class DenseCrf:
             iterations=self.iterations,
             relaxation=self.relaxation,
         )
-        return found.reshape(logits.shape), far.overflow
+        found = found.reshape(logits.shape)
+        if mask is not None:
+            found = jnp.where(mask[..., None], found, logits)
+        return found, far.overflow
 
     def batch(
         self,

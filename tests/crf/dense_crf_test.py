@@ -109,6 +109,8 @@ def test_what_lies_outside_of_a_mask_says_nothing_and_hears_nothing():
     expected = _run(CRF, *drawn())[0].reshape(-1, K)
     np.testing.assert_allclose(found[mask], expected, atol=2e-5)
     np.testing.assert_array_equal(found[~mask], logits[~mask])
+    logits[~mask] = np.nan, np.inf, -np.inf
+    np.testing.assert_array_equal(_run(CRF, image, logits, mask)[0][mask], found[mask])
 
 
 def test_pixels_that_are_not_known_are_told_by_the_others():
