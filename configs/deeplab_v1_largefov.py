@@ -10,9 +10,9 @@ Keras'.
 
 Elsewhere weights are drawn, so a batch norm follows each convolution, as in configs/fcn8s.py, and
 AdamW trains in few steps; images of 96 x 128 on `scenes`, of half size on `:camvid`. The CRF
-stands behind the network on VOC 2012 with the release's parameters and on CamVid with those that
-were tuned there; `--config.eval.crf.preset=deeplab_v1` puts it anywhere. `multi_scale` is a word of
-this recipe: the form with the image and four poolings scored, too (published: 64.21).
+stands behind the network on VOC 2012 with the release's parameters, on `scenes` and CamVid with
+those that were tuned there; `--config.eval.crf.preset=deeplab_v1` puts it anywhere. `multi_scale`
+is a word of this recipe: the form with the image and four poolings scored, too (published: 64.21).
 """
 
 from configs import default
@@ -45,6 +45,7 @@ def recipe(rates: tuple[int, ...], variants: str, voc: dict | None = None, own: 
     return default.apply_variants(
         config,
         variants,
+        scenes={"eval.crf": default.SCENES_CRF},
         camvid=default.CAMVID | {"eval.crf": default.CAMVID_CRF},
         voc2012={
             "model.backbone.norm": {"name": "none"},

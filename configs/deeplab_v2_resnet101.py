@@ -63,6 +63,7 @@ def get_config(variants: str = ""):
     return default.apply_variants(
         config,
         variants,
+        scenes={"eval.crf": default.SCENES_CRF},
         camvid=default.CAMVID | {"eval.crf": default.CAMVID_CRF},
         voc2012=_PAPER | {"train_split": "trainaug"},
         cityscapes=_PAPER,

@@ -157,6 +157,15 @@ CAMVID = {  # of networks that see its images at half size, on a small machine
     "every_steps.checkpoint": 300,
 }
 
+SCENES_CRF = {  # tuned behind FCN-8s: experiments/crf
+    "preset": "deeplab_v1",
+    "w1": 5.0,
+    "theta_alpha": 30.0,
+    "theta_beta": 4.0,
+    "w2": 1.0,
+    "theta_gamma": 1.0,
+}
+
 CAMVID_CRF = {  # tuned behind DeepLab v3 on MobileNetV2: experiments/crf
     "preset": "deeplab_v1",
     "w1": 5.0,
@@ -186,7 +195,8 @@ def apply_variants(
     """The one reading of variants.
 
     Args:
-        config: the recipe on the embedded data set.
+        config: the recipe on the embedded data set, which stands for `scenes` where no word names
+            another.
         variants: comma-separated words of VARIANTS, and of the recipe's own; "" is the recipe as
             it stands.
         **recipe: for a variant, what this recipe changes under it: dotted key -> value. A name
@@ -206,7 +216,7 @@ def apply_variants(
     sets = [word for word in words if word not in ("smoke", *own)]
     if len(sets) > 1:
         raise InputError(f"variants {', '.join(sets)}: only one data set at a time.")
-    for word in sets:
+    for word in sets or ["scenes"]:
         if word != "scenes":
             # "": $SEGJAX_DATA/<name>
             config.data = {"name": word, "root": ""} | _OPTIONS.get(word, {})

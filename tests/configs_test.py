@@ -4,8 +4,17 @@ import pathlib
 import jax
 import pytest
 
-from configs import deeplab_v3plus_resnet50, default, fcn8s, fcn8s_googlenet, fcn16s, fcn32s
+from configs import (
+    deeplab_v2_resnet101,
+    deeplab_v3plus_resnet50,
+    default,
+    fcn8s,
+    fcn8s_googlenet,
+    fcn16s,
+    fcn32s,
+)
 from segjax import classical, models, state
+from segjax import crf as crfs
 from segjax.errors import InputError
 from tests import runs, tiny
 
@@ -103,6 +112,25 @@ def test_scratch_differs_in_the_first_weights_alone():
     drawn = fcn8s_googlenet.get_config("camvid,scratch").to_dict()
     assert with_weights.pop("init") != drawn.pop("init")
     assert with_weights == drawn
+
+
+@pytest.mark.parametrize(
+    ("variants", "crf"),
+    [
+        ("", default.SCENES_CRF),
+        ("scenes", default.SCENES_CRF),
+        ("smoke", default.SCENES_CRF),
+        ("camvid,smoke", default.CAMVID_CRF),
+        ("voc2012", {"preset": "deeplab_v2_resnet101"}),
+        ("cityscapes", {"preset": "deeplab_v2_resnet101"}),
+        ("folder", {"preset": ""}),
+        ("ade20k", {"preset": ""}),
+    ],
+)
+def test_the_crf_of_a_recipe_is_the_one_of_its_data_set(variants, crf):
+    config = deeplab_v2_resnet101.get_config(variants)
+    assert config.eval.crf.to_dict() == crf
+    crfs.build(**config.eval.crf)
 
 
 def test_a_word_that_a_recipe_does_not_know_is_refused_with_those_that_it_does():

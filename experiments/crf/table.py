@@ -1,9 +1,10 @@
 """The page of CRFs behind networks: how they were tuned, and the scores before and after.
 
-    python -m experiments.crf.table --hardware="2 CPU cores" runs/a runs/b
+    python -m experiments.crf.table --hardware="2 CPU cores" runs/a runs/b --trained runs/b runs/c
 
 Reads what `experiments.crf.tune` wrote beside this file as <run>.json, and what `segjax.evaluate`
-stored in the runs' folders: their own protocol, and those with a CRF. Copies the pictures.
+stored in the runs' folders: their own protocol, and those with a CRF. Copies the pictures. Runs
+under `--trained` stand in one table, compared with the first: a CRF-RNN and what it started from.
 """
 
 import argparse
@@ -18,6 +19,15 @@ from segjax.metrics import bootstrap
 
 HERE = pathlib.Path(__file__).parent
 PARAMETERS = ("w1", "theta_alpha", "theta_beta", "w2", "theta_gamma")
+SCORES = (
+    "mIoU %",
+    "gain",
+    "pixel accuracy %",
+    "boundary F1 %",
+    "Boundary IoU %",
+    "calibration error %",
+    "cross-entropy",
+)
 
 
 def main() -> None:
@@ -25,6 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("workdirs", nargs="+", type=pathlib.Path)
     parser.add_argument("--hardware", required=True)
+    parser.add_argument("--trained", nargs="*", default=(), type=pathlib.Path)
     parser.add_argument("--split", default="test")
     given = parser.parse_args()
     parts = [
@@ -33,6 +44,8 @@ def main() -> None:
     ]
     for workdir in given.workdirs:
         parts += [tuning(workdir), scores(workdir, given.split, given.hardware)]
+    if given.trained:
+        parts.append(trained(given.trained, given.split, given.hardware))
     parts += [
         "Intervals hold a score with 95 % if other images of the same kind were drawn (bootstrap); "
         "gains pair the images. w, in nats, weighs a kernel; alpha and gamma are pixels, beta is "
@@ -52,7 +65,8 @@ def commands() -> list[str]:
         "SEGJAX_DATA=DIR python -m segjax.evaluate --workdir=RUN --split=test",
         "SEGJAX_DATA=DIR python -m segjax.evaluate --workdir=RUN --split=test "
         '--crf="deeplab_v1, w1=..., theta_alpha=..."',
-        "python -m experiments.crf.table --hardware=TEXT RUN",
+        "python -m segjax.main --config=configs/crf_rnn_fcn8s.py",
+        "python -m experiments.crf.table --hardware=TEXT RUN ... --trained RUN ...",
     ]
 
 
@@ -85,29 +99,18 @@ def tuning(workdir: pathlib.Path) -> str:
 
 def scores(workdir: pathlib.Path, split: str, hardware: str) -> str:
     """Before and after, on a split that was not tuned on."""
+    found = evaluations(workdir, split)
     own = workdir / f"eval-{split}.json"
-    found = {own: json.loads(own.read_text())}
-    for path in sorted(workdir.glob(f"eval-{split}-*.json")):
-        fields = json.loads(path.read_text())
-        if fields["protocol"].get("crf"):
-            found[path] = fields
     base = marginals(own)
     lines = [
-        "| CRF | w1 | alpha | beta | w2 | gamma | mIoU % | gain | pixel accuracy % | boundary F1 % "
-        "| Boundary IoU % | calibration error % |",
-        "|" + "---|" * 12,
+        "| CRF | w1 | alpha | beta | w2 | gamma | " + " | ".join(SCORES) + " |",
+        "|" + "---|" * (6 + len(SCORES)),
     ]
     for path, fields in found.items():
-        crf, interval = fields["protocol"].get("crf"), fields["miou_interval"]
-        gain = bootstrap.miou_difference(marginals(path), base)
-        change = f"{100 * gain.value:+.2f} ({100 * gain.low:+.2f} to {100 * gain.high:+.2f})"
+        crf = fields["protocol"].get("crf")
         lines.append(
             f"| {crf['name'] if crf else 'none'} | {values(crf) if crf else '- | - | - | - | -'} "
-            f"| **{100 * fields['scores']['miou']:.2f}** "
-            f"({100 * interval['low']:.2f} to {100 * interval['high']:.2f}) "
-            f"| {change if crf else ''} | {100 * fields['scores']['pixel_accuracy']:.2f} "
-            f"| {100 * fields['boundary_f1']['mean']:.2f} "
-            f"| {100 * fields['boundary_iou']['mean']:.2f} | {100 * fields['scores']['ece']:.2f} |"
+            f"| {judged(path, fields, base if crf else None)} |"
         )
     best = max(found, key=lambda path: (path != own, found[path]["scores"]["miou"]))
     picture = picture_of(workdir / "pictures" / f"{best.stem}-before.png", workdir.name)
@@ -117,6 +120,50 @@ def scores(workdir: pathlib.Path, split: str, hardware: str) -> str:
         + "\n".join(lines)
         + f"\n\n![before and after the CRF]({picture})"
     )
+
+
+def evaluations(workdir: pathlib.Path, split: str) -> dict[pathlib.Path, dict]:
+    """The stored ones of a run: its own protocol, then those with a CRF behind it."""
+    own = workdir / f"eval-{split}.json"
+    found = {own: json.loads(own.read_text())}
+    for path in sorted(workdir.glob(f"eval-{split}-*.json")):
+        fields = json.loads(path.read_text())
+        if fields["protocol"].get("crf"):
+            found[path] = fields
+    return found
+
+
+def judged(path: pathlib.Path, fields: dict, base: np.ndarray | None) -> str:
+    """Scores of an evaluation, and its gain over `base`."""
+    interval, change = fields["miou_interval"], ""
+    if base is not None:
+        gain = bootstrap.miou_difference(marginals(path), base)
+        change = f"{100 * gain.value:+.2f} ({100 * gain.low:+.2f} to {100 * gain.high:+.2f})"
+    return (
+        f"**{100 * fields['scores']['miou']:.2f}** "
+        f"({100 * interval['low']:.2f} to {100 * interval['high']:.2f}) | {change} "
+        f"| {100 * fields['scores']['pixel_accuracy']:.2f} "
+        f"| {100 * fields['boundary_f1']['mean']:.2f} "
+        f"| {100 * fields['boundary_iou']['mean']:.2f} | {100 * fields['scores']['ece']:.2f} "
+        f"| {fields['scores']['loss']:.4f}"
+    )
+
+
+def trained(workdirs: list[pathlib.Path], split: str, hardware: str) -> str:
+    """Runs and their CRFs, compared with the first run alone."""
+    base, lines = marginals(workdirs[0] / f"eval-{split}.json"), []
+    for workdir in workdirs:
+        within = json.loads((workdir / "config.json").read_text())["model"].get("crf")
+        for path, fields in evaluations(workdir, split).items():
+            crf = fields["protocol"].get("crf")
+            kind = crf["name"] if crf else "trained with it" if within else "none"
+            first = not lines
+            lines.append(
+                f"| {workdir.name} | {fields['step']} | {kind} "
+                f"| {judged(path, fields, None if first else base)} |"
+            )
+    head = ["| run | step | CRF | " + " | ".join(SCORES) + " |", "|" + "---|" * (3 + len(SCORES))]
+    return f"## Trained with the network: {split}\n\n{hardware}.\n\n" + "\n".join(head + lines)
 
 
 def picture_of(path: pathlib.Path, name: str) -> str:
