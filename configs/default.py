@@ -157,7 +157,7 @@ CAMVID = {  # of networks that see its images at half size, on a small machine
     "every_steps.checkpoint": 300,
 }
 
-SCENES_CRF = {  # tuned behind FCN-8s: experiments/crf
+SCENES_CRF = {  # tuned behind FCN-8s, tried behind DeepLab v1: experiments/crf
     "preset": "deeplab_v1",
     "w1": 5.0,
     "theta_alpha": 30.0,

@@ -76,7 +76,9 @@ def values(row: dict) -> str:
 
 
 def tuning(workdir: pathlib.Path) -> str:
-    """What the search found on the validation images."""
+    """What the search found on the validation images, if there was one."""
+    if not (HERE / f"{workdir.name}.json").exists():
+        return f"## {workdir.name}: not tuned"
     record = json.loads((HERE / f"{workdir.name}.json").read_text())
     grid = record["grid"]
     rows = [
