@@ -66,6 +66,10 @@ def commands() -> list[str]:
         "SEGJAX_DATA=DIR python -m segjax.evaluate --workdir=RUN --split=test "
         '--crf="deeplab_v1, w1=..., theta_alpha=..."',
         "python -m segjax.main --config=configs/crf_rnn_fcn8s.py",
+        "# its control, FCN-8s for as many steps more",
+        "python -m segjax.main --config=configs/fcn8s.py --config.init.from=runs/fcn8s "
+        "--workdir=runs/fcn8s_longer --config.total_steps=400 --config.optim.lr=0.005 "
+        "--config.optim.warmup_steps=20",
         "python -m experiments.crf.table --hardware=TEXT RUN ... --trained RUN ...",
     ]
 

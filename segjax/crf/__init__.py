@@ -93,10 +93,9 @@ class DenseCrf:
         unary = logits.reshape(-1, classes)
         if self.unary == "probabilities":
             unary = mean_field.logits_of_probabilities(jax.nn.softmax(unary, axis=-1))
-        if known is not None:
-            unary = jnp.where(known.reshape(-1, 1), unary, 0)
-        if mask is not None:  # nothing times what is not finite would be heard
-            unary = jnp.where(mask.reshape(-1, 1), unary, 0)
+        for said in (known, mask):  # nothing times what is not finite would be heard
+            if said is not None:
+                unary = jnp.where(said.reshape(-1, 1), unary, 0)
         found = mean_field.infer(
             unary,
             (far, near),
