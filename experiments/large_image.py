@@ -20,8 +20,9 @@ import time
 import cv2
 import numpy as np
 
-from segjax import experiment, visualize
+from segjax import files
 from segjax.data import catalog
+from segjax.runs import run_folder
 
 FOLDER = pathlib.Path(__file__).parent
 RECIPE = "configs/deeplab_v3_mobilenet_voc.py"
@@ -52,12 +53,12 @@ def main() -> None:
         overlay = cv2.imread(f"{folder}/out/large_overlay.png")
     small = cv2.resize(overlay, (1000, round(1000 * overlay.shape[0] / overlay.shape[1])))
     encoded = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 75])[1]
-    visualize.write_file(FOLDER / "large_image.jpg", encoded.tobytes())
+    files.write_file(FOLDER / "large_image.jpg", encoded.tobytes())
     result = {
         "command": f'python -m segjax.predict {network} --protocol="{given.protocol}"',
         "date": datetime.date.today().isoformat(),
         "hardware": given.hardware,
-        "versions": experiment.versions(),
+        "versions": run_folder.versions(),
         "size": list(label.shape[:2]),
         "seconds": round(seconds, 1),
         "peak_gib": round(peak, 2),

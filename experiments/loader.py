@@ -12,8 +12,10 @@ import time
 
 import jax
 
-from segjax import experiment, state
+from segjax import sharding
 from segjax.data import catalog
+from segjax.runs import run_folder
+from segjax.training import assembly
 
 
 def main() -> None:
@@ -25,11 +27,11 @@ def main() -> None:
     given = parser.parse_args()
     config = importlib.import_module(f"configs.{given.recipe}").get_config(given.variants)
     dataset = catalog.load(**config.data)
-    split = experiment.open_split(dataset, config, config.train_split)
-    parts = experiment.assemble(config, dataset.spec, experiment.weights_of(config, split.scan))
+    split = assembly.open_split(dataset, config, config.train_split)
+    parts = assembly.assemble(config, dataset.spec, assembly.weights_of(config, split.scan))
     ts = parts.initial_state()
-    batches = experiment.train_batches(parts, split, first_step=0)
-    ready = state.put_batch(parts.mesh, next(batches))
+    batches = assembly.train_batches(parts, split, first_step=0)
+    ready = sharding.put_batch(parts.mesh, next(batches))
     ts, _ = jax.block_until_ready(parts.train_step(ts, ready))
     loads, steps = [], []
     for _ in range(5):
@@ -49,7 +51,7 @@ def main() -> None:
                 "step_images_per_s": round(step, 1),
                 "ratio": round(load / step, 1),
             }
-            | experiment.versions(),
+            | run_folder.versions(),
             indent=2,
         )
     )

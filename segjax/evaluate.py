@@ -14,21 +14,15 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from segjax import (
-    cli,
-    comparison,
-    distributed,
-    evaluation,
-    experiment,
-    norm_statistics,
-    scorecard,
-    superpixels,
-    tracking,
-    visualize,
-)
+from segjax import cli, distributed
 from segjax.data import catalog
 from segjax.errors import InputError
-from segjax.protocol import parse
+from segjax.evaluation import comparison, report, superpixel_vote
+from segjax.evaluation import evaluator as evaluation
+from segjax.evaluation.protocol import parse
+from segjax.pictures import label_maps, layout
+from segjax.runs import progress
+from segjax.training import assembly, norm_statistics
 
 _WORKDIR = flags.DEFINE_string("workdir", "", "the run folder")
 _SPLIT = flags.DEFINE_string("split", "", "of the data set; the config's by default")
@@ -54,7 +48,7 @@ def main(argv: list[str]) -> None:
         return
     distributed.start()
     workdir = pathlib.Path(_WORKDIR.value)
-    parts, ts, meta = experiment.restore(workdir, _STEP.value)
+    parts, ts, meta = assembly.restore(workdir, _STEP.value)
     config = parts.config
     split = _SPLIT.value or config.eval.split
     dataset = catalog.load(**config.data)
@@ -63,7 +57,7 @@ def main(argv: list[str]) -> None:
             f"{workdir} was trained on other classes ({', '.join(parts.spec.classes)}) than the "
             f"data set has now ({', '.join(dataset.spec.classes)})."
         )
-    part = experiment.open_split(dataset, config, split)
+    part = assembly.open_split(dataset, config, split)
     how = evaluation.protocol(parts, split, part.scan.sizes, _PROTOCOL.value, _CRF.value)
     own = not _PROTOCOL.value or how["views"] == parse(config.eval.protocol).to_json()
     own_crf = how["crf"] == evaluation.crf_of(config)
@@ -71,11 +65,11 @@ def main(argv: list[str]) -> None:
         how["bucket"] = meta["protocol"]["bucket"]
     weights = ts.weights(_WEIGHTS.value)
     if _STATISTICS.value:
-        over = experiment.open_split(dataset, config, _STATISTICS.value)
+        over = assembly.open_split(dataset, config, _STATISTICS.value)
         batches = norm_statistics.batches_of(parts, over)
         how["statistics"] = {"split": _STATISTICS.value, "batches": batches}
         weights = weights[0], _statistics(parts, weights, over, batches)
-    path = scorecard.path_of(
+    path = report.path_of(
         workdir,
         split,
         views="" if own else how["views"]["name"],
@@ -86,8 +80,8 @@ def main(argv: list[str]) -> None:
     evaluator = evaluation.Evaluator(parts, part.source, part.scan.sizes, how, details=True)
     result, vote = _evaluate(evaluator, weights, path)
     if jax.process_index() == 0:
-        print(scorecard.table(result, parts.spec))
-        scorecard.write(
+        print(report.table(result, parts.spec))
+        report.write(
             path,
             result,
             how,
@@ -104,8 +98,8 @@ def main(argv: list[str]) -> None:
             print(f"Written: {vote.write(path, result.report)}")
 
 
-def _statistics(parts: experiment.Experiment, weights, split: experiment.Split, batches: int):
-    line = tracking.ProgressLine("batch of statistics", batches)
+def _statistics(parts: assembly.Experiment, weights, split: assembly.Split, batches: int):
+    line = progress.ProgressLine("batch of statistics", batches)
     found = norm_statistics.estimate(parts, *weights, split, progress=line.show)
     line.close()
     return found
@@ -113,12 +107,12 @@ def _statistics(parts: experiment.Experiment, weights, split: experiment.Split, 
 
 def _evaluate(
     evaluator: evaluation.Evaluator, weights, path: pathlib.Path
-) -> tuple[evaluation.Result, superpixels.Vote | None]:
+) -> tuple[evaluation.Result, superpixel_vote.Vote | None]:
     """Evaluates, asks superpixels to vote, writes label maps and pictures of the worst images."""
     spec, names = evaluator.experiment.spec, evaluator.source.name
     recipe = _SUPERPIXELS.value
-    vote = None if recipe is None else superpixels.Vote(recipe, spec.num_classes)
-    labels, worst = scorecard.new_labels(path, spec), scorecard.Worst()
+    vote = None if recipe is None else superpixel_vote.Vote(recipe, spec.num_classes)
+    labels, worst = report.new_labels(path, spec), report.Worst()
 
     def observe(index, example, marginals):
         labels.add(names(index), example[2])
@@ -126,16 +120,16 @@ def _evaluate(
         if vote is not None:
             vote.add(*example)
 
-    line = tracking.ProgressLine("batch", len(evaluator.plan))
+    line = progress.ProgressLine("batch", len(evaluator.plan))
     result = evaluator(*weights, progress=line.show, observe=observe)
     line.close()
     labels.close()
     pictures = {"worst": worst.draw(spec, names)}
     if result.maps:
-        pictures["-".join(result.maps)] = visualize.panel(result.panel, spec, **result.maps)
+        pictures["-".join(result.maps)] = label_maps.panel(result.panel, spec, **result.maps)
     for name, picture in pictures.items():
         if picture is not None and jax.process_index() == 0:
-            visualize.write_png(path.parent / "pictures" / f"{path.stem}-{name}.png", picture)
+            layout.write_png(path.parent / "pictures" / f"{path.stem}-{name}.png", picture)
     return result, vote
 
 

@@ -14,10 +14,13 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from segjax import drawing, models, row_blocks, state, steps, tracking, transfer, visualize
+from segjax import files, initial_weights, models
 from segjax.data.spec import DatasetSpec, hls_palette
 from segjax.errors import InputError
-from segjax.models import resize
+from segjax.models import functional, resize, row_blocks
+from segjax.models.preprocess import Preprocess
+from segjax.pictures import label_maps, layout
+from segjax.runs import progress
 
 _CELL = 320  # width of a map in the picture
 _SHOWN = 8  # classes with a colour of their own where the argmax is drawn
@@ -35,10 +38,10 @@ class Maps:
     """
 
     def __init__(self, config: ml_collections.ConfigDict):
-        start = transfer.start_of(config)
+        start = initial_weights.start_of(config)
         if start is None:
             raise InputError("config.init.from: the classifier's weights are needed.")
-        transfer.adopt_preprocess(config, start)
+        initial_weights.adopt_preprocess(config, start)
         self.names = _read_names(config.predict.classes)
 
         def build(rngs):
@@ -46,13 +49,13 @@ class Maps:
                 **config.model, num_classes=len(self.names), dtype=config.dtype, rngs=rngs
             )
 
-        _, graph = state.graphs(build)
-        self._weights = start.load(*state.initial_arrays(build, config.seed))
+        _, graph = functional.graphs(build)
+        self._weights = start.load(*functional.initial_arrays(build, config.seed))
         self._run = jax.jit(
             functools.partial(
                 maps,
                 graph=graph,
-                preprocess=steps.Preprocess(**config.preprocess),
+                preprocess=Preprocess(**config.preprocess),
                 window=config.predict.window,
                 top=min(config.predict.top, len(self.names)),
             )
@@ -69,7 +72,7 @@ def maps(
     image: jax.Array,
     *,
     graph: Any,
-    preprocess: steps.Preprocess,
+    preprocess: Preprocess,
     window: int,
     top: int,
 ) -> dict[str, jax.Array]:
@@ -90,7 +93,7 @@ def maps(
         place, nothing pooled; `argmax` uint16 [H, W].
     """
     size = image.shape[:2]
-    model = state.merge(graph, params, batch_stats)
+    model = functional.merge(graph, params, batch_stats)
     scores = model(preprocess(image)[None])[0]
     values = scores.values.astype(jnp.float32)
     pooled = resize.apply(values, *(_means(length, window) for length in values.shape[1:3]))
@@ -131,16 +134,16 @@ def predict(
         output: folder.
     """
     classifier = Maps(config)
-    line = tracking.ProgressLine("image", count)
+    line = progress.ProgressLine("image", count)
     for done, (stem, image) in enumerate(images, 1):
         image = to_short_side(image, config.predict.short_side)
         found = classifier(image)
         encoded = cv2.imencode(".png", found["argmax"])[1].tobytes()
-        visualize.write_file(output / f"{stem}.png", encoded)
+        files.write_file(output / f"{stem}.png", encoded)
         picture = argmax_picture(image, found["argmax"], classifier.names)
-        visualize.write_png(output / f"{stem}_argmax.png", picture)
+        layout.write_png(output / f"{stem}_argmax.png", picture)
         picture = best_picture(image, found, classifier.names)
-        visualize.write_png(output / f"{stem}_heatmaps.png", picture)
+        layout.write_png(output / f"{stem}_heatmaps.png", picture)
         np.savez_compressed(
             output / f"{stem}_heatmaps.npz", scores=found["scores"].astype(np.float16)
         )
@@ -167,7 +170,7 @@ def argmax_picture(image: np.ndarray, argmax: np.ndarray, names: list[str]) -> n
         palette=(*hls_palette(len(shown)), (128, 128, 128)),
         table=(),
     )
-    return visualize.overlay(image, label, spec)
+    return label_maps.overlay(image, label, spec)
 
 
 def best_picture(image: np.ndarray, found: dict[str, np.ndarray], names: list[str]) -> np.ndarray:
@@ -175,18 +178,18 @@ def best_picture(image: np.ndarray, found: dict[str, np.ndarray], names: list[st
     height = max(1, round(_CELL * image.shape[0] / image.shape[1]))
 
     def cell(title: str, picture: np.ndarray) -> np.ndarray:
-        fitted = drawing.center(drawing.fit(picture, height, _CELL, cv2.INTER_AREA), height, _CELL)
-        return drawing.join([drawing.strip(title, _CELL, 15), fitted], axis=0)
+        fitted = layout.center(layout.fit(picture, height, _CELL, cv2.INTER_AREA), height, _CELL)
+        return layout.join([layout.strip(title, _CELL, 15), fitted], axis=0)
 
     cells = [cell("image", image)]
     for k, cls in enumerate(found["best"]):
-        color = visualize.heat_map(found["best_maps"][..., k], 1.0)
+        color = label_maps.heat_map(found["best_maps"][..., k], 1.0)
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None].repeat(3, axis=2)
         mixed = cv2.addWeighted(grey, 0.35, color, 0.65, 0)
         cells.append(cell(f"{names[cls]} {found['probability'][cls]:.2f}", mixed))
     half = -(-len(cells) // 2)
     rows = [cells[:half], cells[half:]]
-    return drawing.join([drawing.join(row, axis=1, gap=6) for row in rows if row], axis=0, gap=6)
+    return layout.join([layout.join(row, axis=1, gap=6) for row in rows if row], axis=0, gap=6)
 
 
 def _means(size: int, window: int) -> np.ndarray:
@@ -208,7 +211,7 @@ def to_short_side(image: np.ndarray, short_side: int) -> np.ndarray:
 
 def _read_names(file: str) -> list[str]:
     """The class names of a file, a line each."""
-    path = transfer.find(file, "config.predict.classes")
+    path = initial_weights.find(file, "config.predict.classes")
     try:
         names = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -22,9 +22,9 @@ def main(_argv: list[str]) -> None:
 
         study.run(config, workdir)
     else:
-        from segjax import train
+        from segjax.training import loop
 
-        train.run(config, workdir, _REPLAY.value)
+        loop.run(config, workdir, _REPLAY.value)
 
 
 if __name__ == "__main__":

@@ -12,20 +12,14 @@ import ml_collections
 import numpy as np
 from absl import flags
 
-from segjax import (
-    cli,
-    evaluation,
-    experiment,
-    heatmaps,
-    state,
-    study,
-    tracking,
-    transfer,
-    visualize,
-)
+from segjax import cli, files, heatmaps, initial_weights, study
 from segjax.data import catalog, png, sources
 from segjax.data.spec import VOID
 from segjax.errors import InputError
+from segjax.evaluation import evaluator as evaluation
+from segjax.pictures import label_maps, layout
+from segjax.runs import progress
+from segjax.training import assembly, state
 
 _WORKDIR = flags.DEFINE_string("workdir", "", "the run folder")
 _INPUT = flags.DEFINE_string("input", "", "an image, or a folder of them")
@@ -105,7 +99,7 @@ def main(_argv: list[str]) -> None:
         found = pretrained(cli.config(), sizes, _PROTOCOL.value, _CRF.value)
         write_labels(*found, images, sizes, output)
     else:
-        parts, ts, meta = experiment.restore(pathlib.Path(_WORKDIR.value), _STEP.value)
+        parts, ts, meta = assembly.restore(pathlib.Path(_WORKDIR.value), _STEP.value)
         how = meta["protocol"]
         if _PROTOCOL.value:
             how = evaluation.protocol(parts, how["split"], sizes, _PROTOCOL.value)
@@ -115,7 +109,7 @@ def main(_argv: list[str]) -> None:
 
 def pretrained(
     config: ml_collections.ConfigDict, sizes: np.ndarray, views: str = "", crf: str = ""
-) -> tuple[experiment.Experiment, state.TrainState, dict]:
+) -> tuple[assembly.Experiment, state.TrainState, dict]:
     """The network of a config with the weights it names, and the protocol of its data set.
 
     Args:
@@ -130,17 +124,17 @@ def pretrained(
         raise InputError(
             f"config.predict.output: unknown {config.predict.output!r}; known: labels, heatmaps."
         )
-    start = transfer.start_of(config)
+    start = initial_weights.start_of(config)
     if start is None:
         raise InputError("config.init.from: a network without a run needs weights.")
-    transfer.adopt_preprocess(config, start)
-    parts = experiment.assemble(config, catalog.load(**config.data).spec, None)
+    initial_weights.adopt_preprocess(config, start)
+    parts = assembly.assemble(config, catalog.load(**config.data).spec, None)
     how = evaluation.protocol(parts, config.eval.split, sizes, views, crf)
-    return parts, transfer.initial_state(parts, start), how
+    return parts, initial_weights.initial_state(parts, start), how
 
 
 def write_labels(
-    parts: experiment.Experiment,
+    parts: assembly.Experiment,
     ts: state.TrainState,
     how: dict,
     images: Images,
@@ -161,17 +155,17 @@ def write_labels(
     """
     evaluator = evaluation.Evaluator(parts, images, sizes, how | {"limit": 0})
     palette = [*parts.spec.palette]
-    line, done = tracking.ProgressLine("image", len(images)), 0
+    line, done = progress.ProgressLine("image", len(images)), 0
     for _, batch, out in evaluator.batches(ts.params, ts.batch_stats):
         before = evaluation.cut(batch, out["before"]) if "before" in out else {}
         for index, (image, _, label) in evaluation.examples(batch, out["prediction"]).items():
             stem = images.name(index)
-            visualize.write_file(output / f"{stem}.png", png.encode_indices(label, palette))
-            overlay = visualize.overlay(image, label, parts.spec)
-            visualize.write_png(output / f"{stem}_overlay.png", overlay)
+            files.write_file(output / f"{stem}.png", png.encode_indices(label, palette))
+            overlay = label_maps.overlay(image, label, parts.spec)
+            layout.write_png(output / f"{stem}_overlay.png", overlay)
             if index in before:
-                refined = visualize.before_after(image, before[index], label, parts.spec)
-                visualize.write_png(output / f"{stem}_crf.png", refined)
+                refined = label_maps.before_after(image, before[index], label, parts.spec)
+                layout.write_png(output / f"{stem}_crf.png", refined)
             done += 1
         if "uncertainty" in out:
             for index, variance in evaluation.cut(batch, out["uncertainty"]).items():
@@ -187,9 +181,9 @@ def write_labels(
 def _write_uncertainty(output: pathlib.Path, stem: str, variance: np.ndarray) -> None:
     buffer = io.BytesIO()
     np.save(buffer, variance)
-    visualize.write_file(output / f"{stem}_uncertainty.npy", buffer.getvalue())
-    picture = visualize.heat_map(variance, float(variance.max()))
-    visualize.write_png(output / f"{stem}_uncertainty.png", picture)
+    files.write_file(output / f"{stem}_uncertainty.npy", buffer.getvalue())
+    picture = label_maps.heat_map(variance, float(variance.max()))
+    layout.write_png(output / f"{stem}_uncertainty.png", picture)
 
 
 if __name__ == "__main__":

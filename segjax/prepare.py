@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from segjax import cli, region_pictures, visualize
+from segjax import cli, files
 from segjax.data import annotations, catalog, scan
 from segjax.data.spec import DatasetSpec
 from segjax.errors import InputError
+from segjax.pictures import label_maps, layout, region_maps
 
 FLAGS = flags.FLAGS
 
@@ -45,11 +46,11 @@ def show(
     facts = statistics(result, spec, split)
     start = f"{spec.name}-{split}"
     text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
-    visualize.write_file(output / f"{start}.json", text.encode())
+    files.write_file(output / f"{start}.json", text.encode())
     # Spread over the split: neighbours are often frames of one video.
     chosen = np.linspace(0, len(source) - 1, min(_ON_SHEET, len(source))).astype(int)
-    sheet = visualize.contact_sheet([source[int(i)] for i in chosen], spec, columns=4)
-    visualize.write_png(output / f"{start}-sheet.png", sheet)
+    sheet = label_maps.contact_sheet([source[int(i)] for i in chosen], spec, columns=4)
+    layout.write_png(output / f"{start}-sheet.png", sheet)
     for line in table(facts):
         log(line)
     log(f"Written: {output / start}-sheet.png, {output / start}.json")
@@ -154,16 +155,16 @@ def show_regions(
         "annotators": {"fewest": int(measures[:, 2].min()), "most": int(measures[:, 2].max())},
     }
     start = f"{dataset.name}-{split}"
-    visualize.write_file(output / f"{start}.json", (json.dumps(facts, indent=2) + "\n").encode())
+    files.write_file(output / f"{start}.json", (json.dumps(facts, indent=2) + "\n").encode())
     rows = []
     for index in np.linspace(0, len(source) - 1, min(_ON_SHEET // 2, len(source))).astype(int):
         image, humans = source[int(index)]
-        drawn = [region_pictures.boundaries(image, human) for human in humans[:2]]
+        drawn = [region_maps.boundaries(image, human) for human in humans[:2]]
         counts = ", ".join(str(human.max() + 1) for human in humans)
         text = f"{source.name(int(index))}: {counts} segments"
         rows.append((text, [image, *drawn, *[image] * (2 - len(drawn))]))
     titles = ("image", "one person", "another")
-    visualize.write_png(output / f"{start}-sheet.png", region_pictures.panel(rows, titles))
+    layout.write_png(output / f"{start}-sheet.png", region_maps.panel(rows, titles))
     log(f"{start}: {len(source)} examples, {facts['annotators']} annotators each, {facts['sizes']}")
     log(f"Written: {output / start}-sheet.png, {output / start}.json")
 

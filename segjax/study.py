@@ -17,10 +17,12 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from segjax import classical, experiment, region_pictures, state, tracking, visualize
+from segjax import classical, files, sharding, tables
 from segjax.data import annotations, catalog, png
 from segjax.errors import InputError
-from segjax.metrics import boundary, regions
+from segjax.metrics import partitions, region_boundaries
+from segjax.pictures import layout, region_maps
+from segjax.runs import event_log, progress, run_folder
 
 _TARGET_SHARE = (0.05, 0.4)  # of an image that a segment has to be a target for a box
 
@@ -55,20 +57,20 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     if jax.process_count() > 1:
         raise InputError("A classical method runs in one process, on all the devices it has.")
     method = classical.build(**config.method)
-    experiment.check_workdir(workdir, config)
+    run_folder.check_workdir(workdir, config)
     source = catalog.load_regions(**config.data).splits[config.eval.split]
     chosen = np.arange(len(source))
     if 0 < config.eval.limit < len(source):
         chosen = np.linspace(0, len(source) - 1, config.eval.limit).round().astype(int)
     measures = annotations.sizes(source, chosen)
     boxed = classical.takes_box(method)
-    mesh = state.make_mesh(1)
+    mesh = sharding.make_mesh(1)
     tasks = _tasks(annotations.batches(source, chosen, measures, 1), boxed)
     batches = _grouped(tasks, config.eval.batch_size)
     wanted = {int(i) for i in chosen[_spread(len(chosen), config.eval.pictures)]}
     panel: dict[int, tuple[Task, np.ndarray, dict]] = {}
     rows: list[dict] = []
-    line = tracking.ProgressLine("image", len(chosen))
+    line = progress.ProgressLine("image", len(chosen))
     clock = _Clock()
     with concurrent.futures.ThreadPoolExecutor() as pool:
         for tasks, labels in clock.watch(outputs(method, batches, mesh, config.eval.batch_size)):
@@ -86,8 +88,8 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     titles = ("image", "cut out", "target") if boxed else ("regions", "mean colours", "a human")
     shown = [_row(source.name(i), *panel[i]) for i in sorted(panel)]
     if shown:
-        visualize.write_png(
-            workdir / "pictures" / f"{config.eval.split}.png", region_pictures.panel(shown, titles)
+        layout.write_png(
+            workdir / "pictures" / f"{config.eval.split}.png", region_maps.panel(shown, titles)
         )
 
 
@@ -204,9 +206,11 @@ def _score(task: Task, labels: np.ndarray) -> dict:
     if task.box is not None:
         target, found = task.humans[0] == 1, (labels > 0) & (task.humans[0] >= 0)
         return {"iou": float((target & found).sum() / (target | found).sum())}
-    scores = regions.partition_scores(labels, task.humans)
-    scores |= regions.superpixel_scores(task.image, labels, task.humans)
-    return scores | {f"f_{k}": v for k, v in boundary.f_counts(labels, task.humans).items()}
+    scores = partitions.partition_scores(labels, task.humans)
+    scores |= partitions.superpixel_scores(task.image, labels, task.humans)
+    return scores | {
+        f"f_{k}": v for k, v in region_boundaries.f_counts(labels, task.humans).items()
+    }
 
 
 def summary(rows: Sequence[dict]) -> dict[str, float]:
@@ -222,7 +226,9 @@ def summary(rows: Sequence[dict]) -> dict[str, float]:
         counts = {
             k: sum(row[f"f_{k}"] for row in rows) for k in ("right", "drawn", "found", "true")
         }
-        means |= {f"boundary_{key}": value for key, value in boundary.f_measure(counts).items()}
+        means |= {
+            f"boundary_{key}": value for key, value in region_boundaries.f_measure(counts).items()
+        }
     return means
 
 
@@ -248,16 +254,16 @@ def _write(
             "batch_size": config.eval.batch_size,
             "means": "over an image's humans, then over rows; boundary_*: counts of all rows",
         },
-        "versions": experiment.versions(),
+        "versions": run_folder.versions(),
     }
     path = workdir / f"eval-{split}.json"
-    visualize.write_file(path, (json.dumps(fields, indent=2, allow_nan=False) + "\n").encode())
+    files.write_file(path, (json.dumps(fields, indent=2, allow_nan=False) + "\n").encode())
     table = {key: np.array([row[key] for row in rows]) for key in rows[0]}
     np.savez_compressed(path.with_suffix(".npz"), **table)
-    with tracking.Tracker(workdir, step=0, total_steps=1) as tracker:
+    with event_log.Tracker(workdir, step=0, total_steps=1) as tracker:
         tracker.write(0, {f"eval/{key}": value for key, value in means.items()})
     cells = [(key, "absent" if np.isnan(value) else f"{value:.4f}") for key, value in means.items()]
-    print(tracking.format_table(cells, ("score", f"{config.data.name}/{split}")))
+    print(tables.format_table(cells, ("score", f"{config.data.name}/{split}")))
     print(f"{len(rows)} rows, {ms:.1f} ms each. Written: {path}")
 
 
@@ -265,14 +271,14 @@ def _row(name: str, task: Task, labels: np.ndarray, scores: dict) -> tuple[str, 
     if task.box is not None:
         cells = [
             task.image,
-            region_pictures.cutout(task.image, labels, task.box),
-            region_pictures.cutout(task.image, task.humans[0] == 1, task.box),
+            region_maps.cutout(task.image, labels, task.box),
+            region_maps.cutout(task.image, task.humans[0] == 1, task.box),
         ]
         return f"{name}: IoU {scores['iou']:.3f}", cells
     cells = [
-        region_pictures.boundaries(task.image, labels),
-        region_pictures.means(task.image, labels),
-        region_pictures.boundaries(task.image, task.humans[0]),
+        region_maps.boundaries(task.image, labels),
+        region_maps.means(task.image, labels),
+        region_maps.boundaries(task.image, task.humans[0]),
     ]
     text = ", ".join(f"{key} {scores[key]:.3f}" for key in ("covering", "vi", "rec2", "ev"))
     return f"{name}: {scores['regions']} regions, {text}", cells
@@ -303,17 +309,15 @@ def predict(
     method = classical.build(**config.method)
     boxed = classical.takes_box(method)
     program = jax.jit(method)
-    line = tracking.ProgressLine("image", count)
+    line = progress.ProgressLine("image", count)
     for done, (name, image) in enumerate(images):
         box = _check_box(config.predict.box, image.shape[:2], name) if boxed else None
         task = Task(done, image, np.zeros((0, *image.shape[:2]), np.int32), box)
         labels = np.asarray(program(*task.arrays()))
         path = output / f"{name}.png"
-        visualize.write_file(path, png.encode_regions(labels, str(path)))
-        visualize.write_png(
-            output / f"{name}_boundaries.png", region_pictures.boundaries(image, labels)
-        )
-        visualize.write_png(output / f"{name}_mean.png", region_pictures.means(image, labels))
+        files.write_file(path, png.encode_regions(labels, str(path)))
+        layout.write_png(output / f"{name}_boundaries.png", region_maps.boundaries(image, labels))
+        layout.write_png(output / f"{name}_mean.png", region_maps.means(image, labels))
         line.show(done + 1, f"{name}: {labels.max() + 1} regions")
     line.close()
     print(f"Written: {count} label maps with their boundaries and mean colours in {output}.")

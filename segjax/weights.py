@@ -14,10 +14,12 @@ import pathlib
 import numpy as np
 from absl import flags
 
-from segjax import cli, experiment, tracking, transfer
+from segjax import cli, initial_weights, tables
 from segjax.errors import InputError
-from segjax.models import weights
-from segjax.models.weights import files
+from segjax.models import importers
+from segjax.models.importers import files
+from segjax.runs import run_folder
+from segjax.training import assembly
 
 FLAGS = flags.FLAGS
 
@@ -37,15 +39,15 @@ def show(path: pathlib.Path) -> str:
         InputError: if it cannot be read, or is of no known origin.
     """
     arrays, meta = files.read(path)
-    origin = weights.origin_of(arrays, str(path))
-    preprocess = meta.get("preprocess") or weights.ORIGINS[origin].preprocess
+    origin = importers.origin_of(arrays, str(path))
+    preprocess = meta.get("preprocess") or importers.ORIGINS[origin].preprocess
     rows = [(name, str(list(array.shape)), str(array.dtype)) for name, array in arrays.items()]
     broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
     count = sum(array.size for array in arrays.values())
     lines = [
-        tracking.format_table(rows, ("tensor", "shape", "type")),
+        tables.format_table(rows, ("tensor", "shape", "type")),
         f"{len(arrays)} tensors, {count} numbers; origin {origin}",
-        f"images: {transfer.describe(preprocess) if preprocess else 'not said'}",
+        f"images: {initial_weights.describe(preprocess) if preprocess else 'not said'}",
     ]
     if meta.get("classes"):
         lines.append(f"classes: {', '.join(meta['classes'])}")
@@ -62,8 +64,8 @@ def export(workdir: pathlib.Path, step: str, which: str, output: pathlib.Path) -
     """
     if output.suffix != ".safetensors":
         raise InputError(f"--output: weights are written as .safetensors, got {output.name!r}.")
-    parts, ts, _ = experiment.restore(workdir, step)
-    arrays = transfer.flatten(*ts.weights(which))
+    parts, ts, _ = assembly.restore(workdir, step)
+    arrays = initial_weights.flatten(*ts.weights(which))
     config = json.loads(parts.config.to_json())
     meta = {
         "preprocess": config["preprocess"],
@@ -72,7 +74,7 @@ def export(workdir: pathlib.Path, step: str, which: str, output: pathlib.Path) -
         "model": config["model"],
         "step": int(ts.step),
         "weights": which,
-        "versions": experiment.versions(),
+        "versions": run_folder.versions(),
     }
     files.write(output, {path: np.asarray(leaf) for path, leaf in arrays.items()}, meta)
     return output

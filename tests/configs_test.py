@@ -13,14 +13,15 @@ from configs import (
     fcn16s,
     fcn32s,
 )
-from segjax import classical, models, state
+from segjax import classical, models
 from segjax import crf as crfs
 from segjax.errors import InputError
-from tests import runs, tiny
+from segjax.models import functional
+from tests import programs, tiny
 
 RECIPES = sorted(
     path.stem
-    for path in (pathlib.Path(runs.ROOT) / "configs").glob("*.py")
+    for path in (pathlib.Path(programs.ROOT) / "configs").glob("*.py")
     if path.stem not in ("__init__", "default")
 )
 
@@ -59,7 +60,7 @@ def count(config) -> int:
     def build(rngs):
         return models.build(**config.model, num_classes=11, dtype=config.dtype, rngs=rngs)
 
-    return tiny.count(jax.eval_shape(lambda: state.initial_arrays(build, 0)[0]))
+    return tiny.count(jax.eval_shape(lambda: functional.initial_arrays(build, 0)[0]))
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -7,8 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from segjax import experiment, state, tracking
-from tests import runs, tiny
+from segjax import sharding
+from segjax.runs import event_log
+from segjax.training import assembly
+from tests import programs, tiny
 
 
 def free_port() -> str:
@@ -20,8 +22,8 @@ def free_port() -> str:
 def start(command: list[str]) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-m", *command],
-        cwd=runs.ROOT,
-        env=runs.environment(JAX_NUM_CPU_DEVICES="2"),
+        cwd=programs.ROOT,
+        env=programs.environment(JAX_NUM_CPU_DEVICES="2"),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -60,15 +62,15 @@ def test_two_processes_step_like_one(tmp_path):
     out = tmp_path / "params.npz"
     finish([start(["tests.two_processes", port, str(i), str(out)]) for i in (0, 1)])
     parts = tiny.assemble(tiny.short_config(**tiny.NOISY), 1)
-    ts, _ = parts.train_step(tiny.awake_state(parts), state.put_batch(parts.mesh, tiny.batch(0)))
+    ts, _ = parts.train_step(tiny.awake_state(parts), sharding.put_batch(parts.mesh, tiny.batch(0)))
     tiny.assert_close(dict(np.load(out)), (ts.params, ts.batch_stats))
 
 
 @pytest.mark.slow
 def test_a_checkpoint_of_two_processes_goes_on_in_one(tmp_path):
     finish(start_verbs(tmp_path))
-    assert runs.final(tmp_path)["step"] == 4
-    done = runs.verb(
+    assert programs.final(tmp_path)["step"] == 4
+    done = programs.verb(
         "main",
         "--config=configs/fcn8s.py:smoke",
         "--config.model.backbone.width=4",
@@ -78,14 +80,14 @@ def test_a_checkpoint_of_two_processes_goes_on_in_one(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "Resumed from step 4" in done.stderr
-    steps = [e["step"] for e in tracking.read_metrics(tmp_path) if "train/loss" in e]
+    steps = [e["step"] for e in event_log.read_metrics(tmp_path) if "train/loss" in e]
     assert steps == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.slow
 def test_the_death_of_a_process_is_noticed_in_seconds(tmp_path):
     processes = start_verbs(tmp_path, "--config.total_steps=2000")
-    while not (tmp_path / "metrics.jsonl").exists() or not tracking.read_metrics(tmp_path):
+    while not (tmp_path / "metrics.jsonl").exists() or not event_log.read_metrics(tmp_path):
         assert all(process.poll() is None for process in processes)
         time.sleep(0.2)
     processes[1].kill()
@@ -96,19 +98,19 @@ def test_the_death_of_a_process_is_noticed_in_seconds(tmp_path):
 @pytest.mark.slow
 def test_an_order_to_stop_given_to_one_process_saves_and_ends_both(tmp_path):
     processes = start_verbs(tmp_path, "--config.total_steps=20000")
-    while not (tmp_path / "metrics.jsonl").exists() or not tracking.read_metrics(tmp_path):
+    while not (tmp_path / "metrics.jsonl").exists() or not event_log.read_metrics(tmp_path):
         assert all(process.poll() is None for process in processes)
         time.sleep(0.2)
     processes[1].terminate()
     finish(processes)
-    last = tracking.read_metrics(tmp_path)[-1]["step"]
-    assert runs.final(tmp_path)["step"] == last
+    last = event_log.read_metrics(tmp_path)[-1]["step"]
+    assert programs.final(tmp_path)["step"] == last
 
 
 def test_space_must_divide_the_devices_of_a_process():
     config = tiny.config(mesh__space=3)
-    with pytest.raises(experiment.InputError, match="must divide the 8 devices"):
-        experiment.assemble(config, tiny.SPEC, None, jax.devices())
+    with pytest.raises(assembly.InputError, match="must divide the 8 devices"):
+        assembly.assemble(config, tiny.SPEC, None, jax.devices())
 
 
 @pytest.mark.slow

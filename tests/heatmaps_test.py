@@ -3,10 +3,11 @@ import numpy as np
 import pytest
 
 from configs import imagenet_heatmap
-from segjax import heatmaps, models, state, transfer
+from segjax import heatmaps, initial_weights, models
 from segjax.errors import InputError
-from segjax.models.weights import files
-from tests import runs
+from segjax.models import functional
+from segjax.models.importers import files
+from tests import programs
 
 NAMES = [f"class {i}" for i in range(300)]  # more than a byte holds
 
@@ -20,7 +21,7 @@ def folder(tmp_path_factory):
     def build(rngs):
         return models.build(**config(path).model, num_classes=300, dtype="float32", rngs=rngs)
 
-    arrays = transfer.flatten(*state.initial_arrays(build, 1))
+    arrays = initial_weights.flatten(*functional.initial_arrays(build, 1))
     arrays = {name: np.array(array) for name, array in arrays.items()}
     rng = np.random.default_rng(0)
     arrays["head/classifier/kernel"] = 3 * rng.normal(
@@ -127,7 +128,7 @@ def test_what_is_missing_or_does_not_fit_is_named(folder, tmp_path):
 
 def test_the_verb_takes_a_config_in_place_of_a_run(folder, tmp_path):
     cv2.imwrite(str(tmp_path / "photo.png"), photo(50, 60))
-    done = runs.verb(
+    done = programs.verb(
         "predict", "--config=configs/imagenet_heatmap.py", "--config.model.backbone.width=4",
         f"--config.init.from={folder / 'net.safetensors'}", "--config.predict.short_side=0",
         f"--config.predict.classes={folder / 'names.txt'}",
@@ -136,5 +137,5 @@ def test_the_verb_takes_a_config_in_place_of_a_run(folder, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "photo: class " in done.stdout
     assert (tmp_path / "out" / "photo_heatmaps.png").exists()
-    told = runs.line(runs.verb("predict", f"--input={tmp_path / 'photo.png'}"))
+    told = programs.line(programs.verb("predict", f"--input={tmp_path / 'photo.png'}"))
     assert "Either --workdir" in told

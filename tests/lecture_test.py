@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from configs import fcn8_lecture, fcn8s
-from segjax import evaluation, experiment, optim, steps
 from segjax.data import catalog, png
 from segjax.errors import InputError
-from tests import runs, tiny
+from segjax.evaluation import evaluator
+from segjax.models.preprocess import Preprocess
+from segjax.training import assembly, optim
+from tests import programs, tiny
 
 SIZES = ((40, 60), (64, 33))
 COUNT = 9  # images; the last three are for validation
@@ -41,7 +43,7 @@ def trained(tmp_path_factory):
     config = fcn8_lecture.get_config("lecture,smoke")
     config.data.root, config.data.val_count = str(root / "data"), 3
     config.model.backbone.fc_width = 8
-    runs.train_plainly(config, root / "run")
+    programs.train_plainly(config, root / "run")
     return root / "run", root / "data", masks
 
 
@@ -63,7 +65,7 @@ def test_predict_gives_the_labels_that_were_judged(trained, tmp_path):
     images.mkdir()
     for stem in "678":
         (images / f"{stem}.png").symlink_to(data / "images_prepped_train" / f"{stem}.png")
-    done = runs.verb(
+    done = programs.verb(
         "predict", f"--workdir={workdir}", f"--input={images}", f"--output={tmp_path / 'out'}",
         "--step=latest",
     )  # fmt: skip
@@ -84,7 +86,7 @@ def test_every_recipe_takes_the_layout(tmp_path):
 
 
 def test_images_are_from_minus_one_to_one_blue_first():
-    preprocess = steps.Preprocess(**fcn8_lecture.get_config().preprocess)
+    preprocess = Preprocess(**fcn8_lecture.get_config().preprocess)
     image = np.array([[0, 51, 255]], np.uint8)
     np.testing.assert_allclose(preprocess(image), [[1, 51 / 127.5 - 1, -1]], atol=1e-6)
 
@@ -93,16 +95,16 @@ def test_images_that_are_seen_at_one_size_are_never_filled_up():
     sizes = np.array([(40, 60 + i) for i in range(20)], np.int32)
     for changes, bucket in (({"input_size": (24, 32)}, 1), ({}, 64)):
         parts = tiny.assemble(tiny.short_config(**changes))
-        assert evaluation.protocol(parts, "val", sizes)["bucket"] == bucket
+        assert evaluator.protocol(parts, "val", sizes)["bucket"] == bucket
     parts = tiny.assemble(tiny.short_config(input_size=(24, 32), eval__bucket=32))
     with pytest.raises(InputError, match="config.eval.bucket is 32; with config.input_size"):
-        evaluation.protocol(parts, "val", sizes)
+        evaluator.protocol(parts, "val", sizes)
 
 
 def test_a_scale_and_a_size_of_the_input_exclude_each_other():
     config = tiny.short_config(input_size=(24, 32), input_scale=0.5)
     with pytest.raises(InputError, match="only one of them"):
-        experiment.assemble(config, tiny.SPEC, None)
+        assembly.assemble(config, tiny.SPEC, None)
 
 
 def directions(gradients: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -5,9 +5,9 @@ import re
 import numpy as np
 import pytest
 
-from tests import runs
+from tests import programs
 
-README = (runs.ROOT / "README.md").read_text()
+README = (programs.ROOT / "README.md").read_text()
 
 
 def blocks(language: str) -> list[str]:
@@ -24,7 +24,7 @@ def test_the_head_of_readme_trains(tmp_path, monkeypatch):
     config = namespace["get_config"]("smoke")
     assert config.model.head.name == "my_heads:MyHead"
     config.total_steps = 1
-    runs.train_plainly(config, tmp_path / "run")
+    programs.train_plainly(config, tmp_path / "run")
     assert (tmp_path / "run" / "eval-val.json").exists()
 
 
@@ -42,7 +42,7 @@ def test_the_crf_of_readme_refines():
 
 def test_ci_runs_the_test_command_of_readme():
     _, test, *_ = blocks("bash")
-    ci = (runs.ROOT / ".ci" / "run").read_text()
+    ci = (programs.ROOT / ".ci" / "run").read_text()
     packages = "-r requirements.txt pytest pytest-xdist ruff scikit-image scikit-learn PyMaxflow"
     for part in (packages, "python -m pytest -n auto --dist loadfile --no-loadscope-reorder"):
         assert part in test
@@ -51,4 +51,4 @@ def test_ci_runs_the_test_command_of_readme():
 
 @pytest.mark.parametrize("path", re.findall(r"\]\(([\w./-]+)\)", README))
 def test_a_link_of_readme_leads_somewhere(path):
-    assert (runs.ROOT / path).exists()
+    assert (programs.ROOT / path).exists()

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from configs import default
-from segjax import classical, experiment, state, study
+from segjax import classical, sharding, study
 from segjax.data import catalog, png
 from segjax.errors import InputError
+from segjax.runs import run_folder
 
 
 def columns(image: jax.Array, *, count: int) -> jax.Array:
@@ -50,7 +51,7 @@ def test_a_run_leaves_scores_rows_and_a_picture(tmp_path, capsys):
     assert stored["scores"]["covering"] == pytest.approx(rows["covering"].mean())
     assert "covering" in capsys.readouterr().out
     assert (tmp_path / "pictures" / "val.png").exists()
-    assert experiment.read_config(tmp_path).method.count == 4
+    assert run_folder.read_config(tmp_path).method.count == 4
 
 
 def test_the_folder_of_another_method_is_refused(tmp_path):
@@ -62,8 +63,8 @@ def test_the_folder_of_another_method_is_refused(tmp_path):
 def test_eight_devices_give_what_one_gives():
     images = np.random.default_rng(0).integers(0, 256, (8, 9, 11, 3)).astype(np.uint8)
     boxes = np.tile(np.array([1, 2, 8, 9], np.int32), (8, 1))
-    alone = study.over_batch(bright, state.make_mesh(1, jax.devices()[:1]))(images, boxes)
-    spread = study.over_batch(bright, state.make_mesh(1))(images, boxes)
+    alone = study.over_batch(bright, sharding.make_mesh(1, jax.devices()[:1]))(images, boxes)
+    spread = study.over_batch(bright, sharding.make_mesh(1))(images, boxes)
     np.testing.assert_array_equal(alone, spread)
     for row in range(8):
         expected = bright(jnp.asarray(images[row]), jnp.asarray(boxes[row]))

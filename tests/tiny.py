@@ -18,10 +18,12 @@ import numpy as np
 from flax import nnx
 
 from configs import fcn8s
-from segjax import experiment, state
+from segjax import sharding
 from segjax.data.spec import VOID, DatasetSpec, hls_palette
+from segjax.models import functional
 from segjax.models.backbones import vgg
 from segjax.models.features import Features
+from segjax.training import assembly, state
 
 SIZE = (32, 48)
 K = 5
@@ -91,9 +93,9 @@ def deep_config(**changes: Any) -> ml_collections.ConfigDict:
     return config(**{"model__backbone__name": "tests.tiny:Shallow"} | changes)
 
 
-def assemble(made: ml_collections.ConfigDict, devices: int = 1) -> experiment.Experiment:
+def assemble(made: ml_collections.ConfigDict, devices: int = 1) -> assembly.Experiment:
     """The parts of a run on the first `devices` devices."""
-    return experiment.assemble(made, SPEC, None, jax.devices()[:devices])
+    return assembly.assemble(made, SPEC, None, jax.devices()[:devices])
 
 
 def batch(seed: int, rows: int = 8, size: tuple[int, int] = SIZE) -> dict[str, np.ndarray]:
@@ -155,14 +157,16 @@ def drawn(shapes: Any, seed: int = 0) -> Any:
     return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
-def awake_state(parts: experiment.Experiment) -> state.TrainState:
+def awake_state(parts: assembly.Experiment) -> state.TrainState:
     """The state before the first step, but `drawn` and `awake`, on the mesh of `parts`."""
     shapes = parts.state_shapes()
     ts = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     weights = {"params": awake(drawn(shapes.params)), "batch_stats": drawn(shapes.batch_stats)}
     ts = ts.replace(**weights, ema=weights if shapes.ema else {})
     # Each leaf a copy of its own: a step is given the state's memory.
-    return jax.tree.map(lambda leaf: jax.device_put(leaf.copy(), state.replicated(parts.mesh)), ts)
+    return jax.tree.map(
+        lambda leaf: jax.device_put(leaf.copy(), sharding.replicated(parts.mesh)), ts
+    )
 
 
 @flax.struct.dataclass
@@ -177,8 +181,8 @@ class Network:
 
 def network(build: Callable[[nnx.Rngs], nnx.Module], seed: int = 0) -> Network:
     """A model with `drawn` arrays."""
-    params, batch_stats = drawn(jax.eval_shape(lambda: state.initial_arrays(build, 0)), seed)
-    return Network(*state.graphs(build), awake(params), batch_stats)
+    params, batch_stats = drawn(jax.eval_shape(lambda: functional.initial_arrays(build, 0)), seed)
+    return Network(*functional.graphs(build), awake(params), batch_stats)
 
 
 def count(tree: Any) -> int:

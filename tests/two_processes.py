@@ -10,12 +10,13 @@ import numpy as np
 def main(port: str, process: int, out: pathlib.Path) -> None:
     """Steps once from `tiny.awake_state`; process 0 writes the parameters to `out`."""
     jax.distributed.initialize(f"127.0.0.1:{port}", 2, process)
-    from segjax import experiment, state  # after the start, as the verbs do
+    from segjax import sharding  # after the start, as the verbs do
+    from segjax.training import assembly
     from tests import tiny
 
-    parts = experiment.assemble(tiny.short_config(**tiny.NOISY), tiny.SPEC, None)
+    parts = assembly.assemble(tiny.short_config(**tiny.NOISY), tiny.SPEC, None)
     rows = {key: np.split(value, 2)[process] for key, value in tiny.batch(0).items()}
-    ts, _ = parts.train_step(tiny.awake_state(parts), state.put_batch(parts.mesh, rows))
+    ts, _ = parts.train_step(tiny.awake_state(parts), sharding.put_batch(parts.mesh, rows))
     if process == 0:
         np.savez(out, **tiny.by_name((ts.params, ts.batch_stats)))
 

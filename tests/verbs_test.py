@@ -12,10 +12,11 @@ import cv2
 import numpy as np
 import pytest
 
-from segjax import experiment, tracking
 from segjax.data import catalog, png
 from segjax.errors import InputError
-from tests import runs, tiny
+from segjax.runs import event_log
+from segjax.training import assembly
+from tests import programs, tiny
 
 SMOKE = "--config=configs/fcn8s.py:smoke"
 TINY = ("--config.model.backbone.width=4", "--config.model.backbone.fc_width=8")
@@ -25,7 +26,7 @@ TINY = ("--config.model.backbone.width=4", "--config.model.backbone.fc_width=8")
 def trained(tmp_path_factory):
     """A finished smoke run, made by the verb itself."""
     workdir = tmp_path_factory.mktemp("verbs") / "run"
-    done = runs.verb("main", SMOKE, *TINY, f"--workdir={workdir}")
+    done = programs.verb("main", SMOKE, *TINY, f"--workdir={workdir}")
     assert done.returncode == 0, done.stderr
     return workdir
 
@@ -33,7 +34,7 @@ def trained(tmp_path_factory):
 def test_evaluate_gives_the_stored_number_back_to_the_last_digit(trained):
     stored = json.loads((trained / "eval-val.json").read_text())
     counts = np.load(trained / "eval-val.npz")["confusion"]
-    done = runs.verb("evaluate", f"--workdir={trained}", "--step=latest")
+    done = programs.verb("evaluate", f"--workdir={trained}", "--step=latest")
     assert done.returncode == 0, done.stderr
     again = json.loads((trained / "eval-val.json").read_text())
     assert again["scores"] == stored["scores"]
@@ -58,7 +59,7 @@ def write_scenes(folder: pathlib.Path, trained: pathlib.Path) -> dict[int, np.nd
 def test_predict_and_evaluate_give_the_same_labels_and_predict_takes_any_size(trained, tmp_path):
     truths = write_scenes(tmp_path / "in", trained)
     cv2.imwrite(str(tmp_path / "in" / "strip.png"), np.full((1, 91, 3), 90, np.uint8))
-    done = runs.verb(
+    done = programs.verb(
         "predict", f"--workdir={trained}", f"--input={tmp_path / 'in'}",
         f"--output={tmp_path / 'out'}", "--step=latest",
     )  # fmt: skip
@@ -82,7 +83,7 @@ VIEWS = "single, scales=(0.5, 1.0), flip=True"
 
 def test_several_views_are_evaluated_and_predicted_alike_and_kept_apart(trained, tmp_path):
     before = (trained / "eval-val.json").read_bytes()
-    done = runs.verb(
+    done = programs.verb(
         "evaluate", f"--workdir={trained}", "--step=latest", f"--protocol={VIEWS}"
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -96,7 +97,7 @@ def test_several_views_are_evaluated_and_predicted_alike_and_kept_apart(trained,
     assert (trained / "pictures" / f"{path.stem}-worst.png").exists()
 
     write_scenes(tmp_path / "in", trained)
-    done = runs.verb(
+    done = programs.verb(
         "predict", f"--workdir={trained}", f"--input={tmp_path / 'in'}",
         f"--output={tmp_path / 'out'}", "--step=latest", f"--protocol={VIEWS}",
     )  # fmt: skip
@@ -125,7 +126,7 @@ def test_bad_input_is_one_line_and_status_one(trained, tmp_path):
         "--compare A B takes two": ("evaluate", "--compare", str(trained)),
     }  # fmt: skip
     for expected, (verb, *flags) in cases.items():
-        told = runs.line(runs.verb(verb, *flags, SEGJAX_DATA=str(tmp_path / "nowhere")))
+        told = programs.line(programs.verb(verb, *flags, SEGJAX_DATA=str(tmp_path / "nowhere")))
         assert expected in told
 
 
@@ -135,7 +136,7 @@ def test_the_checkpoint_of_another_model_is_refused(trained, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "checkpoints").symlink_to(trained / "checkpoints")
     with pytest.raises(InputError, match="another model.*misshapen: .*norm6/mean"):
-        experiment.restore(tmp_path, "latest")
+        assembly.restore(tmp_path, "latest")
 
 
 @pytest.mark.slow
@@ -144,27 +145,27 @@ def test_a_run_killed_three_times_ends_bit_for_bit_like_one_that_was_not(tmp_pat
     flags = [SMOKE, *TINY, "--config.total_steps=40", "--config.every_steps.eval=20",
              "--config.every_steps.checkpoint=1", "--config.best.keep=3"]  # fmt: skip
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert runs.verb("main", *flags, f"--workdir={whole}").returncode == 0
+    assert programs.verb("main", *flags, f"--workdir={whole}").returncode == 0
     rng = np.random.default_rng(time.time_ns())
     command = [sys.executable, "-m", "segjax.main", *flags, f"--workdir={killed}"]
     for kill in range(3):
         process = subprocess.Popen(
-            command, cwd=runs.ROOT, env=runs.environment(), stderr=subprocess.DEVNULL
+            command, cwd=programs.ROOT, env=programs.environment(), stderr=subprocess.DEVNULL
         )
         wait_for_step(killed, int(rng.integers(2, 12)) + 12 * kill, process)
         time.sleep(float(rng.uniform(0, 0.2)))
         process.send_signal(signal.SIGKILL)
         process.wait()
-    assert runs.verb("main", *flags, f"--workdir={killed}").returncode == 0
-    tiny.assert_same_bits(runs.final(killed), runs.final(whole))
-    steps = [e["step"] for e in tracking.read_metrics(killed) if "train/loss" in e]
+    assert programs.verb("main", *flags, f"--workdir={killed}").returncode == 0
+    tiny.assert_same_bits(programs.final(killed), programs.final(whole))
+    steps = [e["step"] for e in event_log.read_metrics(killed) if "train/loss" in e]
     assert steps == list(range(1, 41))
 
 
 def wait_for_step(workdir: pathlib.Path, step: int, process: subprocess.Popen) -> None:
     """Waits until the log holds a step."""
     while process.poll() is None:
-        events = tracking.read_metrics(workdir) if workdir.exists() else []
+        events = event_log.read_metrics(workdir) if workdir.exists() else []
         if events and events[-1]["step"] >= step:
             return
         time.sleep(0.02)

@@ -3,17 +3,19 @@ import pathlib
 import numpy as np
 import pytest
 
-from segjax import experiment, transfer, weights
+from segjax import initial_weights, weights
 from segjax.errors import InputError
-from segjax.models.weights import files
-from tests import runs, tiny
+from segjax.models.importers import files
+from segjax.runs import run_folder
+from segjax.training import assembly
+from tests import programs, tiny
 
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory) -> pathlib.Path:
     """A finished run of two steps, with averaged weights."""
     path = tmp_path_factory.mktemp("weights") / "run"
-    runs.train_plainly(tiny.short_config(total_steps=2, ema_decay=0.5), path)
+    programs.train_plainly(tiny.short_config(total_steps=2, ema_decay=0.5), path)
     return path
 
 
@@ -21,12 +23,12 @@ def test_an_exported_network_holds_the_runs_weights_and_says_what_they_are(workd
     for which in ("raw", "ema"):
         path = weights.export(workdir, "latest", which, tmp_path / f"{which}.safetensors")
         arrays, meta = files.read(path)
-        _, ts, _ = experiment.restore(workdir, "latest")
-        expected = transfer.flatten(*ts.weights(which))
+        _, ts, _ = assembly.restore(workdir, "latest")
+        expected = initial_weights.flatten(*ts.weights(which))
         assert arrays.keys() == expected.keys()
         for name, array in arrays.items():
             np.testing.assert_array_equal(array, expected[name])
-        config = experiment.read_config(workdir)
+        config = run_folder.read_config(workdir)
         assert tuple(meta["preprocess"]["mean"]) == config.preprocess.mean
         assert meta["model"]["head"]["name"] == "fcn8s"
         assert len(meta["classes"]) == len(meta["palette"]) == 11
@@ -41,10 +43,10 @@ def test_a_run_that_starts_from_the_file_has_its_weights_and_preprocessing(workd
     path = weights.export(workdir, "latest", "raw", tmp_path / "net.safetensors")
     config = tiny.short_config(preprocess__mean=(1.0, 2.0, 3.0))
     config.init["from"] = str(path)
-    start = transfer.start_of(config)
-    transfer.adopt_preprocess(config, start)
-    assert config.preprocess.mean == experiment.read_config(workdir).preprocess.mean
-    _, ts, _ = experiment.restore(workdir, "latest")
+    start = initial_weights.start_of(config)
+    initial_weights.adopt_preprocess(config, start)
+    assert config.preprocess.mean == run_folder.read_config(workdir).preprocess.mean
+    _, ts, _ = assembly.restore(workdir, "latest")
     found = start.load(ts.params, ts.batch_stats)
     tiny.assert_same_bits(found, (ts.params, ts.batch_stats))
 
@@ -56,7 +58,7 @@ def test_what_cannot_be_done_is_one_line(workdir, tmp_path):
         weights.export(workdir, "7", "raw", tmp_path / "net.safetensors")
     with pytest.raises(InputError, match="nix.npz: cannot be read"):
         weights.show(tmp_path / "nix.npz")
-    told = runs.line(runs.verb("weights", "export"))
+    told = programs.line(programs.verb("weights", "export"))
     assert "`show FILE` and `export --workdir=DIR`" in told
 
 

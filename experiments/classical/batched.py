@@ -13,7 +13,8 @@ import jax
 import numpy as np
 
 from experiments.classical import common
-from segjax import classical, experiment, state, study
+from segjax import classical, sharding, study
+from segjax.runs import run_folder
 
 RECIPES = ("slic", "kmeans", "spectral", "ncut_regions", "felzenszwalb", "grabcut")
 
@@ -28,7 +29,7 @@ def main() -> None:
     given = parser.parse_args()
     examples = [e for e in common.val_images(0) if e.image.shape[:2] == (321, 481)]
     images = np.stack([examples[i % len(examples)].image for i in range(given.batch)])
-    mesh = state.make_mesh(1, jax.devices()[:1])
+    mesh = sharding.make_mesh(1, jax.devices()[:1])
     rows = []
     for name in given.recipes.split(","):
         config = importlib.import_module(f"configs.{name}").get_config("bsds500")
@@ -37,7 +38,7 @@ def main() -> None:
         if classical.takes_box(method):
             box = np.array([40, 60, 281, 421], np.int32)
             arrays.append(np.tile(box, (given.batch, 1)))
-        row = {"recipe": name, "batch": given.batch, **experiment.versions()}
+        row = {"recipe": name, "batch": given.batch, **run_folder.versions()}
         for key, count in (("single", 1), ("batched", given.batch)):
             placed = [jax.device_put(array[:count]) for array in arrays]
             program = functools.partial(study.over_batch(method, mesh), *placed)

@@ -15,7 +15,7 @@ import pathlib
 import subprocess
 
 from experiments.classical import felzenszwalb, graph_cut, kmeans, slic, spectral
-from segjax import experiment
+from segjax.runs import run_folder
 
 PARTS = {
     "Superpixels": slic,
@@ -53,7 +53,7 @@ def _circumstances(given: argparse.Namespace) -> dict:
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
     ).stdout.strip()
-    versions = experiment.versions()
+    versions = run_folder.versions()
     for name in _LIBRARIES:
         try:
             versions[name] = importlib.metadata.version(name)

@@ -9,7 +9,7 @@ from skimage import segmentation
 
 from experiments.classical import common
 from segjax.classical.felzenszwalb import felzenszwalb
-from segjax.metrics import regions as scores
+from segjax.metrics import partitions as scores
 
 # What `tune(200)` chose: the whole of train.
 TUNED = {"scale": 350.0, "sigma": 1.4, "min_size": 1000}

@@ -11,7 +11,8 @@ import jax
 import numpy as np
 from skimage import data
 
-from segjax import classical, drawing, region_pictures
+from segjax import classical
+from segjax.pictures import layout, region_maps
 
 OUTPUT = pathlib.Path(__file__).parents[2] / "docs" / "classical"
 BOX = (8, 62, 388, 492)  # around the cup and its saucer
@@ -26,16 +27,16 @@ def main() -> None:
         method = jax.jit(classical.build(**config.method))
         if classical.takes_box(method):
             mask = np.asarray(method(image, np.array(BOX, np.int32)))
-            framed = region_pictures.cutout(image, np.ones_like(mask), BOX)
-            cells = [framed, region_pictures.cutout(image, mask, BOX)]
+            framed = region_maps.cutout(image, np.ones_like(mask), BOX)
+            cells = [framed, region_maps.cutout(image, mask, BOX)]
         else:
             labels = np.asarray(method(image))
             cells = [
-                region_pictures.boundaries(image, labels),
-                region_pictures.means(image, labels),
+                region_maps.boundaries(image, labels),
+                region_maps.means(image, labels),
             ]
             print(f"{name}: {labels.max() + 1} regions")
-        picture = drawing.join(cells, axis=1, gap=4)
+        picture = layout.join(cells, axis=1, gap=4)
         cv2.imwrite(str(OUTPUT / f"{name}.jpg"), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
 
 

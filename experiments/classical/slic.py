@@ -9,7 +9,7 @@ from skimage import segmentation
 
 from experiments.classical import common
 from segjax.classical.slic import slic
-from segjax.metrics import regions as scores
+from segjax.metrics import partitions as scores
 
 try:
     from fast_slic.avx2 import SlicAvx2

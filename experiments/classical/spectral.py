@@ -14,7 +14,7 @@ from sklearn import cluster
 
 from experiments.classical import common
 from segjax.classical import color, ncut, spectral
-from segjax.metrics import regions as scores
+from segjax.metrics import partitions as scores
 
 SEGMENTS = 8
 SOLVED = ((96, 2.0), (240, 5.0))  # longest side and radius of the eigensolver's rows

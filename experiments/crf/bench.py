@@ -24,9 +24,9 @@ import numpy as np
 
 from experiments.classical import common
 from segjax import crf as crfs
-from segjax import experiment
 from segjax.crf import kernels
 from segjax.data import sources
+from segjax.runs import run_folder
 
 HERE = pathlib.Path(__file__).parent
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
@@ -58,7 +58,7 @@ def main() -> None:
         "hardware": given.hardware,
         "platform": platform,
         "date": str(datetime.date.today()),
-        "versions": experiment.versions(),
+        "versions": run_folder.versions(),
         "rows": rows,
     }
     (HERE / f"bench-{platform}.json").write_text(json.dumps(record, indent=1) + "\n")

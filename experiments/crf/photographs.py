@@ -18,7 +18,10 @@ import skimage
 
 from configs import deeplab_v3_mobilenet_voc
 from experiments.voc.photographs import PHOTOS, counts
-from segjax import drawing, evaluation, experiment, predict, visualize
+from segjax import files, predict
+from segjax.evaluation import evaluator as evaluation
+from segjax.pictures import label_maps, layout
+from segjax.runs import run_folder
 
 HERE = pathlib.Path(__file__).parent
 PRESET = "deeplab_v1"
@@ -47,13 +50,13 @@ def main() -> None:
                 "changed": float(np.mean(before[i] != after)),
             }
             pictures[i] = row(image, before[i], after, parts.spec)
-    sheet = drawing.join([pictures[i] for i in sorted(pictures)], axis=0, gap=12)
+    sheet = layout.join([pictures[i] for i in sorted(pictures)], axis=0, gap=12)
     encoded = cv2.imencode(".jpg", sheet[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, 85))[1]
-    visualize.write_file(HERE / "photographs.jpg", encoded.tobytes())
+    files.write_file(HERE / "photographs.jpg", encoded.tobytes())
     result = {
         "hardware": given.hardware,
         "date": str(datetime.date.today()),
-        "versions": experiment.versions(),
+        "versions": run_folder.versions(),
         "crf": how["crf"],
         "rows": [rows[i] for i in sorted(rows)],
     }
@@ -66,7 +69,7 @@ def row(image: np.ndarray, before: np.ndarray, after: np.ndarray, spec) -> np.nd
     size = (_WIDTH, round(_WIDTH * image.shape[0] / image.shape[1]))
     labels = [cv2.resize(x, size, interpolation=cv2.INTER_NEAREST_EXACT) for x in (before, after)]
     image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    return visualize.before_after(image, *labels, spec)
+    return label_maps.before_after(image, *labels, spec)
 
 
 def page(result: dict) -> str:

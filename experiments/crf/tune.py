@@ -22,12 +22,14 @@ import numpy as np
 import optax
 
 from segjax import crf as crfs
-from segjax import experiment, steps, tracking
 from segjax.crf import kernels, mean_field
 from segjax.data import catalog
+from segjax.evaluation import steps
 from segjax.losses import pixels
 from segjax.metrics import confusion
 from segjax.models import resize
+from segjax.runs import progress, run_folder
+from segjax.training import assembly
 
 PARAMETERS = ("w1", "theta_alpha", "theta_beta", "w2", "theta_gamma")
 GRID = {
@@ -53,7 +55,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60, help="of the gradient, an image each")
     parser.add_argument("--lr", type=float, default=0.05, help="of the parameters' logarithms")
     given = parser.parse_args()
-    parts, ts, _ = experiment.restore(given.workdir, "best")
+    parts, ts, _ = assembly.restore(given.workdir, "best")
     source = catalog.load(**parts.config.data).splits[given.split]
     examples = list(examples_of(parts, (ts.params, ts.batch_stats), source, given.images))
     alone = score(examples, None)
@@ -80,7 +82,7 @@ def main() -> None:
         "images": len(examples),
         "hardware": given.hardware,
         "date": str(datetime.date.today()),
-        "versions": experiment.versions(),
+        "versions": run_folder.versions(),
         **found,
     }
     given.output.parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +92,7 @@ def main() -> None:
     print(json.dumps(shown, indent=1))
 
 
-def examples_of(parts: experiment.Experiment, weights, source, count: int) -> Iterator[Example]:
+def examples_of(parts: assembly.Experiment, weights, source, count: int) -> Iterator[Example]:
     """Images of a split with a network's logits at their size."""
     config = parts.config
     network = jax.jit(parts.network)
@@ -110,7 +112,7 @@ def search(examples: Sequence[Example], grid: dict[str, Sequence[float]]) -> lis
     gammas = list(grid["theta_gamma"])
     capacity = vertices(examples, min(grid["theta_alpha"]), min(grid["theta_beta"]))
     arrays = [jnp.asarray(x, jnp.float32) for x in (thetas, gammas, weights)]
-    line, total = tracking.ProgressLine("image of the grid", len(examples)), None
+    line, total = progress.ProgressLine("image of the grid", len(examples)), None
     for done, example in enumerate(examples):
         found = _grid(*example, *arrays, capacity=capacity)
         found = {key: np.asarray(value, np.float64) for key, value in found.items()}
@@ -204,7 +206,7 @@ def descend(
         return optax.apply_updates(logs, update), moments, value
 
     moments, losses, kept = optimizer.init(logs), [], []
-    line = tracking.ProgressLine("step of the gradient", steps_)
+    line = progress.ProgressLine("step of the gradient", steps_)
     for i in range(steps_):
         logs, moments, value = step(logs, moments, *examples[i % len(examples)])
         losses.append(float(value))

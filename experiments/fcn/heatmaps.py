@@ -18,8 +18,10 @@ import numpy as np
 import skimage
 
 from configs import imagenet_heatmap
-from segjax import drawing, experiment, heatmaps, visualize
+from segjax import files, heatmaps
 from segjax.data import sources
+from segjax.pictures import layout
+from segjax.runs import run_folder
 
 # Photograph: the object's box (top, left, bottom, right) by hand, in parts of the whole.
 PHOTOS = {
@@ -53,13 +55,13 @@ def main() -> None:
         )
         pictures.append(heatmaps.best_picture(photo, whole, classifier.names))
     here = pathlib.Path(__file__).parent
-    sheet = drawing.join(pictures, axis=0, gap=16)
+    sheet = layout.join(pictures, axis=0, gap=16)
     encoded = cv2.imencode(".jpg", sheet[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, 85))[1]
-    visualize.write_file(here / "heatmaps.jpg", encoded.tobytes())
+    files.write_file(here / "heatmaps.jpg", encoded.tobytes())
     result = {
         "hardware": given.hardware,
         "date": str(datetime.date.today()),
-        "versions": experiment.versions(),
+        "versions": run_folder.versions(),
         "rows": rows,
     }
     (here / "heatmaps.json").write_text(json.dumps(result, indent=2) + "\n")

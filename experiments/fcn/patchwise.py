@@ -25,8 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from segjax import experiment, state
-from segjax.models import layers
+from segjax.models import functional, layers
+from segjax.runs import run_folder
 
 SIZE = (192, 256)
 STRIDES = (64, 32, 16, 8, 4, 2, 1)
@@ -145,8 +145,8 @@ def main() -> None:
     def build(rngs):
         return PatchNet(**NET, rngs=rngs)
 
-    _, graph = state.graphs(build)
-    params, _ = state.initial_arrays(build, 0)
+    _, graph = functional.graphs(build)
+    params, _ = functional.initial_arrays(build, 0)
     image = jax.random.normal(jax.random.key(1), (*SIZE, 3))
     rows = [measure(graph, params, image, stride) for stride in STRIDES]
     root = pathlib.Path(__file__).parents[2]
@@ -163,7 +163,7 @@ def main() -> None:
         "hardware": given.hardware,
         "date": str(datetime.date.today()),
         "commit": commit,
-        "versions": experiment.versions(),
+        "versions": run_folder.versions(),
         "net": NET | {"field": field, "stride": net_stride},
         "size": SIZE,
         "batch": BATCH,
@@ -188,7 +188,7 @@ def measure(graph: Any, params: Any, image: jax.Array, stride: int) -> dict[str,
 
     def compiled(form):
         def run(params, image):
-            return form(state.merge(graph, params, {}), image)
+            return form(functional.merge(graph, params, {}), image)
 
         return jax.jit(run).lower(params, image).compile()
 

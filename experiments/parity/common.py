@@ -20,9 +20,10 @@ import numpy as np
 from flax import nnx
 
 from experiments.parity.origins import ORIGINS
-from segjax import experiment, state, steps, transfer
-from segjax.models import Segmenter, resize
-from segjax.models import weights as importers
+from segjax import initial_weights
+from segjax.models import Segmenter, functional, importers, resize
+from segjax.models.preprocess import Preprocess
+from segjax.runs import run_folder
 
 ROOT = pathlib.Path(__file__).parents[2]
 SEED = 0
@@ -80,8 +81,8 @@ def draw(name: str, recipe: Recipe) -> np.ndarray:
 
 def trees(build: Build, origin: str, arrays: Mapping[str, np.ndarray]) -> Any:
     """(parameters, batch statistics) of our network, every leaf from a file of that origin."""
-    like = jax.eval_shape(functools.partial(state.initial_arrays, build), 0)
-    shapes = {path: leaf.shape for path, leaf in transfer.flatten(*like).items()}
+    like = jax.eval_shape(functools.partial(functional.initial_arrays, build), 0)
+    shapes = {path: leaf.shape for path, leaf in initial_weights.flatten(*like).items()}
     found, unused = ORIGINS[origin].convert(arrays, shapes)
     placed = importers.match(found, shapes, (), where=origin, unused=unused).arrays
 
@@ -99,12 +100,12 @@ def network(build: Build, preprocess: Mapping[str, Any], pooled: bool = False) -
         preprocess: of the origin.
         pooled: the mean over the map, as a classifier takes it, in place of the upsampled map.
     """
-    _, graph = state.graphs(build)
-    prepare = steps.Preprocess(**preprocess)
+    _, graph = functional.graphs(build)
+    prepare = Preprocess(**preprocess)
 
     @jax.jit
     def run(trees, image):
-        outputs = state.merge(graph, *trees)(prepare(image[None]))
+        outputs = functional.merge(graph, *trees)(prepare(image[None]))
         if pooled:
             return [scores.values[0].mean((0, 1)) for scores in outputs]
         size = image.shape[:2]
@@ -122,8 +123,8 @@ def error(got: np.ndarray, expected: np.ndarray) -> float:
 
 def parameters(build: Build) -> int:
     """Numbers that a network learns, those of frozen norms too; no running statistics."""
-    like = jax.eval_shape(functools.partial(state.initial_arrays, build), 0)
-    leaves = transfer.flatten(*like).items()
+    like = jax.eval_shape(functools.partial(functional.initial_arrays, build), 0)
+    leaves = initial_weights.flatten(*like).items()
     return sum(leaf.size for path, leaf in leaves if path.split("/")[-1] not in ("mean", "var"))
 
 
@@ -138,11 +139,11 @@ def multiply_adds(build: Build, size: tuple[int, int], pooled: bool = False) -> 
         size: of the image.
         pooled: the head sees the mean of the map, as a classifier's does, not every cell of it.
     """
-    like = jax.eval_shape(functools.partial(state.initial_arrays, build), 0)
-    _, graph = state.graphs(build)
+    like = jax.eval_shape(functools.partial(functional.initial_arrays, build), 0)
+    _, graph = functional.graphs(build)
 
     def run(trees, image):
-        model = state.merge(graph, *trees)
+        model = functional.merge(graph, *trees)
         if not pooled:
             return [scores.values for scores in model(image)]
         features = model.backbone(image)
@@ -191,7 +192,7 @@ def about(given: argparse.Namespace, **more: str) -> dict[str, Any]:
         text=True,
         check=True,
     ).stdout.strip()
-    versions = experiment.versions() | more.pop("versions", {})
+    versions = run_folder.versions() | more.pop("versions", {})
     date = str(datetime.date.today())
     return more | {
         "hardware": given.hardware,

@@ -23,8 +23,8 @@ from experiments.parity import common, decoder_nets, decoder_oracles, measure, u
 from experiments.parity.nets import Net
 from experiments.parity.oracle_nets import Weights
 from experiments.parity.origins import ORIGINS
-from segjax import state, steps
-from segjax.models import convolution, unpooling
+from segjax.models import convolution, functional, unpooling
+from segjax.models.preprocess import Preprocess
 
 TABLE = measure.Table(
     "decoders",
@@ -94,12 +94,12 @@ def choices(net: Net, oracle: Any, size: tuple[int, int]) -> dict[str, Any]:
 def our_choices(net: Net, weights: Mapping, size: tuple[int, int]) -> list[np.ndarray]:
     """0 to 3 in reading order, [h, w, C] of every stage."""
     build = net.build(1, net.classes)
-    _, graph = state.graphs(build)
-    prepare = steps.Preprocess(**ORIGINS[net.origin].preprocess)
+    _, graph = functional.graphs(build)
+    prepare = Preprocess(**ORIGINS[net.origin].preprocess)
 
     @jax.jit
     def run(trees, image):
-        features = state.merge(graph, *trees).backbone(prepare(image[None]))
+        features = functional.merge(graph, *trees).backbone(prepare(image[None]))
         # Each is marked at its place; what is left of 2 x 2 is which.
         return [
             unpooling.unpool(jnp.ones((1, -(-s.size[0] // 2), -(-s.size[1] // 2), s.channels)), s)[

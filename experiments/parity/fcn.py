@@ -23,7 +23,7 @@ from flax import nnx
 from experiments.parity import common
 from experiments.parity.common import SEED
 from segjax import models
-from segjax.models import weights as importers
+from segjax.models import importers
 
 FIXTURES = common.ROOT / "tests" / "fixtures" / "fcn"
 K = 5

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from segjax.models import weights
-from segjax.models.weights import pytorch, torchvision_resnet
+from segjax.models import importers
+from segjax.models.importers import pytorch, torchvision_resnet
 
 _STEM = {"layer0.0": "conv1", "layer0.1": "bn1"}
 _LINE = re.compile(r"gcm([1-4])\.conv_([lr])([12])")
@@ -39,10 +39,10 @@ def _find(layer: str) -> str | None:
     return torchvision_resnet.trunk(layer)
 
 
-ORIGINS = weights.ORIGINS | {
-    "zijundeng_gcn": weights.Origin(
+ORIGINS = importers.ORIGINS | {
+    "zijundeng_gcn": importers.Origin(
         lambda arrays: "gcm1.conv_l1.weight" in arrays,
         _gcn,
-        weights.ORIGINS["torchvision_resnet"].preprocess,
+        importers.ORIGINS["torchvision_resnet"].preprocess,
     )
 }

@@ -14,12 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.parity import atrous_nets, common, nets, protocols
-from segjax import experiment, state, steps
-from segjax.models import weights
+from segjax.evaluation import steps
+from segjax.evaluation.fusion import MultiView
+from segjax.evaluation.protocol import parse
+from segjax.models import functional, importers
 from segjax.models.features import Scores
+from segjax.models.preprocess import Preprocess
 from segjax.models.resize import Resize
-from segjax.multiview import MultiView
-from segjax.protocol import parse
+from segjax.runs import run_folder
 
 TOLERANCE = 1e-4  # of a probability
 
@@ -53,8 +55,8 @@ def pspnet():
     recipes = json.loads(str(fixture("semseg")["recipes"]))
     drawn = {n: common.draw(n, common.Recipe(*recipe)) for n, recipe in recipes.items()}
     build = net.build(nets.DIVISOR, protocols.K)
-    preprocess = steps.Preprocess(**weights.ORIGINS[net.origin].preprocess)
-    _, graph = state.graphs(build)
+    preprocess = Preprocess(**importers.ORIGINS[net.origin].preprocess)
+    _, graph = functional.graphs(build)
     network = functools.partial(steps.network, graph=graph, preprocess=preprocess)
     return network, common.trees(build, net.origin, drawn), preprocess.mean
 
@@ -114,7 +116,7 @@ def write(checkout: str, hardware: str) -> None:
     commit = subprocess.run(
         ["git", "-C", checkout, "rev-parse", "--short", "HEAD"], capture_output=True, text=True
     ).stdout.strip()  # fmt: skip
-    software = ", ".join(f"{k} {v}" for k, v in experiment.versions().items() if "device" not in k)
+    software = ", ".join(f"{k} {v}" for k, v in run_folder.versions().items() if "device" not in k)
     rows = [
         f"| {name} | {height} x {width} | {run((height, width)):.1e} |"
         for name, (run, sizes) in CASES.items()

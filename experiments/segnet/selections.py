@@ -15,8 +15,8 @@ import pathlib
 import jax
 import jax.numpy as jnp
 
-from segjax.experiment import versions
 from segjax.models import layers, unpooling
+from segjax.runs.run_folder import versions
 
 FOLDER = pathlib.Path(__file__).parent
 SIZE, WIDTHS = (360, 480), (64, 128, 256, 512, 512)

@@ -34,7 +34,7 @@ import torch
 from experiments.parity import common
 from experiments.throughput import report, sides
 from experiments.throughput.nets import NETS
-from segjax import experiment
+from segjax.runs import run_folder
 
 MEASURES = ("train", "evaluate", "forward", "latency")
 FOLDER = pathlib.Path(__file__).parent
@@ -68,7 +68,7 @@ def main() -> None:
         "command": "python -m experiments.throughput.bench " + given.text,
         "date": datetime.date.today().isoformat(),
         "hardware": hardware(),
-        "versions": experiment.versions() | {"torch": torch.__version__},
+        "versions": run_folder.versions() | {"torch": torch.__version__},
         "setting": vars(setting),
         "load_average": os.getloadavg(),
         "max_relative_difference": proof,

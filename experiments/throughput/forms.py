@@ -21,8 +21,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from segjax import experiment
 from segjax.models import convolution, depthwise
+from segjax.runs import run_folder
 
 FOLDER = pathlib.Path(__file__).parent
 FORMS = ("xla", "taps", "segjax")
@@ -160,7 +160,7 @@ def main() -> None:
     result = {
         "hardware": given.hardware,
         "date": str(datetime.date.today()),
-        "versions": experiment.versions(),
+        "versions": run_folder.versions(),
         "load_average": os.getloadavg(),
         "rounds": given.rounds,
         "rows": rows,

@@ -9,7 +9,7 @@ from torch import nn
 
 from configs import deeplab_v3_resnet50, fcn8s, pspnet_resnet50
 from experiments.throughput import torch_fcn, torch_resnet
-from segjax.models import weights
+from segjax.models import importers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,7 @@ NETS = {
         "DeepLab v3 on ResNet-50, output stride 16",
         deeplab_v3_resnet50,
         torch_resnet.DeepLabV3,
-        weights.ORIGINS["torchvision_deeplab_v3"].convert,
+        importers.ORIGINS["torchvision_deeplab_v3"].convert,
         {"backbone.width": 1, "head.width": 4},
         ("head.dropout",),
         0.1,
@@ -61,7 +61,7 @@ NETS = {
         "PSPNet on ResNet-50 with its auxiliary head",
         pspnet_resnet50,
         torch_resnet.PSPNet,
-        weights.ORIGINS["semseg_pspnet"].convert,
+        importers.ORIGINS["semseg_pspnet"].convert,
         {"backbone.width": 1, "head.width": 8, "aux.width": 4},
         ("head.dropout", "aux.dropout"),
         0.1,

@@ -9,12 +9,13 @@ import ml_collections
 import numpy as np
 import optax
 import torch
-from torch.nn import functional
+from torch.nn import functional as torch_functional
 
 from experiments.throughput.nets import NETS, Net
-from segjax import experiment, state, transfer
+from segjax import initial_weights, sharding
 from segjax.data.spec import VOID, DatasetSpec, hls_palette
-from segjax.models import weights
+from segjax.models import functional, importers
+from segjax.training import assembly
 
 K = 21
 LR, MOMENTUM, DECAY = 1e-3, 0.9, 5e-4
@@ -99,24 +100,24 @@ class Segjax:
 
     def __init__(self, setting: Setting, twin: Mapping[str, np.ndarray], *, quiet: bool = False):
         config = setting.config(quiet=quiet)
-        parts = experiment.assemble(config, SPEC, None, jax.devices()[:1])
+        parts = assembly.assemble(config, SPEC, None, jax.devices()[:1])
         self.setting, self.parts = setting, parts
         ts = parts.initial_state()
-        shapes = {k: a.shape for k, a in transfer.flatten(ts.params, ts.batch_stats).items()}
+        shapes = {k: a.shape for k, a in initial_weights.flatten(ts.params, ts.batch_stats).items()}
         found, unused = setting.net.convert(twin, shapes)
-        placed = weights.match(found, shapes, (), where="the twin", unused=unused).arrays
+        placed = importers.match(found, shapes, (), where="the twin", unused=unused).arrays
         self.ts = ts.replace(
-            params=transfer.put(ts.params, placed),
-            batch_stats=transfer.put(ts.batch_stats, placed),
+            params=initial_weights.put(ts.params, placed),
+            batch_stats=initial_weights.put(ts.batch_stats, placed),
         )
         rows = noise(setting.batch, setting.size)
-        self.batch = state.put_batch(parts.mesh, rows)
+        self.batch = sharding.put_batch(parts.mesh, rows)
         self.image = {name: array[:1] for name, array in rows.items()}
-        _, graph = state.graphs(parts.build)
+        _, graph = functional.graphs(parts.build)
 
         @jax.jit
         def scores(params, batch_stats, image):
-            return state.merge(graph, params, batch_stats)(image)[0].values
+            return functional.merge(graph, params, batch_stats)(image)[0].values
 
         self.scores = scores
         self.normalised = jax.device_put(parts.preprocess(rows["image"]))
@@ -142,7 +143,7 @@ class Segjax:
     def latency(self, steps: int) -> np.ndarray:
         """One image on the host, uint8, to its label map there."""
         for _ in range(steps):
-            batch = state.put_batch(self.parts.mesh, self.image)
+            batch = sharding.put_batch(self.parts.mesh, self.image)
             found = self.parts.eval_step(self.ts.params, self.ts.batch_stats, batch)
             label = np.asarray(found["prediction"])
         return label
@@ -150,7 +151,7 @@ class Segjax:
     def momentum(self) -> dict[str, np.ndarray]:
         """The optimiser's accumulated gradients by our paths."""
         (trace,) = (s for s in self.ts.opt_state if isinstance(s, optax.TraceState))
-        return transfer.flatten(jax.device_get(trace.trace), {})
+        return initial_weights.flatten(jax.device_get(trace.trace), {})
 
 
 class Torch:
@@ -216,7 +217,7 @@ class Torch:
     def _loss(self, outputs: list[torch.Tensor]) -> torch.Tensor:
         label = self.label.long()
         return sum(
-            weight * functional.cross_entropy(logits, label, ignore_index=VOID)
+            weight * torch_functional.cross_entropy(logits, label, ignore_index=VOID)
             for weight, logits in zip(self.loss_weights, outputs, strict=False)
         )
 
@@ -228,7 +229,7 @@ class Torch:
             with self.cast:
                 logits = self.run(self.normalised)[0].float()
             label = self.label.long()
-            functional.cross_entropy(logits, label, ignore_index=VOID, reduction="sum")
+            torch_functional.cross_entropy(logits, label, ignore_index=VOID, reduction="sum")
             pair = label * K + logits.argmax(1)
             torch.bincount(pair[label != VOID], minlength=K * K)
         self._wait()

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from segjax.models.weights import pytorch
+from segjax.models.importers import pytorch
 
 DEPTHS = (2, 2, 3, 3, 3)  # convolutions before each pooling
 FC = 64  # channels of fc6 and fc7, of those of stage 1

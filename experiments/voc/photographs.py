@@ -17,8 +17,10 @@ import numpy as np
 import skimage
 
 from configs import deeplab_v3_mobilenet_voc
-from segjax import drawing, experiment, predict, visualize
+from segjax import files, predict
 from segjax.data import png, sources
+from segjax.pictures import layout
+from segjax.runs import run_folder
 
 _WIDTH = 480  # of a photograph in the picture
 PHOTOS = ("chelsea.png", "astronaut.png", "coffee.png", "rocket.jpg")
@@ -45,11 +47,11 @@ def main() -> None:
             pictures.append(cv2.resize(overlay, (_WIDTH, height), interpolation=cv2.INTER_AREA))
     here = pathlib.Path(__file__).parent
     encoded = cv2.imencode(".jpg", _sheet(pictures)[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, 85))[1]
-    visualize.write_file(here / "photographs.jpg", encoded.tobytes())
+    files.write_file(here / "photographs.jpg", encoded.tobytes())
     result = {
         "hardware": given.hardware,
         "date": str(datetime.date.today()),
-        "versions": experiment.versions(),
+        "versions": run_folder.versions(),
         "rows": rows,
     }
     (here / "photographs.json").write_text(json.dumps(result, indent=2) + "\n")
@@ -63,8 +65,8 @@ def counts(label: np.ndarray, classes: tuple[str, ...]) -> dict[str, int]:
 
 
 def _sheet(pictures: list[np.ndarray]) -> np.ndarray:
-    rows = [drawing.join(pictures[i : i + 2], axis=1, gap=12) for i in (0, 2)]
-    return drawing.join(rows, axis=0, gap=12)
+    rows = [layout.join(pictures[i : i + 2], axis=1, gap=12) for i in (0, 2)]
+    return layout.join(rows, axis=0, gap=12)
 
 
 def page(result: dict) -> str:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from segjax.classical import fusion
+from segjax.classical import barriers
 
 _WORD = 32
 _STRIDE = 8  # steps between two looks at whether anything changed
@@ -36,10 +36,10 @@ def connect(labels: jax.Array, cost: jax.Array, *, regions: int) -> tuple[jax.Ar
         The map, and which labels are in it: those that some pixel had.
     """
     anchor = cost.ravel()[0]
-    planes = fusion.apart(lambda: pack(labels, regions), anchor)
+    planes = barriers.apart(lambda: pack(labels, regions), anchor)
     inside = _inside(labels.shape)
-    links = fusion.apart(lambda: _links(planes, inside), anchor)
-    depth = unpack(fusion.apart(lambda: _depth(links), anchor), labels.shape[0])
+    links = barriers.apart(lambda: _links(planes, inside), anchor)
+    depth = unpack(barriers.apart(lambda: _depth(links), anchor), labels.shape[0])
     seeds = _cheapest(labels, cost + 2 - depth, regions)
     reached = flood(links, place(seeds, labels.shape))
     return unpack(adopt(planes, inside, reached), labels.shape[0]), seeds >= 0

@@ -5,8 +5,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from segjax.classical import features as pixel
-from segjax.classical import fusion, lloyd
+from segjax.classical import barriers, lloyd
+from segjax.classical import descriptors as pixel
 from segjax.errors import InputError
 
 INITS = ("k-means++", "random")
@@ -189,7 +189,7 @@ def minibatch_kmeans(
     def body(step: jax.Array, carry):
         centres, seen = carry
         blocks = sample(step)
-        label = fusion.apart(lambda: lloyd.assign(blocks, centres - blocks.middle), centres[0, 0])
+        label = barriers.apart(lambda: lloyd.assign(blocks, centres - blocks.middle), centres[0, 0])
         sums = lloyd.sums(blocks, label, clusters, anchor=centres[0, 0])
         total = seen + sums[:, -1]
         push = sums[:, :-1] + sums[:, -1:] * (blocks.middle - centres)

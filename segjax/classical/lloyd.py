@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from segjax.classical import fusion
+from segjax.classical import barriers
 
 _ROWS, _LANES = 16, 64  # of a block; the fastest of those tried on a CPU: it fits its first cache
 _BLOCK = _ROWS * _LANES
@@ -199,7 +199,7 @@ def sums(blocks: Blocks, label: jax.Array, clusters: int, *, anchor: jax.Array) 
             parts = [jnp.where(member, plane[:, None], 0) for plane in blocks.values]
             return _over_rows([*parts, member.astype(jnp.int32)])
 
-        *totals, sizes = [_total(each) for each in fusion.apart(partial, anchor)]
+        *totals, sizes = [_total(each) for each in barriers.apart(partial, anchor)]
         totals = jnp.stack(totals, axis=1)
     # All padding went where the last of it went, and added nothing but its number.
     padding = label.size - blocks.size
@@ -291,7 +291,7 @@ def start(key: jax.Array, blocks: Blocks, clusters: int, init: str) -> jax.Array
                 rows.append(jnp.minimum(closest[:, None, row], far))
             return _tree(rows)
 
-        left = _total(fusion.apart(partial, candidates[0, 0]))
+        left = _total(barriers.apart(partial, candidates[0, 0]))
         centre = candidates[:, jnp.argmin(left)]
         closest = jnp.minimum(closest, _distance(blocks.values, centre))
         return centres.at[number].set(centre), closest

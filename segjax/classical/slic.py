@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from segjax.classical import barriers, connectivity
 from segjax.classical import color as colors
-from segjax.classical import connectivity, fusion
 from segjax.errors import InputError, choose
 
 COLORS = ("lab", "none")
@@ -62,7 +62,7 @@ def slic(
     cell = cell_shape(shape, regions)
     grid = tuple(-(-length // side) for length, side in zip(shape, cell, strict=True))
     anchor = image.ravel()[0].astype(jnp.float32)
-    pixels = fusion.apart(lambda: _pixels(image, cell, grid, color), anchor)
+    pixels = barriers.apart(lambda: _pixels(image, cell, grid, color), anchor)
     rule = _Rule(cell, grid, compactness, adaptive)
     # Neighbours in this order are neighbours in the image: every fourth is a fair sample.
     skip = _SKIP if math.prod(cell) >= _FEW else 1
@@ -70,8 +70,8 @@ def slic(
     state = rule.start(samples[0])
     for step in range(iterations):
         state = rule.move(samples[step % skip], state)
-    codes = fusion.apart(lambda: rule.nearest(pixels, state)[0], anchor)
-    labels, distance = fusion.apart(
+    codes = barriers.apart(lambda: rule.nearest(pixels, state)[0], anchor)
+    labels, distance = barriers.apart(
         lambda: tuple(_from_blocks(each, cell, grid, shape) for each in rule.read(codes)), anchor
     )
     cost = distance / (distance + rule.compactness**2)
@@ -135,7 +135,7 @@ def _pixels(image: jax.Array, cell: tuple, grid: tuple, color: str) -> _Pixels:
         def planes():
             return colors.lab_planes(jnp.stack([words >> (10 * k) & 255 for k in range(3)], -1))
 
-        values = fusion.apart(planes, words[0, 0].astype(jnp.float32))
+        values = barriers.apart(planes, words[0, 0].astype(jnp.float32))
     else:
         smooth = image.astype(jnp.float32)
         for axis in range(smooth.ndim - 1):

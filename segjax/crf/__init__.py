@@ -15,7 +15,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from segjax import presets
+from segjax import registry
 from segjax.crf import kernels, mean_field, permutohedral
 from segjax.errors import InputError, choose
 
@@ -222,7 +222,7 @@ def build(preset: str, **changes: Any) -> DenseCrf | None:
     """
     if not preset and not changes:
         return None
-    crf = presets.changed(KEY, preset, changes, PRESETS)
+    crf = registry.changed(KEY, preset, changes, PRESETS)
     for field, known in (
         ("normalization", kernels.NORMALIZATIONS),
         ("spatial", kernels.SPATIAL),
@@ -245,5 +245,5 @@ def build(preset: str, **changes: Any) -> DenseCrf | None:
 
 def parse(text: str) -> DenseCrf | None:
     """Reads "preset" or "preset, key=value, ..."; "" is none. Raises as `build` does."""
-    preset, changes = presets.parse(KEY, text)
+    preset, changes = registry.parse(KEY, text)
     return build(preset, **changes)

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from segjax.data import annotations, class_list, layouts, presets, scan, sources
+from segjax.data import annotations, class_list, class_tables, layouts, scan, sources
 from segjax.data.spec import CHANNELS, MAX_CLASSES, VOID, DatasetSpec, hls_palette
 from segjax.errors import InputError, choose
 
@@ -177,7 +177,7 @@ def camvid(*, root: str = "") -> Dataset:
     Args:
         root: holds images/<split>/ and labels/<split>/; `$SEGJAX_DATA/camvid` if empty.
     """
-    return _named(presets.CAMVID, layouts.FOLDERS, root)
+    return _named(class_tables.CAMVID, layouts.FOLDERS, root)
 
 
 def voc2012(*, root: str = "") -> Dataset:
@@ -190,7 +190,7 @@ def voc2012(*, root: str = "") -> Dataset:
         root: holds JPEGImages/, SegmentationClass/ and ImageSets/Segmentation/<split>.txt, itself
             or in VOCdevkit/VOC2012/; `$SEGJAX_DATA/voc2012` if empty.
     """
-    return _named(presets.VOC2012, layouts.VOC2012, root)
+    return _named(class_tables.VOC2012, layouts.VOC2012, root)
 
 
 def cityscapes(*, root: str = "") -> Dataset:
@@ -201,7 +201,7 @@ def cityscapes(*, root: str = "") -> Dataset:
     Args:
         root: holds leftImg8bit/ and gtFine/ with its labelIds; `$SEGJAX_DATA/cityscapes` if empty.
     """
-    return _named(presets.CITYSCAPES, layouts.CITYSCAPES, root)
+    return _named(class_tables.CITYSCAPES, layouts.CITYSCAPES, root)
 
 
 def ade20k(*, root: str = "") -> Dataset:
@@ -213,7 +213,7 @@ def ade20k(*, root: str = "") -> Dataset:
         root: holds images/ and annotations/, itself or in ADEChallengeData2016/;
             `$SEGJAX_DATA/ade20k` if empty.
     """
-    return _named(presets.ADE20K, layouts.ADE20K, root)
+    return _named(class_tables.ADE20K, layouts.ADE20K, root)
 
 
 def bsds500(*, root: str = "") -> RegionDataset:

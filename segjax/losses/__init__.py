@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from segjax.data.spec import VOID
 from segjax.errors import InputError, choose
-from segjax.losses import pixels, regions
+from segjax.losses import overlap, pixels
 from segjax.losses.place import PLACES, Place
 from segjax.models.features import Scores
 
@@ -63,7 +63,7 @@ class Loss:
             choose("config.loss.name" if name == self.name else "config.loss.also", name, LOSSES)
         choose("config.loss.reduction", self.reduction, REDUCTIONS)
         choose("config.loss.at", self.at, PLACES)
-        choose("config.loss.region_classes", self.region_classes, regions.CLASSES)
+        choose("config.loss.region_classes", self.region_classes, overlap.CLASSES)
         if self.blocks < 1:
             raise InputError(f"config.loss.blocks is at least 1, got {self.blocks}.")
         if self.focal_gamma < 0:
@@ -119,7 +119,7 @@ class Loss:
         """One loss, summed, and its count."""
         weights = None if self.class_weights is None else jnp.asarray(self.class_weights)
         if name in _OF_IMAGES:
-            fn = regions.dice if name == "dice" else regions.lovasz_softmax
+            fn = overlap.dice if name == "dice" else overlap.lovasz_softmax
             loss = fn(place, weights, classes=self.region_classes)
             counted = jnp.any(place.label != VOID, axis=(1, 2))
             return jnp.sum(loss), jnp.sum(counted, dtype=jnp.float32)

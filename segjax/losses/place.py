@@ -7,8 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from segjax import row_blocks
-from segjax.models import resize
+from segjax.models import resize, row_blocks
 from segjax.models.features import Scores
 
 PLACES = ("image", "scores")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from segjax.classical import connectivity
-from segjax.metrics import regions
+from segjax.metrics import partitions
 
 
 def random_map(shape, count, seed=0) -> np.ndarray:
@@ -96,4 +96,4 @@ def test_a_batch_is_its_images():
     together = np.asarray(jax.jit(jax.vmap(connect))(batch, cost))
     for labels, each, found in zip(batch, cost, together, strict=True):
         np.testing.assert_array_equal(found, connect(labels, each))
-        assert regions.count_pieces(found) == 6
+        assert partitions.count_pieces(found) == 6

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from segjax.classical import features, kmeans, lloyd
+from segjax.classical import descriptors, kmeans, lloyd
 from segjax.errors import InputError
 
 
@@ -17,7 +17,7 @@ def photograph(size=(61, 83)) -> np.ndarray:
 
 
 def lab_points(size=(61, 83)) -> np.ndarray:
-    planes = np.asarray(features.pixel_features(photograph(size), "lab"))
+    planes = np.asarray(descriptors.pixel_features(photograph(size), "lab"))
     return np.ascontiguousarray(planes.reshape(3, -1).T)
 
 
@@ -157,13 +157,15 @@ def test_a_batch_gives_exactly_what_single_images_give(options):
 @pytest.mark.parametrize(
     "kind",
     [
-        *features.POINTWISE[:1],
-        *(pytest.param(k, marks=pytest.mark.slow) for k in features.POINTWISE[1:]),
+        *descriptors.POINTWISE[:1],
+        *(pytest.param(k, marks=pytest.mark.slow) for k in descriptors.POINTWISE[1:]),
     ],
 )
 def test_mini_batches_come_close_to_all_pixels(kind):
     image = photograph()
-    points = np.asarray(features.pixel_features(image, kind)).reshape(features.count(kind), -1).T
+    points = (
+        np.asarray(descriptors.pixel_features(image, kind)).reshape(descriptors.count(kind), -1).T
+    )
     whole = kmeans.fit(points, clusters=6, restarts=3).inertia
     costs = []
     for seed in range(3):  # one start may end in a poor optimum, of all pixels too

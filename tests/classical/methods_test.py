@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from segjax import classical, state, study
+from segjax import classical, sharding, study
 from segjax.errors import InputError
 
 SMALL = {  # options that suit images of a few pixels
@@ -66,7 +66,7 @@ def test_a_batch_and_eight_devices_give_what_single_images_give(name):
     assert any(labels.max() > 0 for labels in expected)
     for labels in expected:
         check_partition(labels, SIZE)
-    spread = study.over_batch(method, state.make_mesh(1))(*arrays)
+    spread = study.over_batch(method, sharding.make_mesh(1))(*arrays)
     assert len(spread.sharding.device_set) == 8
     np.testing.assert_array_equal(spread, expected)
 

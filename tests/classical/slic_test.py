@@ -6,7 +6,7 @@ import pytest
 
 from segjax.classical import slic
 from segjax.errors import InputError
-from segjax.metrics import regions
+from segjax.metrics import partitions
 
 _slic = jax.jit(
     slic.slic, static_argnames=("regions", "compactness", "iterations", "adaptive", "color")
@@ -23,7 +23,7 @@ def test_regions_of_a_photograph_are_connected_numbered_and_about_as_many_as_ask
     labels = np.asarray(_slic(image, regions=80, adaptive=adaptive))
     count = labels.max() + 1
     np.testing.assert_array_equal(np.unique(labels), np.arange(count))
-    assert regions.count_pieces(labels) == count
+    assert partitions.count_pieces(labels) == count
     assert 60 <= count <= 80
 
 
@@ -38,7 +38,7 @@ def test_regions_keep_to_an_edge_between_two_colours():
 def test_more_compactness_makes_rounder_regions():
     image = photograph()
     loose, tight = (
-        regions.compactness(np.asarray(_slic(image, regions=80, **options)))
+        partitions.compactness(np.asarray(_slic(image, regions=80, **options)))
         for options in ({}, {"compactness": 40.0})
     )
     assert tight > loose + 0.05

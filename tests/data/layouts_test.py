@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from configs import default
-from segjax.data import catalog, png, presets, scan
+from segjax.data import catalog, class_tables, png, scan
 from segjax.data.spec import VOID
 from segjax.errors import InputError
 
@@ -25,7 +25,7 @@ def _mask(path: Path, *ids: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     label = np.full((2, 3), ids[-1], np.uint8)
     label[0, : len(ids)] = ids
-    path.write_bytes(png.encode_indices(label, presets.VOC2012.palette))
+    path.write_bytes(png.encode_indices(label, class_tables.VOC2012.palette))
 
 
 def _voc(root: Path, masks: dict[str, int], **lists: str) -> Path:

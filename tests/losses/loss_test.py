@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from segjax import losses, state
+from segjax import losses, sharding
 from segjax.data.spec import VOID
 from segjax.errors import InputError
 from segjax.models.features import Scores
@@ -163,7 +163,7 @@ def test_further_losses_are_means_of_their_own_added_to_the_mean():
 
 @pytest.mark.parametrize("name", losses.LOSSES)
 def test_a_batch_over_devices_and_strips_has_the_loss_of_one_device(name):
-    mesh = state.make_mesh(2, jax.devices()[:8])
+    mesh = sharding.make_mesh(2, jax.devices()[:8])
     label, values = (
         made.random_label((16, 20), batch=4),
         made.random_scores((16, 20), batch=4).values,
@@ -178,7 +178,7 @@ def test_a_batch_over_devices_and_strips_has_the_loss_of_one_device(name):
         return jax.value_and_grad(total, has_aux=True)(values)
 
     placed = [
-        jax.device_put(x, state.batch_sharding(mesh, key))
+        jax.device_put(x, sharding.batch_sharding(mesh, key))
         for key, x in (("image", values), ("label", label))
     ]
     (one, count), slope = run(values, label)

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from experiments.fcn import patchwise
-from segjax import state
-from segjax.models import resize
+from segjax.models import functional, resize
 from segjax.models.deconvolution import LearnedUp2
 from tests import tiny
 
@@ -29,7 +28,7 @@ def draw(seed: int, *shape: int) -> jax.Array:
 def classifier():
     """fn(float [B, H, W, 3]) -> scores, compiled once a shape; its biases are drawn too."""
     net = tiny.network(lambda rngs: patchwise.PatchNet(**NET, rngs=rngs))
-    run = jax.jit(lambda params, x: state.merge(net.evaluation, params, {})(x))
+    run = jax.jit(lambda params, x: functional.merge(net.evaluation, params, {})(x))
     return functools.partial(run, net.params)
 
 

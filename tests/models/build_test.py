@@ -3,8 +3,9 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from segjax import models, state
+from segjax import models
 from segjax.errors import InputError
+from segjax.models import functional
 from segjax.models.features import Features, Scores
 from segjax.models.resize import Resize
 from tests import tiny
@@ -38,7 +39,7 @@ def shapes(**changes) -> tuple:
     options = {"backbone": BACKBONE, "head": {"name": "fcn8s"}, "aux": None, "dtype": "float32"}
 
     def run(x):
-        network = models.build(**options | changes, num_classes=tiny.K, rngs=state.keys(0))
+        network = models.build(**options | changes, num_classes=tiny.K, rngs=functional.keys(0))
         return network(x, rngs=nnx.Rngs(0), image=x)
 
     return jax.eval_shape(run, jnp.zeros((2, 33, 40, 3)))

@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from segjax import state
+from segjax import sharding
 from segjax.models import convolution, winograd
 from tests import tiny
 
@@ -158,7 +158,7 @@ def test_height_split_over_devices_gives_what_one_device_gives(monkeypatch, size
     monkeypatch.setattr(winograd, "_BLOCK", size)  # 0: two blocks of rows
     arrays = drawn(2, 32, 15, 64, 64, 1)
     assert winograd._blocks(arrays[0], arrays[1].shape, 1)[1] == (2 if size == 0 else 1)
-    mesh = state.make_mesh(4)
+    mesh = sharding.make_mesh(4)
     rows, whole = NamedSharding(mesh, P("data", "space")), NamedSharding(mesh, P())
     spread = map(jax.device_put, arrays, (rows, whole, rows))
     tiny.assert_close(found(*spread, 1), jax.device_get(found(*arrays, 1)))

@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from segjax import evaluation, experiment, optim, state, tracking
+from segjax import sharding
 from segjax.data import catalog
 from segjax.errors import InputError
+from segjax.evaluation import evaluator as evaluation
+from segjax.models import functional
 from segjax.models.crf_rnn import CRFRNN
-from tests import runs, tiny
+from segjax.runs import event_log, run_folder
+from segjax.training import assembly, optim
+from tests import programs, tiny
 from tests.models.crf_rnn_test import ROOM, run
 
 PARAMS = ("bilateral_weights", "compatibility", "spatial_weights")
@@ -24,7 +28,7 @@ def config(**changes):
     return tiny.short_config(**{"model__crf": dict(ROOM)} | quiet | changes)
 
 
-def assemble(devices: int = 1, **changes) -> experiment.Experiment:
+def assemble(devices: int = 1, **changes) -> assembly.Experiment:
     return tiny.assemble(config(**changes), devices)
 
 
@@ -34,7 +38,7 @@ def step_of(devices: int, **changes):
     parts = assemble(devices, **changes)
     ts = tiny.awake_state(parts)
     before = tiny.by_name(ts.params)
-    after, scalars = parts.train_step(ts, state.put_batch(parts.mesh, tiny.batch(5)))
+    after, scalars = parts.train_step(ts, sharding.put_batch(parts.mesh, tiny.batch(5)))
     return before, jax.device_get(after), jax.device_get(scalars)
 
 
@@ -93,7 +97,7 @@ def test_training_evaluation_and_passes_show_it_the_image_of_0_to_255():
 def test_devices_share_no_images():
     """Only sums and ends of loops."""
     parts = assemble(8)
-    batch = state.put_batch(parts.mesh, tiny.batch(5))
+    batch = sharding.put_batch(parts.mesh, tiny.batch(5))
     text = parts.train_step.lower(parts.state_shapes(), batch).compile().as_text()
     assert "all-reduce" in text
     assert "all-gather" not in text
@@ -111,7 +115,7 @@ def test_a_network_without_a_crf_returns_nothing_new():
 
 
 def test_its_matrices_may_have_a_rate_of_their_own():
-    params = jax.eval_shape(lambda: state.initial_arrays(assemble().build, 0)[0])
+    params = jax.eval_shape(lambda: functional.initial_arrays(assemble().build, 0)[0])
     rates, decays = optim.multipliers(params, (("crf/*", 100.0, 0.0),))
     assert set(rates["crf"].values()) == {100.0}
     assert set(decays["crf"].values()) == {0.0}
@@ -148,9 +152,11 @@ def test_an_auxiliary_head_s_scores_stay_as_they_are():
     x, image = jnp.ones((1, 16, 24, 3)), jnp.full((1, 16, 24, 3), 90.0)
     for given in (None, ROOM):
         build = assemble(model__aux=aux, model__crf=given).build
-        params, batch_stats = tiny.drawn(jax.eval_shape(lambda b=build: state.initial_arrays(b, 0)))
-        graph = state.graphs(build)[1]
-        outputs[given is None] = state.merge(graph, params, batch_stats)(x, image=image)
+        params, batch_stats = tiny.drawn(
+            jax.eval_shape(lambda b=build: functional.initial_arrays(b, 0))
+        )
+        graph = functional.graphs(build)[1]
+        outputs[given is None] = functional.merge(graph, params, batch_stats)(x, image=image)
     (plain, side), (refined, same) = outputs[True], outputs[False]
     tiny.assert_same_bits(same, side)
     assert refined.values.shape[1:3] == (16, 24) != plain.values.shape[1:3]
@@ -160,14 +166,14 @@ def test_an_auxiliary_head_s_scores_stay_as_they_are():
 def scenes_config(**changes):
     """Four steps on scenes that are seen at 24 x 32, with statistics of the batch and dropout."""
     small = {"input_scale": 0.5, "augment__size": (24, 32), "total_steps": 4, "eval__limit": 4}
-    return runs.config(**{"model__crf": dict(ROOM)} | small | changes)
+    return programs.config(**{"model__crf": dict(ROOM)} | small | changes)
 
 
 def evaluated(made, views: str = "") -> evaluation.Result:
     dataset = catalog.load(**made.data)
-    parts = experiment.assemble(made, dataset.spec, None, jax.devices()[:1])
+    parts = assembly.assemble(made, dataset.spec, None, jax.devices()[:1])
     ts = tiny.awake_state(parts)
-    split = experiment.open_split(dataset, made, "val")
+    split = assembly.open_split(dataset, made, "val")
     how = evaluation.protocol(parts, "val", split.scan.sizes, views)
     evaluator = evaluation.Evaluator(parts, split.source, split.scan.sizes, how)
     return evaluator(ts.params, ts.batch_stats)
@@ -194,17 +200,17 @@ def test_statistics_of_norms_can_be_estimated_again():
 
 def test_a_training_without_room_ends_with_the_cause_and_goes_on_with_more(tmp_path):
     with pytest.raises(InputError, match="3 steps in a row") as told:
-        runs.train_plainly(scenes_config(model__crf={"vertices": 0.05}), tmp_path)
+        programs.train_plainly(scenes_config(model__crf={"vertices": 0.05}), tmp_path)
     words = str(told.value).split()
     assert "config.model.crf.vertices is too small: an image needs" in str(told.value)
     assert 0.3 < float(words[words.index("needs") + 1]) <= 6
     assert "\n" not in str(told.value)
     with pytest.raises(InputError, match="another config: model.crf.w1"):
-        runs.train_plainly(scenes_config(model__crf=ROOM | {"w1": 4.0}), tmp_path)
-    runs.train_plainly(scenes_config(), tmp_path)
-    assert experiment.read_config(tmp_path).model.crf.vertices == ROOM["vertices"]
-    assert runs.final(tmp_path)["step"] == 4
-    events = tracking.read_metrics(tmp_path)
+        programs.train_plainly(scenes_config(model__crf=ROOM | {"w1": 4.0}), tmp_path)
+    programs.train_plainly(scenes_config(), tmp_path)
+    assert run_folder.read_config(tmp_path).model.crf.vertices == ROOM["vertices"]
+    assert programs.final(tmp_path)["step"] == 4
+    events = event_log.read_metrics(tmp_path)
     lacking = {e["step"]: e["train/crf_vertices_wanted"] for e in events if "train/loss" in e}
     assert sorted(lacking) == [1, 2, 3, 4]
     assert lacking[3] > 0 == lacking[4]

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from segjax import crf, state
+from segjax import crf
 from segjax.crf import kernels
+from segjax.models import functional
 from segjax.models.crf_rnn import CRFRNN
 from segjax.models.features import Scores
 from segjax.models.resize import Resize
@@ -157,10 +158,10 @@ def test_gradients_are_slopes(monkeypatch):
     scores, image = random_inputs((4, 5), rows=1)
     weights = np.random.default_rng(3).normal(0, 1, (4, 5, K))
     graph, params = nnx.split(random_layer(iterations=3))
-    arrays = {"values": scores.values} | state.plain(params)
+    arrays = {"values": scores.values} | functional.plain(params)
 
     def loss(arrays):
-        layer = state.merge(graph, {name: arrays[name] for name in PARAMS}, {})
+        layer = functional.merge(graph, {name: arrays[name] for name in PARAMS}, {})
         return jnp.sum(weights * layer(scores.replace(values=arrays["values"]), image).values)
 
     gradient = jax.jit(jax.grad(loss))(arrays)

@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from segjax import state
+from segjax import sharding
 from segjax.models import convolution
 from segjax.models.depthwise import _at_once, _row_by_row, depthwise
 from tests import tiny
@@ -64,7 +64,7 @@ def test_both_sums_of_the_kernel_s_gradient_agree(window):
 
 def test_height_split_over_devices_gives_what_one_device_gives():
     *arrays, options = drawn(16, 12, 1, 1, batch=4)
-    mesh = state.make_mesh(2, jax.devices()[:4])
+    mesh = sharding.make_mesh(2, jax.devices()[:4])
     rows, whole = NamedSharding(mesh, P("data", "space")), NamedSharding(mesh, P())
     spread = map(jax.device_put, arrays, (rows, whole, rows))
     got = with_gradients(depthwise, *spread, options)

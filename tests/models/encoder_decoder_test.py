@@ -9,9 +9,9 @@ import pytest
 from flax import nnx
 
 from configs import gcn_resnet50, refinenet_resnet101, segnet, segnet_basic
-from segjax import models, state
+from segjax import models
 from segjax.errors import InputError
-from segjax.models import layers, lines, unpooling
+from segjax.models import functional, layers, lines, unpooling
 from segjax.models.backbones import resnet
 from segjax.models.backbones.segnet_encoder import SegNetEncoder
 from segjax.models.deconvolution import LearnedUp2
@@ -26,7 +26,7 @@ def shapes(classes: int, **model):
     def build(rngs):
         return models.build(**model, num_classes=classes, dtype="float32", rngs=rngs)
 
-    return jax.eval_shape(lambda: state.initial_arrays(build, 0)[0])
+    return jax.eval_shape(lambda: functional.initial_arrays(build, 0)[0])
 
 
 def at_width(config, classes: int, **head) -> int:

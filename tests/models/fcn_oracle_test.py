@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from segjax import models, state, steps, transfer
-from segjax.models import resize, weights
+from segjax import initial_weights, models
+from segjax.models import functional, importers, resize
+from segjax.models.preprocess import Preprocess
 from tests import tiny
 
 FIXTURES = pathlib.Path(__file__).parents[1] / "fixtures" / "fcn"
@@ -24,7 +25,7 @@ HEADS = {
     "fcn8s": {"name": "fcn8s"},
     "fcn8s_at_once": {"name": "fcn8s", "at_once": True},
 }
-ORIGIN = weights.ORIGINS["caffe_fcn"]
+ORIGIN = importers.ORIGINS["caffe_fcn"]
 
 
 def build(variant: str, rngs: nnx.Rngs, *, width: int = 4, fc_width: int = 24, classes: int = K):
@@ -55,10 +56,10 @@ def load(variant: str) -> tuple[dict, dict, dict]:
 
 def as_params(variant: str, arrays: dict[str, np.ndarray], like) -> dict:
     """The tree of `like`, every leaf of it from `arrays`."""
-    wanted = transfer.flatten(like, {})
+    wanted = initial_weights.flatten(like, {})
     found, unused = ORIGIN.convert(arrays, wanted)
     shapes = {path: leaf.shape for path, leaf in wanted.items()}
-    matched = weights.match(found, shapes, (), where=variant, unused=unused)
+    matched = importers.match(found, shapes, (), where=variant, unused=unused)
 
     def take(path, _):
         return matched.arrays[jax.tree_util.keystr(path, simple=True, separator="/")]
@@ -70,16 +71,16 @@ def as_params(variant: str, arrays: dict[str, np.ndarray], like) -> dict:
 def network(variant: str):
     """Its fixture, and fn(params, image uint8 [H, W, 3]) -> Scores and logits [H, W, K]."""
     arrays, images, logits = load(variant)
-    _, graph = state.graphs(functools.partial(build, variant))
-    preprocess = steps.Preprocess(**ORIGIN.preprocess)
+    _, graph = functional.graphs(functools.partial(build, variant))
+    preprocess = Preprocess(**ORIGIN.preprocess)
 
     @jax.jit
     def run(params, image):
-        scores = state.merge(graph, params, {})(preprocess(image[None]))[0]
+        scores = functional.merge(graph, params, {})(preprocess(image[None]))[0]
         return scores, resize.apply(scores.values, *scores.matrices(image.shape[:2]))[0]
 
     like, _ = jax.eval_shape(
-        functools.partial(state.initial_arrays, functools.partial(build, variant)), 0
+        functools.partial(functional.initial_arrays, functools.partial(build, variant)), 0
     )
     return arrays, images, logits, run, like
 
@@ -123,7 +124,7 @@ def test_the_logits_of_the_fixture_depend_on_every_score_layer(variant):
 )
 def test_every_variant_has_the_parameters_of_the_paper(variant, a_class, classes):
     full = functools.partial(build, variant, width=64, fc_width=4096, classes=classes)
-    params, _ = jax.eval_shape(functools.partial(state.initial_arrays, full), 0)
+    params, _ = jax.eval_shape(functools.partial(functional.initial_arrays, full), 0)
     assert tiny.count(params) == 134_260_544 + a_class * classes
 
 
@@ -138,7 +139,7 @@ def test_every_variant_has_the_parameters_of_the_paper(variant, a_class, classes
 )
 def test_the_worked_sizes_of_the_release_hold_at_500(variant, cells, stride, upsampled, crop):
     def run(x):
-        return build(variant, state.keys(0))(x, rngs=nnx.Rngs(0))[0]
+        return build(variant, functional.keys(0))(x, rngs=nnx.Rngs(0))[0]
 
     scores = jax.eval_shape(run, jnp.zeros((1, 500, 500, 3)))
     assert scores.values.shape == (1, cells, cells, K)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from segjax import models, state
+from segjax import models
 from segjax.errors import InputError
-from segjax.models import resize
+from segjax.models import functional, resize
 from segjax.models.deconvolution import LearnedUp2
 from segjax.models.features import Features, Scores
 from segjax.models.heads import fcn
@@ -198,7 +198,7 @@ def test_a_shift_of_32_pixels_shifts_the_scores():
 
     @jax.jit
     def run(x):
-        scores = state.merge(net.evaluation, net.params, net.batch_stats)(x)[0]
+        scores = functional.merge(net.evaluation, net.params, net.batch_stats)(x)[0]
         return to_image(scores, (32, width))
 
     here, there = np.asarray(run(wide[:, :, :width])), np.asarray(run(wide[:, :, shift:]))

@@ -9,18 +9,19 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from segjax import models, state, steps, transfer
+from segjax import initial_weights, models
 from segjax.errors import InputError
-from segjax.models import layers, weights
+from segjax.models import functional, importers, layers
 from segjax.models.backbones import googlenet
-from segjax.models.weights import files
+from segjax.models.importers import files
+from segjax.models.preprocess import Preprocess
 from tests import tiny
-from tests.models.weights import real
+from tests.models.importers import real
 
 FIXTURE = pathlib.Path(__file__).parents[1] / "fixtures" / "googlenet.npz"
 FILE = "googlenet_bvlc.safetensors"
 STRIDES = {"stage1": 2, "stage2": 4, "stage3": 8, "stage4": 16, "stage5": 32}
-ORIGIN = weights.ORIGINS["caffejs_googlenet"]
+ORIGIN = importers.ORIGINS["caffejs_googlenet"]
 
 
 def build(rngs: nnx.Rngs, *, width: int = 4, classes: int = 5, dtype: str = "float32", **head):
@@ -38,26 +39,26 @@ def build(rngs: nnx.Rngs, *, width: int = 4, classes: int = 5, dtype: str = "flo
 def logits(arrays: dict[str, np.ndarray], images: np.ndarray, **options) -> np.ndarray:
     """[B, K] of images [B, H, W, 3], with weights by caffejs's names: every one of them."""
     make = functools.partial(build, **options)
-    like = jax.eval_shape(lambda: state.initial_arrays(make, 0)[0])
-    wanted = transfer.flatten(like, {})
+    like = jax.eval_shape(lambda: functional.initial_arrays(make, 0)[0])
+    wanted = initial_weights.flatten(like, {})
     found, unused = ORIGIN.convert(arrays, wanted)
     shapes = {path: leaf.shape for path, leaf in wanted.items()}
-    matched = weights.match(found, shapes, (), where="f", unused=unused).arrays
+    matched = importers.match(found, shapes, (), where="f", unused=unused).arrays
     params = jax.tree_util.tree_map_with_path(
         lambda path, _: matched[jax.tree_util.keystr(path, simple=True, separator="/")], like
     )
-    graph = state.graphs(make)[1]
+    graph = functional.graphs(make)[1]
 
     @jax.jit
     def run(params, x):
-        return state.merge(graph, params, {})(x)[0].values.mean((1, 2))
+        return functional.merge(graph, params, {})(x)[0].values.mean((1, 2))
 
     return np.asarray(run(params, images))
 
 
 def test_with_its_classifier_it_has_the_parameters_of_the_release():
     params, batch_stats = jax.eval_shape(
-        lambda: state.initial_arrays(functools.partial(build, width=64, classes=1000), 0)
+        lambda: functional.initial_arrays(functools.partial(build, width=64, classes=1000), 0)
     )
     assert tiny.count(params) == 6_998_552
     assert not batch_stats
@@ -68,7 +69,7 @@ def shapes_of(size: tuple[int, int], width: int = 4) -> dict[str, tuple[int, ...
     """Stage -> shape, without computing."""
 
     def run(x):
-        model = googlenet.GoogLeNet(width=width, dropout=0.4, rngs=state.keys(0))
+        model = googlenet.GoogLeNet(width=width, dropout=0.4, rngs=functional.keys(0))
         features = model(x, rngs=nnx.Rngs(0))
         assert dict(features.strides) == STRIDES
         assert features.border == "same"
@@ -107,20 +108,20 @@ def test_every_stage_lies_where_its_shift_says():
     With 1 x 1 convolutions alone in the modules, else a cell would see more than the image.
     """
     make = functools.partial(build, width=2)
-    graph = state.graphs(make)[1]
+    graph = functional.graphs(make)[1]
 
     def opened(path, leaf):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         closed = "inception" in name and "conv1x1" not in name
         return jnp.full(leaf.shape, 0.0 if closed or name.endswith("bias") else 0.1)
 
-    like = jax.eval_shape(lambda: state.initial_arrays(make, 0)[0])
+    like = jax.eval_shape(lambda: functional.initial_arrays(make, 0)[0])
     params = jax.tree_util.tree_map_with_path(opened, like)
     rows = 256
 
     @jax.jit
     def answers(params, x):
-        features = state.merge(graph, params, {}).backbone(x)
+        features = functional.merge(graph, params, {}).backbone(x)
         assert features.strides == STRIDES
         shifts.update(features.shifts)
         return {name: stage[:, :, 0].max(-1) > 0 for name, stage in features.stages.items()}
@@ -175,7 +176,7 @@ def chances() -> dict[str, np.ndarray]:
     """Photograph -> probabilities by the release."""
     images = real.photographs(PHOTOGRAPHS)
     arrays, _ = files.read(real.FOLDER / FILE)
-    seen = steps.Preprocess(**ORIGIN.preprocess)(jnp.asarray(images))
+    seen = Preprocess(**ORIGIN.preprocess)(jnp.asarray(images))
     scores = logits(arrays, seen, width=64, classes=1000)
     return dict(zip(PHOTOGRAPHS, np.asarray(jax.nn.softmax(scores)), strict=True))
 
@@ -192,7 +193,7 @@ def test_the_release_classifies_photographs_as_its_readme_says(chances, photogra
 @pytest.mark.parametrize("head", ["fcn32s", "fcn16s", "fcn8s", "classifier"])
 def test_every_head_covers_exactly_the_image_at_any_size(head, size):
     def run(x):
-        return build(state.keys(0), name=head)(x, rngs=nnx.Rngs(0))[0]
+        return build(functional.keys(0), name=head)(x, rngs=nnx.Rngs(0))[0]
 
     scores = jax.eval_shape(run, jnp.zeros((1, *size, 3)))
     for matrix, pixels, cells in zip(
@@ -205,7 +206,9 @@ def test_every_head_covers_exactly_the_image_at_any_size(head, size):
 @pytest.mark.parametrize("head", ["fcn16s", "fcn8s"])
 def test_learned_upsampling_is_refused_with_the_reason(head):
     def run(x):
-        return build(state.keys(0), name=head, upsampling="learned")(x, rngs=nnx.Rngs(0))[0].values
+        return build(functional.keys(0), name=head, upsampling="learned")(x, rngs=nnx.Rngs(0))[
+            0
+        ].values
 
     with pytest.raises(InputError, match='one block under another.*this one takes "fixed"') as told:
         jax.eval_shape(run, jnp.zeros((1, 64, 64, 3)))
@@ -219,7 +222,7 @@ def test_dropout_acts_on_the_last_stage_alone_and_follows_its_key():
     @jax.jit
     @jax.vmap
     def training(key):
-        model = state.merge(net.training, net.params, net.batch_stats)
+        model = functional.merge(net.training, net.params, net.batch_stats)
         return model.backbone(x, rngs=nnx.Rngs(dropout=key)).stages
 
     one, other = jax.random.split(jax.random.key(1))

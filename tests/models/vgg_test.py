@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from segjax import models, state, transfer
+from segjax import initial_weights, models
 from segjax.errors import InputError
+from segjax.models import functional
 from segjax.models.backbones import vgg
 from tests import tiny
 
@@ -40,7 +41,7 @@ def shapes_of(size: tuple[int, int], **options) -> dict[str, tuple[int, ...]]:
 def test_the_trunk_has_the_parameters_of_the_paper(batch_norm, parameters, statistics):
     options = PAPER | {"batch_norm": batch_norm}
     params, batch_stats = jax.eval_shape(
-        functools.partial(state.initial_arrays, functools.partial(build, **options)), 0
+        functools.partial(functional.initial_arrays, functools.partial(build, **options)), 0
     )
     assert tiny.count(params) == parameters
     assert tiny.count(batch_stats) == statistics
@@ -58,9 +59,9 @@ def test_the_trunk_has_the_parameters_of_the_paper(batch_norm, parameters, stati
 )
 def test_the_last_two_layers_have_a_norm_or_biases(batch_norm, fc_batch_norm, norms, biases):
     options = {"batch_norm": batch_norm, "fc_batch_norm": fc_batch_norm}
-    arrays = functools.partial(state.initial_arrays, functools.partial(build, **options))
+    arrays = functools.partial(functional.initial_arrays, functools.partial(build, **options))
     params, batch_stats = jax.eval_shape(arrays, 0)
-    paths = list(transfer.flatten(params, batch_stats))
+    paths = list(initial_weights.flatten(params, batch_stats))
     normed = [path for path in paths if path.endswith("/scale")]
     assert len(normed) == norms
     assert sum(path.endswith("/bias") for path in paths) == norms + biases
@@ -77,7 +78,9 @@ def test_vgg16_bn_has_the_parameters_of_torchvision_less_the_biases_before_its_n
             backbone=backbone, head=head, aux=None, num_classes=1000, dtype="float32", rngs=rngs
         )
 
-    params, batch_stats = jax.eval_shape(functools.partial(state.initial_arrays, classifier), 0)
+    params, batch_stats = jax.eval_shape(
+        functools.partial(functional.initial_arrays, classifier), 0
+    )
     assert tiny.count(params) == 138_365_992 - 4_224
     assert tiny.count(batch_stats) == 2 * 4_224
 
@@ -104,7 +107,7 @@ def test_features_say_their_channels_strides_and_border():
     net = tiny.network(build)
 
     def run(x):
-        model = state.merge(net.evaluation, net.params, net.batch_stats)
+        model = functional.merge(net.evaluation, net.params, net.batch_stats)
         features = model(x)
         assert dict(features.strides) == {
             "stage1": 2, "stage2": 4, "stage3": 8, "stage4": 16, "stage5": 32, "fc7": 32
@@ -122,7 +125,7 @@ def runs():
     net = tiny.network(build, seed=2)
 
     def run(graph, x, key):
-        model = state.merge(graph, net.params, net.batch_stats)
+        model = functional.merge(graph, net.params, net.batch_stats)
         return model(x, rngs=nnx.Rngs(dropout=key)).stages["fc7"]
 
     return [jax.jit(functools.partial(run, graph)) for graph in (net.training, net.evaluation)]

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from segjax import experiment, models, state
-from segjax.models import resize
+from segjax import models, sharding
+from segjax.models import functional, resize
+from segjax.training import assembly, state
 from tests import tiny
 from tests.configs_test import RECIPES, recipe
 from tests.models.zoo import NETWORKS
@@ -33,7 +34,7 @@ def test_every_head_and_every_backbone_is_there():
 @functools.cache
 def shaped(name: str):
     """fn(shape of images) -> shapes of the scores in training."""
-    graph, arrays = nnx.split(nnx.eval_shape(lambda: build(name, state.keys(0))))
+    graph, arrays = nnx.split(nnx.eval_shape(lambda: build(name, functional.keys(0))))
 
     def run(arrays, x):
         return nnx.merge(graph, arrays)(x, rngs=nnx.Rngs(0), image=x)
@@ -58,7 +59,7 @@ def test_evaluation_does_not_look_across_the_batch(name):
 
     @jax.jit
     def run(x):
-        model = state.merge(network.evaluation, network.params, network.batch_stats)
+        model = functional.merge(network.evaluation, network.params, network.batch_stats)
         scores = model(x, image=x)[0]
         return resize.apply(scores.values, *scores.matrices(x.shape[1:3]))
 
@@ -70,10 +71,10 @@ def test_evaluation_does_not_look_across_the_batch(name):
     tiny.assert_close(run(x.at[1].set(0))[0], both[0])
 
 
-def step_of(name: str, devices: int, space: int) -> tuple[experiment.Experiment, state.TrainState]:
+def step_of(name: str, devices: int, space: int) -> tuple[assembly.Experiment, state.TrainState]:
     """The parts, and what one step makes of awake weights."""
     parts = tiny.assemble(config(name, mesh__space=space, optim__parts=()), devices)
-    batch = state.put_batch(parts.mesh, tiny.batch(5))
+    batch = sharding.put_batch(parts.mesh, tiny.batch(5))
     return parts, parts.train_step(tiny.awake_state(parts), batch)
 
 
@@ -95,7 +96,7 @@ def test_a_step_on_four_devices_two_to_an_image_is_the_step_on_one(name):
 @every_network
 def test_a_step_lowers_for_accelerators_from_a_cpu_host(name):
     parts = tiny.assemble(config(name, optim__parts=()))
-    rows = state.put_batch(parts.mesh, tiny.batch(0))
+    rows = sharding.put_batch(parts.mesh, tiny.batch(0))
     traced = parts.train_step.trace(parts.state_shapes(), rows)
     # In one program, which chooses between them where they differ: half as long as twice.
     text = traced.lower(lowering_platforms=("cuda", "tpu")).as_text()
@@ -113,7 +114,7 @@ def test_every_recipe_s_network_takes_a_step_at_full_width(name):
     made.augment.size, made.total_steps = (48, 64), 2
     parts = tiny.assemble(made)
     before = jax.device_get(parts.initial_state().params)
-    batch = state.put_batch(parts.mesh, tiny.batch(0, rows=2, size=(48, 64)))
+    batch = sharding.put_batch(parts.mesh, tiny.batch(0, rows=2, size=(48, 64)))
     ts, scalars = parts.train_step(parts.initial_state(), batch)
     assert np.isfinite(scalars["loss"])
     assert scalars["grad_norm"] > 0

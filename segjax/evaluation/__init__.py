@@ -1,0 +1,1 @@
+"""Evaluation: the views of an image, their fusion, the scores and what is kept of them."""

@@ -1,0 +1,51 @@
+"""DeepLab v2 on ResNet-101 as github.com/kazuto1011/deeplab-pytorch names it.
+
+`base.layer1.conv1.conv` (the stem), `base.layer2.block1.reduce.conv`, `base.aspp.c0`; its ResNet
+and DeepLab v1 alone have no `base.`, and `fc` for a head. They are the Caffe release's weights, or
+trained like these: the 1 x 1 of a block strides, the stem's pooling rounds up, norms are frozen.
+"""
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+from segjax.models.importers import pytorch
+
+_BLOCK = re.compile(r"layer([2-5])\.block(\d+)\.(reduce|conv3x3|increase|shortcut)\.(conv|bn)")
+_PLACES = {"reduce": "blocks/0", "conv3x3": "blocks/1", "increase": "blocks/2"}
+_LAYERS = {
+    "layer1.conv1.conv": "backbone/stem/0/conv",
+    "layer1.conv1.bn": "backbone/stem/0/norm",
+    "fc": "head/classifier",
+}
+_ASPP = re.compile(r"aspp\.c(\d+)")
+
+
+def is_deeplab(arrays: Mapping[str, np.ndarray]) -> bool:
+    """Whether these tensors are its networks'."""
+    return any(_plain(name) == "layer2.block1.reduce.conv.weight" for name in arrays)
+
+
+def deeplab(
+    arrays: Mapping[str, np.ndarray], _shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Tensors of DeepLab v2 -> arrays by our paths: see `weights.Origin`."""
+    arrays, unused = pytorch.without_counters(arrays)
+    return pytorch.rename(arrays, _find), unused
+
+
+def _find(layer: str) -> str | None:
+    layer = _plain(layer)
+    if parts := _BLOCK.fullmatch(layer):
+        stage, block, place, kind = parts.groups()
+        kind = "norm" if kind == "bn" else kind
+        return f"backbone/stage{stage}/{int(block) - 1}/{_PLACES.get(place, place)}/{kind}"
+    if branch := _ASPP.fullmatch(layer):
+        return f"head/branches/{branch[1]}"
+    return _LAYERS.get(layer)
+
+
+def _plain(name: str) -> str:
+    """A name without the wrapper that runs the network at several scales."""
+    return name.removeprefix("base.")

@@ -1,0 +1,1 @@
+"""Pictures for people. RGB uint8 throughout."""

@@ -1,0 +1,64 @@
+"""Pictures of regions without classes: boundaries on the image, regions in their mean colours."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from segjax.pictures import label_maps, layout
+
+_LINE = (255, 214, 0)
+_BOX = (235, 40, 40)
+_TEXT = 15  # pixels
+
+
+def boundaries(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The image with the regions' boundaries on it: uint8 [H, W, 3], int [H, W] -> [H, W, 3]."""
+    picture = image.copy()
+    picture[label_maps.boundary(labels)] = _LINE
+    return picture
+
+
+def means(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Every region in its mean colour: uint8 [H, W, 3], int [H, W] -> uint8 [H, W, 3]."""
+    flat = labels.ravel()
+    count = np.maximum(np.bincount(flat), 1)
+    sums = [np.bincount(flat, channel.ravel()) for channel in np.moveaxis(image, -1, 0)]
+    colors = np.round(np.stack(sums, axis=1) / count[:, None])
+    return colors.astype(np.uint8)[labels]
+
+
+def cutout(image: np.ndarray, mask: np.ndarray, box: Sequence[int]) -> np.ndarray:
+    """What a mask leaves of an image, the rest dimmed, and the box it came from.
+
+    Args:
+        image: uint8 [H, W, 3].
+        mask: int or bool [H, W].
+        box: top, left, bottom, right; half-open.
+    """
+    inside = mask.astype(bool)
+    picture = np.where(inside[..., None], image, image // 4 + 24)
+    picture[label_maps.boundary(inside.astype(np.uint8))] = _LINE
+    top, left, bottom, right = (int(side) for side in box)
+    cv2.rectangle(picture, (left, top), (right - 1, bottom - 1), _BOX, 1)
+    return picture
+
+
+def panel(rows: Sequence[tuple[str, Sequence[np.ndarray]]], titles: Sequence[str]) -> np.ndarray:
+    """Pictures of several images in columns, each row under its own line of text.
+
+    Args:
+        rows: (text, pictures uint8 [H, W, 3] of one size, as many as titles).
+        titles: of the columns.
+
+    Returns:
+        uint8 [H', W', 3].
+    """
+    width = max(cell.shape[1] for _, cells in rows for cell in cells)
+    heads = [layout.strip(title, width, _TEXT) for title in titles]
+    parts = [layout.join(heads, axis=1, gap=4)]
+    for text, cells in rows:
+        cells = [layout.center(cell, cell.shape[0], width) for cell in cells]
+        parts.append(layout.join(cells, axis=1, gap=4))
+        parts.append(layout.strip(text, parts[0].shape[1], _TEXT))
+    return layout.join(parts, axis=0, gap=4)

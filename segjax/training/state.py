@@ -1,0 +1,91 @@
+"""The train state: all that a step changes, and where it begins."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding
+
+from segjax import sharding as shardings
+from segjax.errors import InputError
+from segjax.models import functional
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that a step changes, as arrays.
+
+    Attributes:
+        step: int32 [], updates tried so far; also the position in the data, in batches.
+        params, batch_stats: nested dicts of float32 arrays.
+        opt_state: of the optax transformation.
+        ema: {"params": ..., "batch_stats": ...} averaged over steps, or {} where none is kept.
+        skipped: int32 [], non-finite steps in a row.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    ema: Any
+    skipped: jax.Array
+
+    def weights(self, which: str) -> tuple[Any, Any]:
+        """Parameters and batch statistics, "raw" or "ema" (averaged).
+
+        Raises:
+            InputError: if no averaged ones are kept.
+        """
+        if which == "raw":
+            return self.params, self.batch_stats
+        if not self.ema:
+            raise InputError("The run keeps no averaged weights (config.ema_decay is 0).")
+        return self.ema["params"], self.ema["batch_stats"]
+
+
+def create(
+    build: Callable[[nnx.Rngs], nnx.Module],
+    tx: optax.GradientTransformation,
+    *,
+    seed: int,
+    ema: bool,
+    mesh: Mesh,
+) -> TrainState:
+    """The state before the first step, replicated on `mesh`, the same for the same seed."""
+    # Not under one jit: layers share the programs that draw them (`layers.he_normal`).
+    return jax.tree.map(lambda x: _put(x, shardings.replicated(mesh)), _init(build, tx, ema)(seed))
+
+
+def shapes(
+    build: Callable[[nnx.Rngs], nnx.Module],
+    tx: optax.GradientTransformation,
+    *,
+    ema: bool,
+    mesh: Mesh,
+) -> TrainState:
+    """What `create` would give, as ShapeDtypeStructs with shardings: the target of a restore."""
+    sharding = shardings.replicated(mesh)
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        jax.eval_shape(lambda: _init(build, tx, ema)(0)),
+    )
+
+
+def _put(x: jax.Array, sharding: NamedSharding) -> jax.Array:
+    """A copy of its own: the state is donated, and two leaves must not share a buffer."""
+    return jax.make_array_from_process_local_data(sharding, np.array(x))
+
+
+def _init(build, tx, ema: bool) -> Callable[[int], TrainState]:
+    def init(seed: int) -> TrainState:
+        params, batch_stats = functional.initial_arrays(build, seed)
+        averaged = {"params": params, "batch_stats": batch_stats} if ema else {}
+        zero = jnp.zeros((), jnp.int32)
+        return TrainState(zero, params, batch_stats, tx.init(params), averaged, zero)
+
+    return init

@@ -1,0 +1,142 @@
+"""The training step: a pure function of arrays."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from segjax import losses
+from segjax.data.spec import VOID
+from segjax.errors import InputError
+from segjax.models import functional
+from segjax.models.preprocess import Preprocess
+from segjax.training import augment, state
+from segjax.training.optim import Optimizer
+
+
+def train_step(
+    ts: state.TrainState,
+    batch: dict[str, jax.Array],
+    *,
+    graph: Any,
+    optimizer: Optimizer,
+    preprocess: Preprocess,
+    augmentation: augment.Augment,
+    loss: losses.Loss,
+    seed: int,
+    accumulate: int,
+    ema_decay: float,
+) -> tuple[state.TrainState, dict[str, jax.Array]]:
+    """One update.
+
+    Args:
+        ts: the state; donate it.
+        batch: see `data.pipeline`; `image` uint8 [B, H, W, 3], `label` uint8 [B, H, W].
+        graph: the model's training graph.
+        optimizer, preprocess, augmentation, loss: of the recipe.
+        seed: of augmentation and dropout.
+        accumulate: parts that the batch is worked off in; gradients and counts are summed.
+        ema_decay: of the averaged weights, 0 keeps none.
+
+    Returns:
+        The new state, or the old one with `skipped` + 1 where loss or gradient is not finite, and
+        scalars: loss, grad_norm, lr, valid (share of labelled pixels), skipped; of a network with a
+        CRF also those of `Scores.wanted`.
+    """
+    key_augment, key_dropout = jax.random.split(jax.random.key(seed))
+    key_dropout = jax.random.fold_in(key_dropout, ts.step)
+    image, label = augment.batch(key_augment, batch, augmentation, preprocess.mean)
+
+    def summed_loss(params, batch_stats, image, label, key):
+        model = functional.merge(graph, params, batch_stats)
+        outputs = model(preprocess(image), rngs=nnx.Rngs(dropout=key), image=image)
+        total, count = loss.total(outputs, label)
+        wanted = outputs[0].wanted()
+        return total, (count, functional.plain(nnx.state(model, nnx.BatchStat)), wanted)
+
+    (grads, total, count, batch_stats), wanted = _summed_gradients(
+        summed_loss, ts, (image, label), key_dropout, accumulate
+    )
+    divisor = loss.divisor(count)
+    grads = jax.tree.map(lambda g: g / divisor, grads)
+    grad_norm = optax.tree.norm(grads)
+    lr = optimizer.schedule(ts.step)
+    new = _updated(ts, grads, batch_stats, lr, optimizer, ema_decay)
+    finite = jnp.isfinite(total) & jnp.isfinite(grad_norm)
+    kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, ts)
+    skipped = jnp.where(finite, 0, ts.skipped + 1)
+    scalars = {
+        "loss": total / divisor,
+        "grad_norm": grad_norm,
+        "lr": lr,
+        "valid": jnp.mean(label != VOID),
+        "skipped": skipped,
+    }
+    scalars |= wanted
+    return kept.replace(step=ts.step + 1, skipped=skipped), scalars
+
+
+def batch_statistics(
+    params: Any,
+    batch_stats: Any,
+    batch: dict[str, jax.Array],
+    *,
+    graph: Any,
+    preprocess: Preprocess,
+    augmentation: augment.Augment,
+    seed: int,
+) -> Any:
+    """What the norms find in a batch, seen as training sees it, in place of running averages.
+
+    Raises:
+        InputError: if the network has no batch norm.
+    """
+    key_augment, key_dropout = jax.random.split(jax.random.key(seed))
+    image, _ = augment.batch(key_augment, batch, augmentation, preprocess.mean)
+    model = functional.merge(graph, params, batch_stats)
+    found = [m for _, m in nnx.iter_modules(model) if isinstance(m, nnx.BatchNorm)]
+    if not found:
+        raise InputError("--statistics: the network has no batch norm.")
+    for norm in found:
+        norm.momentum = 0.0  # nothing is kept of the batches before
+    model(preprocess(image), rngs=nnx.Rngs(dropout=key_dropout), image=image)
+    return functional.plain(nnx.state(model, nnx.BatchStat))
+
+
+def _summed_gradients(summed_loss, ts, rows, key: jax.Array, accumulate: int):
+    """Over the parts of a batch.
+
+    Returns:
+        (gradients, loss, count) summed, and the last batch statistics; the most of `Scores.wanted`.
+    """
+
+    def part(carry, rows):
+        grads, total, count, batch_stats = carry
+        (part_total, (part_count, batch_stats, wanted)), part_grads = jax.value_and_grad(
+            summed_loss, has_aux=True
+        )(ts.params, batch_stats, *rows)
+        grads = jax.tree.map(jnp.add, grads, part_grads)
+        return (grads, total + part_total, count + part_count, batch_stats), wanted
+
+    zeros = jax.tree.map(jnp.zeros_like, ts.params)
+    carry = (zeros, jnp.zeros(()), jnp.zeros(()), ts.batch_stats)
+    if accumulate == 1:
+        return part(carry, (*rows, key))
+    # Every n-th row: each device works on its own rows in every part.
+    rows = [x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1) for x in rows]
+    carry, wanted = jax.lax.scan(part, carry, (*rows, jax.random.split(key, accumulate)))
+    return carry, jax.tree.map(jnp.max, wanted)
+
+
+def _updated(ts, grads, batch_stats, lr, optimizer: Optimizer, ema_decay: float):
+    updates, opt_state = optimizer.tx.update(grads, ts.opt_state, ts.params)
+    params = jax.tree.map(lambda p, u: p - lr * u, ts.params, updates)
+    ema = ts.ema
+    if ema_decay:
+        # Short at first, so that the average forgets the random start.
+        decay = jnp.minimum(ema_decay, (1 + ts.step) / (10 + ts.step))
+        now = {"params": params, "batch_stats": batch_stats}
+        ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, ema, now)
+    return ts.replace(params=params, batch_stats=batch_stats, opt_state=opt_state, ema=ema)

@@ -1,0 +1,79 @@
+"""Runs of the verbs, in this process and in others."""
+
+import os
+import pathlib
+import subprocess
+import sys
+from typing import Any
+from unittest import mock
+
+import jax
+import ml_collections
+import numpy as np
+
+from segjax.pictures import charts
+from segjax.training import assembly, loop
+from tests import tiny
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def config(**changes: Any) -> ml_collections.ConfigDict:
+    """Six steps of FCN-8s's smoke run on scenes: the short network, batch norm and dropout on."""
+    return tiny.short_config(
+        **{
+            **tiny.NOISY,
+            "total_steps": 6,
+            "every_steps__eval": 3,
+            "every_steps__checkpoint": 2,
+            "best__keep": 10,
+            "ema_decay": 0.5,
+            **changes,
+        }
+    )
+
+
+def train_plainly(made: ml_collections.ConfigDict, workdir: pathlib.Path, **options: Any) -> None:
+    """`train.run` without its charts, which take a third of six steps."""
+    with mock.patch.multiple(charts, curves=mock.DEFAULT, class_chart=mock.DEFAULT):
+        loop.run(made, workdir, **options)
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """Of a verb's process: CPU, one device, this run's own caches."""
+    cache = jax.config.jax_compilation_cache_dir
+    return os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": "1",
+        "JAX_COMPILATION_CACHE_DIR": cache,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        **extra,
+    }
+
+
+def verb(name: str, *flags: str, **extra: str) -> subprocess.CompletedProcess:
+    """Runs `python -m segjax.<name>` to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", f"segjax.{name}", *flags],
+        cwd=ROOT,
+        env=environment(**extra),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def line(done: subprocess.CompletedProcess) -> str:
+    """The one line that a verb with bad input ends with."""
+    lines = [text for text in done.stderr.splitlines() if text.startswith("segjax: ")]
+    assert done.returncode == 1, done.stderr
+    assert len(lines) == 1, done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+    return lines[0]
+
+
+def final(workdir: pathlib.Path, which: str = "latest") -> dict[str, np.ndarray]:
+    """Path -> array of the state that a checkpoint holds."""
+    _, ts, _ = assembly.restore(workdir, which)
+    return tiny.by_name(ts)

@@ -1,0 +1,149 @@
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from segjax import sharding as shardings
+from segjax.errors import InputError
+from segjax.runs import checkpoint
+
+MESH_SIZES = (1, 2, 8)
+
+
+def tree(value: float = 1.0, width: int = 16) -> dict:
+    return {
+        "kernel": jnp.full((3, width), float(value)) * jnp.arange(width),
+        "step": jnp.int32(value),
+    }
+
+
+def like(arrays: dict, devices: int = 1) -> dict:
+    sharding = shardings.replicated(shardings.make_mesh(1, jax.devices()[:devices]))
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), arrays)
+
+
+def opened(folder: pathlib.Path, **options) -> checkpoint.Checkpoints:
+    return checkpoint.Checkpoints(
+        folder, **{"metric": "eval/miou", "mode": "max", "keep": 2, **options}
+    )
+
+
+def save_all(folder: pathlib.Path, scores: list[float | None], **options) -> None:
+    checkpoints = opened(folder, **options)
+    for step, score in enumerate(scores, start=1):
+        metrics = None if score is None else {"eval/miou": score}
+        checkpoints.save(tree(step), step, meta={"note": f"step {step}"}, metrics=metrics)
+    checkpoints.close()
+
+
+def damage(folder: pathlib.Path, step: int) -> None:
+    """Flips bytes in the middle of every array file of a step."""
+    for path in (folder / str(step) / "state").rglob("d/*"):
+        data = bytearray(path.read_bytes())
+        for i in range(len(data) // 2, len(data) // 2 + 8):
+            data[i] ^= 0xFF
+        path.write_bytes(bytes(data))
+
+
+def test_a_run_without_checkpoints_restores_nothing(tmp_path):
+    checkpoints = opened(tmp_path / "c")
+    assert checkpoints.restore(like(tree())) is None
+    checkpoints.close()
+
+
+@pytest.mark.parametrize("devices", MESH_SIZES)
+def test_the_latest_state_comes_back_on_any_number_of_devices(tmp_path, devices):
+    save_all(tmp_path / "c", [0.1, 0.2, 0.3])
+    checkpoints = opened(tmp_path / "c")
+    got, meta = checkpoints.restore(like(tree(), devices))
+    checkpoints.close()
+    np.testing.assert_array_equal(got["kernel"], tree(3)["kernel"])
+    assert len(got["kernel"].sharding.device_set) == devices
+    assert meta["note"] == "step 3"
+
+
+def test_the_best_is_kept_beside_the_latest_also_after_a_restart(tmp_path):
+    save_all(tmp_path / "c", [0.9, 0.2, 0.1, None])
+    checkpoints = opened(tmp_path / "c")
+    checkpoints.save(tree(5), 5, meta={}, metrics={"eval/miou": 0.3})
+    checkpoints.close()
+    kept = sorted(int(p.name) for p in (tmp_path / "c").iterdir() if p.name.isdigit())
+    assert kept == [1, 4, 5]
+    checkpoints = opened(tmp_path / "c", read_only=True)
+    got, _ = checkpoints.restore(like(tree()), "best")
+    assert int(got["step"]) == 1
+    checkpoints.close()
+
+
+def test_the_smallest_is_best_where_the_config_says_min_and_nan_never_is(tmp_path):
+    save_all(tmp_path / "c", [0.5, 0.1, float("nan"), 0.3], mode="min", keep=1)
+    checkpoints = opened(tmp_path / "c", mode="min", keep=1, read_only=True)
+    got, _ = checkpoints.restore(like(tree()), "best")
+    checkpoints.close()
+    assert int(got["step"]) == 2
+
+
+def test_damaged_checkpoints_are_walked_back_over(tmp_path):
+    save_all(tmp_path / "c", [0.3, 0.2, 0.1], keep=3)
+    damage(tmp_path / "c", 3)
+    for file in (tmp_path / "c" / "2" / "state").iterdir():  # emptied
+        if file.is_file():
+            file.unlink()
+    checkpoints = opened(tmp_path / "c", keep=3)
+    got, _ = checkpoints.restore(like(tree()))
+    assert int(got["step"]) == 1
+    with pytest.raises(InputError, match="every checkpoint is damaged"):
+        checkpoints.restore(like(tree()), "3")
+    checkpoints.close()
+
+
+def test_a_flipped_byte_is_noticed_by_the_fingerprint():
+    arrays = tree(2.0)
+    changed = dict(arrays, kernel=arrays["kernel"].at[1, 3].add(1e-6))
+    assert int(checkpoint.fingerprint(arrays)) != int(checkpoint.fingerprint(changed))
+    swapped = {"a": arrays["kernel"], "b": arrays["kernel"] + 1}
+    back = {"a": arrays["kernel"] + 1, "b": arrays["kernel"]}
+    assert int(checkpoint.fingerprint(swapped)) != int(checkpoint.fingerprint(back))
+
+
+def test_a_checkpoint_of_another_model_is_refused_with_the_tensors_named(tmp_path):
+    save_all(tmp_path / "c", [0.1])
+    checkpoints = opened(tmp_path / "c")
+    wanted = like(tree(width=8)) | {"bias": like(tree())["step"]}
+    with pytest.raises(InputError, match="another model.*missing: bias.*misshapen: kernel") as told:
+        checkpoints.restore(wanted)
+    assert "float32[3, 16] for float32[3, 8]" in str(told.value)
+    half = {
+        "kernel": jax.ShapeDtypeStruct((3, 16), jnp.bfloat16, sharding=wanted["bias"].sharding),
+        "step": wanted["bias"],
+    }
+    with pytest.raises(InputError, match="misshapen: kernel"):  # orbax would cast silently
+        checkpoints.restore(half)
+    checkpoints.close()
+
+
+def test_a_step_that_is_not_there_is_refused_with_those_that_are(tmp_path):
+    save_all(tmp_path / "c", [0.1, 0.2])
+    checkpoints = opened(tmp_path / "c", read_only=True)
+    with pytest.raises(InputError, match="no checkpoint '7'; steps: 1, 2"):
+        checkpoints.restore(like(tree()), "7")
+    with pytest.raises(InputError, match='"best", "latest" or a number'):
+        checkpoints.restore(like(tree()), "newest")
+    checkpoints.close()
+
+
+def test_a_full_disk_is_one_clear_error(tmp_path, monkeypatch):
+    checkpoints = opened(tmp_path / "c")
+    checkpoints.save(tree(1), 1, meta={})
+    checkpoints._manager.wait_until_finished()
+
+    def full(*_, **__):
+        raise ValueError("RESOURCE_EXHAUSTED: Error writing: No space left on device")
+
+    monkeypatch.setattr(checkpoints._manager, "save", full)
+    with pytest.raises(InputError, match="the disk is full.*last whole one: step 1"):
+        checkpoints.save(tree(2), 2, meta={})
+    monkeypatch.undo()
+    checkpoints.close()
