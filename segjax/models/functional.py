@@ -1,27 +1,43 @@
-"""A network as its graphs and its arrays: what pure functions of arrays take."""
+"""A network as graphs and arrays: what pure functions, checkpoints and files of weights take."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import jax
 from flax import nnx
 
-
-def graphs(build: Callable[[nnx.Rngs], nnx.Module]) -> tuple[Any, Any]:
-    """The model's training graph and its evaluation graph; both take the same arrays."""
-    model = nnx.eval_shape(lambda: build(keys(0)))  # no memory, no compute
-    frozen = nnx.view(model, use_running_average=True, deterministic=True, raise_if_not_found=False)
-    return nnx.graphdef(model), nnx.graphdef(frozen)
+Build = Callable[[nnx.Rngs], nnx.Module]
+"""Draws a network in training mode."""
 
 
-def sampling_graph(build: Callable[[nnx.Rngs], nnx.Module]) -> Any:
-    """The model's graph for passes that dropout stays on in; norms take running averages."""
+@dataclasses.dataclass(frozen=True)
+class Graphs:
+    """The structures of one network; all take the same arrays.
+
+    Attributes:
+        training: norms see the batch, dropout is on.
+        inference: norms take running averages, dropout is off.
+        sampling: norms take running averages, dropout is on.
+    """
+
+    training: nnx.GraphDef
+    inference: nnx.GraphDef
+    sampling: nnx.GraphDef
+
+
+def graphs(build: Build) -> Graphs:
+    """The graphs of a network, without memory or computation."""
     model = nnx.eval_shape(lambda: build(keys(0)))
-    sampling = nnx.view(model, use_running_average=True, raise_if_not_found=False)
-    return nnx.graphdef(sampling)
+    averages = {"use_running_average": True, "raise_if_not_found": False}
+    return Graphs(
+        training=nnx.graphdef(model),
+        inference=nnx.graphdef(nnx.view(model, deterministic=True, **averages)),
+        sampling=nnx.graphdef(nnx.view(model, **averages)),
+    )
 
 
-def initial_arrays(build: Callable[[nnx.Rngs], nnx.Module], seed: jax.Array) -> tuple[Any, Any]:
+def initial_arrays(build: Build, seed: int | jax.Array) -> tuple[Any, Any]:
     """Freshly drawn parameters and batch statistics, as nested dicts of arrays."""
     # Exactly these two kinds: any other variable, such as a layer's own rngs, raises.
     model = build(keys(seed))
@@ -29,11 +45,11 @@ def initial_arrays(build: Callable[[nnx.Rngs], nnx.Module], seed: jax.Array) -> 
     return plain(params), plain(batch_stats)
 
 
-class _Counted(nnx.RngStream):
-    """The keys of nnx, but counted in Python.
+class _CountedInPython(nnx.RngStream):
+    """A stream of keys that counts its draws in Python.
 
-    nnx counts in an array, and asks it for its sharding at every draw. In a trace the answer is an
-    exception whose text jax makes by going through all that was traced before: most of the time
+    nnx counts in an array and asks it for its sharding at every draw. In a trace the answer is an
+    exception, whose text jax makes by going through all that was traced before: most of the time
     that it takes to build a deep network.
     """
 
@@ -47,11 +63,11 @@ class _Counted(nnx.RngStream):
         return key
 
 
-def keys(seed: jax.Array) -> nnx.Rngs:
+def keys(seed: int | jax.Array) -> nnx.Rngs:
     """`nnx.Rngs(seed)` for building a network: the same keys, fast in a trace."""
     key = jax.random.key(seed)
     rngs = nnx.Rngs(key)
-    rngs.default = _Counted(key, tag="default")
+    rngs.default = _CountedInPython(key, tag="default")
     return rngs
 
 
@@ -69,7 +85,7 @@ def plain(state: Any) -> Any:
     return rename(nnx.to_pure_dict(nnx.as_pure(state)))
 
 
-def merge(graph: Any, params: Any, batch_stats: Any) -> nnx.Module:
+def merge(graph: nnx.GraphDef, params: Any, batch_stats: Any) -> nnx.Module:
     """The inverse of splitting with `plain`: a module whose variables hold these arrays."""
 
     def rename(tree):
@@ -78,3 +94,12 @@ def merge(graph: Any, params: Any, batch_stats: Any) -> nnx.Module:
         return tree
 
     return nnx.merge(graph, nnx.State(rename(params)), nnx.State(rename(batch_stats)))
+
+
+def by_path(*trees: Any) -> dict[str, Any]:
+    """Path, such as "backbone/fc6/kernel" -> leaf, of nested dicts that share no path."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for tree in trees
+        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
+    }
