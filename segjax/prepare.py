@@ -17,7 +17,7 @@ import numpy as np
 from absl import flags
 
 from segjax import cli, files
-from segjax.data import annotations, catalog, scan
+from segjax.data import annotations, catalog, class_weights, scan
 from segjax.data.spec import DatasetSpec
 from segjax.errors import InputError
 from segjax.pictures import label_maps, layout, region_maps
@@ -62,7 +62,7 @@ def statistics(result: scan.Scan, spec: DatasetSpec, split: str) -> dict:
     Shares are of all pixels for void and of those with truth for the classes; the minimum and
     maximum are those of the raw ids; counts are those of the `sampled` examples.
     """
-    weights = scan.median_frequency(result)
+    weights = class_weights.median_frequency(result)
     sizes = collections.Counter(map(tuple, result.sizes.tolist())).most_common()
     labelled = int(result.pixels.sum())
     return {

@@ -1,11 +1,12 @@
-"""The check before step 0: reads every example once and counts what its masks hold.
+"""The check of a data set before step 0: reads every example once and counts its labels.
 
-A file that training could not read, or an id that nobody declared, stops the run here, with all
-of them in one list, and not after an hour. What the scan counts also gives the class weights.
+Unreadable files and undeclared ids stop the run here, listed all at once, and not after an hour.
+The class weights of the loss (`class_weights.py`) and a run's data fingerprint come from the scan.
 """
 
 import collections
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -26,7 +27,7 @@ from segjax.errors import InputError
 SAMPLED = 200
 """How many examples of a generated source are read: it has no files that could be damaged."""
 
-_CACHE_VERSION = 1  # changes with the meaning of a cached field
+_CACHE_VERSION = 2  # changes with the meaning of a cached field
 _LOG_SECONDS = 5.0
 
 
@@ -40,7 +41,7 @@ class ScanError(InputError):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scan:
-    """What a source holds. N examples, K classes.
+    """Counts and digests of the examples in a source. N examples, K classes.
 
     Attributes:
         sizes: int32 [N, 2], height and width.
@@ -49,10 +50,8 @@ class Scan:
         images: int64 [K], examples in which the class occurs.
         image_pixels: int64 [K], the pixels with truth of those examples.
         raw: raw id -> pixels, of the ids that occur.
-        fingerprint: hexadecimal digest of the spec, the names and the bytes of the files, in
-            order: the same data have the same one on every machine, whatever their folder or
-            dates; a changed mask changes it. Of a generated source: of its first examples.
-        sampled: number of examples read; the counts are theirs.
+        spec: the meaning of the labels.
+        digests: one digest for each example read: its name, lengths and checksums.
     """
 
     sizes: np.ndarray
@@ -61,8 +60,36 @@ class Scan:
     images: np.ndarray
     image_pixels: np.ndarray
     raw: dict[int, int]
-    fingerprint: str
-    sampled: int
+    spec: DatasetSpec
+    digests: tuple[str, ...]
+
+    @property
+    def sampled(self) -> int:
+        """Number of examples read, to which the counts refer; fewer than N if generated."""
+        return len(self.digests)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Hexadecimal digest of the spec without its name, of N and of the examples in order.
+
+        The same data have the same fingerprint on every machine, whatever the name, place or dates
+        of their folder. A changed mask, image, file name or class changes it.
+        """
+        return self._fingerprint(_nameless(self.spec))
+
+    def old_fingerprint(self, name: str) -> str:
+        """The fingerprint by the rule of the first run folders, which includes the spec's name.
+
+        Args:
+            name: the spec's name at that time; for `folder` and `lecture` the data set's folder.
+        """
+        return self._fingerprint(dataclasses.replace(self.spec, name=name).to_json())
+
+    def _fingerprint(self, spec: dict) -> str:
+        digest = hashlib.sha256(json.dumps([spec, len(self.sizes)]).encode())
+        for part in self.digests:
+            digest.update(part.encode())
+        return digest.hexdigest()
 
 
 @dataclasses.dataclass
@@ -94,7 +121,8 @@ def scan(
         spec: what its labels mean.
         name: of the data set and split, for messages.
         cache: folder that remembers scans of unchanged files (paths below the split, sizes, dates
-            and spec); `$SEGJAX_CACHE`, else `~/.cache/segjax`. It may be missing or read-only.
+            and the spec without its name); `$SEGJAX_CACHE`, else `~/.cache/segjax`. It may be
+            missing or read-only.
         fresh: read everything even so.
         log: takes a line every few seconds of a long scan.
 
@@ -104,10 +132,10 @@ def scan(
     while isinstance(source, sources.CachedSource):
         source = source.source
     files = isinstance(source, sources.FolderSource)
-    memory = _Cache(cache, "scan", [spec.to_json(), *_stamps(source)]) if files else None
-    if memory and not fresh and (found := memory.read(_from_json)):
+    memory = _Cache(cache, "scan", [_nameless(spec), *_stamps(source)]) if files else None
+    if memory and not fresh and (known := memory.read(lambda fields: _from_json(fields, spec))):
         log(f"{name}: {len(source)} examples, unchanged since their last scan.")
-        return found
+        return known
     generated = not files and hasattr(source, "size")
     count = min(SAMPLED, len(source)) if generated else len(source)
     if not count:
@@ -220,14 +248,13 @@ def _sum(
     """Adds the findings up, or raises ScanError with every problem among them."""
     size = spec.num_classes
     raw, pixels, images, image_pixels = (np.zeros(n, np.int64) for n in (256, size, size, size))
-    sizes, problems, bad = [], [], 0
-    digest = hashlib.sha256(json.dumps([spec.to_json(), len(source)]).encode())
+    sizes, digests, problems, bad = [], [], [], 0
     for finding in findings:
         problems += finding.problems
         bad += bool(finding.problems)
-        digest.update(finding.digest.encode())
         if finding.problems:
             continue
+        digests.append(finding.digest)
         sizes.append(finding.size)
         raw += finding.counts
         classes = np.zeros(256, np.int64)
@@ -242,8 +269,7 @@ def _sum(
             f"({', '.join(f'{kind} {n}' for kind, n in kinds)}); the first: {problems[0][1]}",
             [message for _, message in problems],
         )
-    sampled = len(sizes)
-    if sampled < len(source):
+    if len(sizes) < len(source):
         sizes = [source.size] * len(source)
     return Scan(
         sizes=np.array(sizes, np.int32),
@@ -252,8 +278,8 @@ def _sum(
         images=images,
         image_pixels=image_pixels,
         raw=_nonzero(raw),
-        fingerprint=digest.hexdigest(),
-        sampled=sampled,
+        spec=spec,
+        digests=tuple(digests),
     )
 
 
@@ -317,64 +343,23 @@ def _stamp(path: Path) -> list:
     return [str(path), status.st_size, status.st_mtime_ns]
 
 
+def _nameless(spec: DatasetSpec) -> dict:
+    """The spec as JSON without its name, which may be that of the data set's folder."""
+    fields = spec.to_json()
+    del fields["name"]
+    return fields
+
+
 def _to_json(result: Scan) -> dict:
     fields = {field.name: getattr(result, field.name) for field in dataclasses.fields(Scan)}
+    del fields["spec"]  # part of the cache's key
     return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in fields.items()}
 
 
-def _from_json(fields: dict) -> Scan:
+def _from_json(fields: dict, spec: DatasetSpec) -> Scan:
     fields = dict(fields)
     fields["raw"] = {int(i): n for i, n in fields["raw"].items()}
+    fields["digests"] = tuple(fields["digests"])
     for key in ("sizes", "pixels", "images", "image_pixels"):
         fields[key] = np.array(fields[key], np.int32 if key == "sizes" else np.int64)
-    return Scan(**fields)
-
-
-def median_frequency(result: Scan) -> np.ndarray:
-    """Median frequency balancing: float32 [K], median of the frequencies / frequency.
-
-    frequency(c) = pixels of c / pixels with truth in the images where c occurs, the median taken
-    over the classes that occur (Eigen & Fergus, ICCV 2015, section 6.3.2; SegNet, PAMI 2017,
-    section 3). A class that does not occur has weight 0: no pixel could ever use it.
-    """
-    present = result.pixels > 0
-    frequency = result.pixels[present] / result.image_pixels[present]
-    weights = np.zeros(len(result.pixels), np.float32)
-    if present.any():
-        weights[present] = np.median(frequency) / frequency
-    return weights
-
-
-EFFECTIVE_NUMBER_BETA = 1 - 1e-6
-"""Of `effective_number`: pixels beyond about a million of one class bring nothing new."""
-
-
-def class_weights(name: str, result: Scan) -> np.ndarray | None:
-    """Loss weights by name: float32 [K], or None for "none".
-
-    "median_frequency" as above; "inverse", 1 / pixels; "effective_number",
-    (1 - beta) / (1 - beta^pixels) (Cui et al., CVPR 2019, section 4, pixels for samples). The last
-    two have mean 1 over the classes that occur; a class that does not occur has weight 0.
-
-    Raises:
-        InputError: if the name is none of these.
-    """
-    if name == "none":
-        return None
-    if name == "median_frequency":
-        return median_frequency(result)
-    present = result.pixels > 0
-    pixels = result.pixels[present].astype(np.float64)
-    if name == "inverse":
-        values = 1 / pixels
-    elif name == "effective_number":
-        # expm1 keeps the digits that 1 - beta^n loses for rare classes.
-        values = 1 / -np.expm1(pixels * np.log(EFFECTIVE_NUMBER_BETA))
-    else:
-        raise InputError(
-            f"Unknown class weights {name!r}; known are none, median_frequency, inverse, "
-            "effective_number."
-        )
-    weights = np.zeros(len(result.pixels), np.float32)
-    weights[present] = values / values.mean() if len(values) else values
-    return weights
+    return Scan(**fields, spec=spec)

@@ -156,7 +156,7 @@ class DatasetSpec:
         """Plain lists and strings; `from_json` gives the spec back."""
         fields = dataclasses.asdict(self)
         if not self.channel:
-            del fields["channel"]  # else every data set would have another fingerprint than before
+            del fields["channel"]  # fingerprints of old run folders were computed without it
         return fields
 
     @classmethod

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from segjax import losses, models, sharding
 from segjax.crf import Refinement
-from segjax.data import catalog, pipeline, scan, sources
+from segjax.data import catalog, class_weights, pipeline, scan, sources
 from segjax.data.spec import DatasetSpec
 from segjax.errors import InputError
 from segjax.evaluation import steps as eval_steps
@@ -217,7 +217,7 @@ def open_split(dataset: catalog.Dataset, config: ml_collections.ConfigDict, spli
 
 def weights_of(config: ml_collections.ConfigDict, found: scan.Scan) -> list[float] | None:
     """The class weights that `config.loss.class_weights` names."""
-    weights = scan.class_weights(config.loss.class_weights, found)
+    weights = class_weights.by_name(config.loss.class_weights, found)
     return None if weights is None else [float(w) for w in weights]
 
 

@@ -1,5 +1,8 @@
+import dataclasses
+import json
 import os
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,8 @@ SPEC = DatasetSpec(
     palette=((1, 1, 1), (2, 2, 2), (3, 3, 3)),
     table=((10, 0), (11, 0), (20, 1), (30, 2), (0, VOID)),
 )
+
+OLD_RUN = Path(__file__).parent.parent / "fixtures" / "run_26ab59c.zip"
 
 # The class of sign does not occur; image a has 1 + 2 road, 1 car, 2 void, image b 6 road.
 LABELS = {"a": [[10, 11, 20], [11, 0, 0]], "b": [[10, 10, 10], [10, 10, 10]]}
@@ -91,7 +96,9 @@ def test_an_unchanged_source_is_not_read_again(tmp_path: Path, monkeypatch: pyte
     for field in ("sizes", "pixels", "images", "image_pixels"):
         np.testing.assert_array_equal(getattr(first, field), getattr(again, field))
         assert getattr(first, field).dtype == getattr(again, field).dtype
-    assert (first.raw, first.void, first.fingerprint) == (again.raw, again.void, again.fingerprint)
+    assert (first.raw, first.void, first.digests) == (again.raw, again.void, again.digests)
+    assert first.fingerprint == again.fingerprint
+    assert first.old_fingerprint("toy") == again.old_fingerprint("toy")
 
 
 def test_a_changed_mask_or_spec_is_read_again(tmp_path: Path):
@@ -117,6 +124,53 @@ def test_the_fingerprint_does_not_depend_on_folder_or_dates(tmp_path: Path):
     pairs = sources.list_pairs(tmp_path / "y" / "z", "train")
     second = _scan(sources.FolderSource(pairs=pairs, spec=SPEC), tmp_path / "other")
     assert first.fingerprint == second.fingerprint
+
+
+def test_the_fingerprint_depends_on_the_spec_but_not_on_its_name(tmp_path: Path):
+    source = _source(tmp_path)
+    renamed = dataclasses.replace(SPEC, name="other")
+    recoloured = dataclasses.replace(SPEC, palette=((1, 1, 1), (2, 2, 2), (4, 4, 4)))
+    first, second, third = (
+        scan.scan(source, spec, name="toy", cache=tmp_path / "cache")
+        for spec in (SPEC, renamed, recoloured)
+    )
+    assert first.fingerprint == second.fingerprint != third.fingerprint
+    assert first.old_fingerprint("toy") != first.old_fingerprint("other")
+    assert first.old_fingerprint("toy") == second.old_fingerprint("toy")
+
+
+def test_a_renamed_folder_is_the_same_data_and_a_changed_mask_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The data set and the stored fingerprints are those of a run folder of commit 26ab59c."""
+    monkeypatch.setenv("SEGJAX_CACHE", str(tmp_path / "cache"))
+    with zipfile.ZipFile(OLD_RUN) as file:
+        file.extractall(tmp_path)
+    meta = json.loads((tmp_path / "run/checkpoints/4/meta/metadata").read_text())
+    stored = {"train": meta["data"]["train"], "val": meta["data"]["eval"]}
+    before = _scan_folder(tmp_path / "streets")
+    (tmp_path / "streets").rename(tmp_path / "avenues")
+    after = _scan_folder(tmp_path / "avenues")
+    for scans in (before, after):
+        assert {split: s.old_fingerprint("streets") for split, s in scans.items()} == stored
+    for split in before:
+        assert before[split].fingerprint == after[split].fingerprint != stored[split]
+    mask = tmp_path / "avenues/labels/val/0.png"
+    label = png.decode_mask(mask.read_bytes(), str(mask))
+    label[0, 0] = label[0, 0] == 0
+    mask.write_bytes(png.encode_indices(label, []))
+    changed = _scan_folder(tmp_path / "avenues")
+    assert changed["train"].fingerprint == after["train"].fingerprint
+    assert changed["val"].fingerprint != after["val"].fingerprint
+    assert changed["val"].old_fingerprint("streets") != stored["val"]
+
+
+def _scan_folder(root: Path) -> dict[str, scan.Scan]:
+    dataset = catalog.load("folder", root=str(root))
+    return {
+        split: scan.scan(dataset.splits[split], dataset.spec, name=split)
+        for split in ("train", "val")
+    }
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"raw": 1}', b"\xff"])
@@ -184,39 +238,6 @@ def test_ids_are_collected_without_a_spec(tmp_path: Path):
     labels = [label for _, label in _source(tmp_path).pairs]
     for _ in range(2):  # counted, then remembered
         assert scan.find_ids(labels, cache=tmp_path / "c") == {0: 2, 10: 7, 11: 2, 20: 1}
-
-
-def _counts(pixels: list[int], image_pixels: list[int]) -> scan.Scan:
-    zeros = np.zeros(len(pixels), np.int64)
-    return scan.Scan(
-        zeros[:0], np.array(pixels), 0, zeros, np.array(image_pixels), {}, fingerprint="", sampled=1
-    )
-
-
-def test_median_frequency_divides_by_the_images_that_hold_the_class():
-    # Frequencies 0.5, 0.25 and 0.1, whose median is 0.25; the last class does not occur.
-    result = _counts([50, 10, 10, 0], [100, 40, 100, 0])
-    np.testing.assert_allclose(scan.median_frequency(result), [0.5, 1, 2.5, 0], rtol=1e-6)
-
-
-def test_class_weights_by_name():
-    result = _counts([10, 30, 0], [40, 40, 0])
-    assert scan.class_weights("none", result) is None
-    np.testing.assert_allclose(scan.class_weights("inverse", result), [1.5, 0.5, 0], rtol=1e-6)
-    np.testing.assert_array_equal(
-        scan.class_weights("median_frequency", result), scan.median_frequency(result)
-    )
-    assert scan.class_weights("inverse", result).dtype == np.float32
-    with pytest.raises(InputError, match="'invers'; known are none, median_frequency, inverse"):
-        scan.class_weights("invers", result)
-
-
-def test_effective_numbers_saturate_for_frequent_classes():
-    result = _counts([1, 10**9, 2 * 10**9], [1, 1, 1])
-    rare, frequent, most = scan.class_weights("effective_number", result).astype(np.float64)
-    assert frequent == pytest.approx(most, rel=1e-6)
-    assert rare / frequent == pytest.approx(1e6, rel=1e-3)  # 1 / (1 - beta)
-    assert np.mean([rare, frequent, most]) == pytest.approx(1)
 
 
 @pytest.mark.skipif(not os.environ.get("SEGJAX_DATA"), reason="needs CamVid in $SEGJAX_DATA")
