@@ -157,7 +157,7 @@ CAMVID = {  # of networks that see its images at half size, on a small machine
     "every_steps.checkpoint": 300,
 }
 
-SCENES_CRF = {  # tuned behind FCN-8s, tried behind DeepLab v1: experiments/crf
+SCENES_CRF = {  # tuned behind FCN-8s, tried behind DeepLab v1: experiments/records/crf
     "preset": "deeplab_v1",
     "w1": 5.0,
     "theta_alpha": 30.0,
@@ -166,7 +166,7 @@ SCENES_CRF = {  # tuned behind FCN-8s, tried behind DeepLab v1: experiments/crf
     "theta_gamma": 1.0,
 }
 
-CAMVID_CRF = {  # tuned behind DeepLab v3 on MobileNetV2: experiments/crf
+CAMVID_CRF = {  # tuned behind DeepLab v3 on MobileNetV2: experiments/records/crf
     "preset": "deeplab_v1",
     "w1": 5.0,
     "theta_alpha": 60.0,

@@ -10,7 +10,8 @@ weight decay, batches of 32, 200 epochs.
 `images_prepped_train/` and `annotations_prepped_train/`; the last 50 images are for validation
 (`--config.data.val_count`). Ids are in the masks' first channel, which for OpenCV is blue: where
 all three hold them, or masks are grey or palette PNGs, nothing need be said; where they differ,
-`--config.data.channel=blue`. `python -m experiments.lecture_layout` makes such a folder of CamVid.
+`--config.data.channel=blue`. `python -m experiments.records.lecture_layout` makes such a folder
+of CamVid.
 
 Durations here are in steps: 200 epochs of the lecture's 317 images (CamVid's 367 less 50) are
 200 x 317 / 32 = 1981. Keras takes 2000, since it ends each epoch with a batch of 29.

@@ -5,8 +5,8 @@ convolution (up to twenty times slower than the forward), dilations, and kernels
 the map. There, matrix products take its place: over shifted copies (im2col), or over Winograd's
 tiles, which also multiply less. A dilated convolution is cut into the grids that it does not mix;
 where its taps see much padding, it is a sum over the taps of what each does see. The choice is made
-when the program is lowered, so one trace serves every device; experiments/throughput/forms.md has
-the times.
+when the program is lowered, so one trace serves every device; experiments/benchmarks/convolutions
+has the times.
 """
 
 import functools

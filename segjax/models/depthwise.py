@@ -1,7 +1,7 @@
 """Depthwise convolutions in the form that is fastest where the program runs.
 
 XLA:CPU computes them in a naive loop, 6 to 40 times slower than the sum over shifted copies that
-takes its place there (experiments/throughput/forms.md). The kernel's gradient is a plain sum on
+takes its place there (experiments/benchmarks/convolutions). The kernel's gradient is a plain sum on
 every device: XLA's is a convolution grouped by batch, which comes out wrong (by a per cent) where
 an image's height is split over devices; jaxlib 0.10.2, a test of every network shows it.
 """

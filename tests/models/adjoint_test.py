@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.fcn import patchwise
+from experiments.records.fcn_patchwise import run as patchwise
 from segjax.models import functional, resize
 from segjax.models.deconvolution import LearnedUp2
 from tests import tiny

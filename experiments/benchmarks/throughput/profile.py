@@ -1,0 +1,82 @@
+"""The longest operations of segjax's training step: python -m experiments.benchmarks.throughput.profile
+
+Takes the flags of `bench`; writes profile-NET-DEVICE.json and the page.
+"""
+
+import collections
+import json
+import pathlib
+import re
+import tempfile
+
+import jax
+
+from experiments.benchmarks.throughput import bench, report, sides
+
+LONGEST = 20
+_OWN = re.compile(r"^[a-z_\-]+[a-z_0-9\-]*(\.\d+)*$")  # of a program; the runtime's have capitals
+
+
+def main() -> None:
+    """Traces one step."""
+    given = bench.arguments()
+    ours = sides.Segjax(given.setting, sides.Torch(given.setting, "cpu").arrays())
+    compiled = ours.parts.train_step.lower(ours.ts, ours.batch).compile()
+    program = {
+        name: (result, source)
+        for name, result, source in re.findall(
+            r"%([\w.\-]+) = \(?([a-z0-9]+\[[0-9,]*\])[^\n]*?(?:op_name=\"([^\"]*)\"|\n)",
+            compiled.as_text(),
+        )
+    }
+    ours.train(2)
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            ours.train(1)
+        (path,) = pathlib.Path(folder).rglob("*.xplane.pb")
+        durations, calls = operations(jax.profiler.ProfileData.from_file(str(path)))
+    found = [
+        {
+            "name": name,
+            "ms": ms,
+            "calls": calls[name],
+            "result": program.get(name, ("", ""))[0],
+            "source": "/".join(program.get(name, ("", ""))[1].split("/")[-3:]),
+        }
+        for name, ms in durations.most_common(LONGEST)
+    ]
+    device = "cuda" if jax.default_backend() == "gpu" else "cpu"
+    result = {
+        "command": f"python -m experiments.benchmarks.throughput.profile {given.text}".strip(),
+        "net": given.setting.name,
+        "hardware": bench.hardware(),
+        "total_ms": sum(durations.values()),
+        "operations": found,
+    }
+    name = f"profile-{given.setting.name}-{device}.json"
+    (bench.FOLDER / name).write_text(json.dumps(result, indent=2) + "\n")
+    report.write(bench.FOLDER)
+
+
+def operations(trace) -> tuple[collections.Counter, collections.Counter]:
+    """Milliseconds and calls by operation: of the device's streams, or of the CPU's threads.
+
+    A `while` is left out: its operations are counted themselves.
+    """
+    planes = [plane for plane in trace.planes if plane.name.startswith("/device:GPU")]
+    streams = [line for plane in planes for line in plane.lines if line.name.startswith("Stream")]
+    if not planes:
+        host = [plane for plane in trace.planes if plane.name == "/host:CPU"]
+        streams = [line for plane in host for line in plane.lines if line.name.startswith("tf_XLA")]
+    durations, calls = collections.Counter(), collections.Counter()
+    for line in streams:
+        for event in line.events:
+            name = dict(event.stats).get("hlo_op", event.name)
+            if not name.startswith("while") and (planes or _OWN.match(name)):
+                durations[name] += event.duration_ns / 1e6
+                calls[name] += 1
+    return durations, calls
+
+
+if __name__ == "__main__":
+    main()
