@@ -1,11 +1,12 @@
-"""What the verbs share: the config flag, the run folder, one clear line for bad input."""
+"""Verbs: programs with flags, a manual and one clear line for bad input; the flags they share."""
 
+import dataclasses
 import logging as std_logging
 import os
 import pathlib
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import ml_collections
 from absl import app, flags, logging
@@ -22,9 +23,114 @@ def define_config() -> None:
     )  # fmt: skip
 
 
-def define_workdir() -> None:
-    """Defines `--workdir`."""
-    flags.DEFINE_string("workdir", "", "run folder; runs/<recipe>[-<variants>] by default")
+@dataclasses.dataclass(frozen=True)
+class Verb:
+    """A program: `python -m segjax.<verb>` or `segjax <verb>`.
+
+    Its module ends with `VERB = cli.Verb(define_flags, main)` and, where it is run as a program,
+    `VERB.run()`. No flag exists before `run`, so that any number of verbs can be imported.
+
+    Attributes:
+        define_flags: defines the verb's flags.
+        main: takes the words of the command line, the program's name first. An `InputError` is one
+            line and exit status 1.
+        words: how many words, beside flags, the verb takes at most.
+    """
+
+    define_flags: Callable[[], None]
+    main: Callable[[list[str]], None]
+    words: int = 0
+
+    def run(self) -> None:
+        """Runs the verb on the words of `sys.argv`."""
+        others = set(flags.FLAGS)
+        self.define_flags()
+        names = set(flags.FLAGS) - others
+
+        def parse(argv: list[str]) -> list[str]:
+            if _HELP & set(argv):
+                print(self.manual(names))
+                sys.exit()
+            return _parse(argv)
+
+        app.run(self._guarded, flags_parser=parse)
+
+    def manual(self, names: Iterable[str]) -> str:
+        """The docstring of the verb's module, and its flags: those of these names."""
+        shown = flags.FlagValues()
+        for name in names:
+            shown[name] = flags.FLAGS[name]
+        doc = (sys.modules[self.main.__module__].__doc__ or "").strip()
+        table = shown.get_help("  ", include_special_flags=False)
+        return f"{doc}\n\nflags:\n{table}\n\nTry --helpfull to get a list of all flags."
+
+    def _guarded(self, argv: list[str]) -> None:
+        unknown = argv[1 + self.words :]
+        if unknown:
+            fail(InputError(f"Unknown words on the command line: {' '.join(unknown)}."))
+        try:
+            self.main(argv)
+        except InputError as error:
+            fail(error)
+
+
+_HELP = {"--help", "-help", "--helpshort", "-helpshort", "-h", "-?"}
+
+# Flags of several verbs: default and help.
+_SHARED = {
+    "workdir": ("", "the run folder"),
+    "split": ("", "split of the data set; the config's by default"),
+    "step": ("best", "best, latest, or a step's number"),
+    "protocol": ("", "as config.eval.protocol; the run's by default"),
+    "crf": ("", "preset, key=value ...; none; the run's by default"),
+    "input": ("", "an image, or a folder of them"),
+    "output": ("out", "folder for what is written"),
+}
+
+
+def define(*names: str, **others: tuple[str, str]) -> None:
+    """Defines flags that several verbs share.
+
+    Args:
+        names: of `_SHARED`, or "config", "weights" or "distributed".
+        others: name -> the verb's own default and help of such a flag.
+    """
+    whole = {"config": define_config, "weights": _define_weights, "distributed": _define_processes}
+    for name in names:
+        whole[name]() if name in whole else flags.DEFINE_string(name, *_SHARED[name])
+    for name, (default, text) in others.items():
+        if name not in _SHARED:
+            raise ValueError(f"{name} is no flag that verbs share; shared: {', '.join(_SHARED)}.")
+        flags.DEFINE_string(name, default, text)
+
+
+def _define_weights() -> None:
+    flags.DEFINE_enum("weights", "raw", ["raw", "ema"], "trained weights, or their average")
+
+
+def _define_processes() -> None:
+    flags.DEFINE_string("coordinator", "", "host:port of process 0, for runs on several hosts")
+    flags.DEFINE_integer("processes", 0, "number of processes, with --coordinator")
+    flags.DEFINE_integer("process_id", -1, "this process, from 0, with --coordinator")
+    flags.DEFINE_enum(
+        "distributed",
+        "auto",
+        ["auto", "on", "off"],
+        "auto: where the cluster's environment (Slurm, Open MPI, Cloud TPU, JAX_COORDINATOR_"
+        "ADDRESS) tells of several processes; on: always ask it; off: one process",
+    )
+
+
+def start_processes() -> None:
+    """Joins the other processes as the flags of `define("distributed")` say, before JAX is used.
+
+    Raises:
+        InputError: if three of the flags are not given together.
+    """
+    from segjax import distributed  # imports JAX, which a manual does not need
+
+    given = flags.FLAGS
+    distributed.start(given.coordinator, given.processes, given.process_id, given.distributed)
 
 
 def config() -> ml_collections.ConfigDict:
@@ -49,20 +155,6 @@ def workdir() -> pathlib.Path:
     path, _, variants = given.partition(":")
     name = pathlib.Path(path).stem
     return pathlib.Path("runs") / "-".join([name, *filter(None, variants.split(","))])
-
-
-def run(main: Callable[[list[str]], None], *, words: int = 0) -> None:
-    """Runs a verb that takes up to `words` words; an `InputError` is one line and exit status 1."""
-
-    def guarded(argv: list[str]) -> None:
-        if argv[1 + words :]:
-            fail(InputError(f"Unknown words on the command line: {' '.join(argv[1 + words :])}."))
-        try:
-            main(argv)
-        except InputError as error:
-            fail(error)
-
-    app.run(guarded, flags_parser=_parse)
 
 
 def fail(error: Exception) -> None:

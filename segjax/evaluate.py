@@ -14,7 +14,7 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from segjax import cli, distributed
+from segjax import cli
 from segjax.data import catalog
 from segjax.errors import InputError
 from segjax.evaluation import comparison, report, superpixel_vote
@@ -24,33 +24,33 @@ from segjax.pictures import label_maps, layout
 from segjax.runs import progress
 from segjax.training import assembly, norm_statistics
 
-_WORKDIR = flags.DEFINE_string("workdir", "", "the run folder")
-_SPLIT = flags.DEFINE_string("split", "", "of the data set; the config's by default")
-_STEP = flags.DEFINE_string("step", "best", "best, latest, or a step's number")
-_WEIGHTS = flags.DEFINE_enum("weights", "raw", ["raw", "ema"], "raw or averaged ones")
-_PROTOCOL = flags.DEFINE_string("protocol", "", "as config.eval.protocol; the run's by default")
-_CRF = flags.DEFINE_string("crf", "", "preset, key=value ...; none; the run's by default")
-_STATISTICS = flags.DEFINE_string("statistics", "", "split they are estimated over; '': as trained")
-_COMPARE = flags.DEFINE_string("compare", "", "what is compared with the word after it")
-_OUTPUT = flags.DEFINE_string("output", "compare", "folder of a comparison")
-_SUPERPIXELS = config_flags.DEFINE_config_file(
-    "superpixels", None, "recipe of a classical method, whose regions vote; its keys can be set too"
-)
+
+def define_flags() -> None:
+    """The flags of the verb."""
+    cli.define("workdir", "split", "step", "weights", "protocol", "crf", "distributed")
+    cli.define(output=("compare", "folder of a comparison"))
+    flags.DEFINE_string("statistics", "", "split they are estimated over; '': as trained")
+    flags.DEFINE_string("compare", "", "what is compared with the word after it")
+    config_flags.DEFINE_config_file(
+        "superpixels",
+        None,
+        "recipe of a classical method, whose regions vote; its keys can be set too",
+    )
 
 
 def main(argv: list[str]) -> None:
     """Prints the scores and writes them into the run folder, or compares two of them."""
-    if bool(_COMPARE.value) != bool(argv[1:]):
+    if bool(flags.FLAGS.compare) != bool(argv[1:]):
         raise InputError("--compare A B takes two run folders or files; nothing else takes words.")
-    if _COMPARE.value:
-        both = pathlib.Path(_COMPARE.value), pathlib.Path(argv[1])
-        comparison.run(*both, _SPLIT.value, pathlib.Path(_OUTPUT.value))
+    if flags.FLAGS.compare:
+        both = pathlib.Path(flags.FLAGS.compare), pathlib.Path(argv[1])
+        comparison.run(*both, flags.FLAGS.split, pathlib.Path(flags.FLAGS.output))
         return
-    distributed.start()
-    workdir = pathlib.Path(_WORKDIR.value)
-    parts, ts, meta = assembly.restore(workdir, _STEP.value)
+    cli.start_processes()
+    workdir = pathlib.Path(flags.FLAGS.workdir)
+    parts, ts, meta = assembly.restore(workdir, flags.FLAGS.step)
     config = parts.config
-    split = _SPLIT.value or config.eval.split
+    split = flags.FLAGS.split or config.eval.split
     dataset = catalog.load(**config.data)
     if dataset.spec.classes != parts.spec.classes or dataset.spec.table != parts.spec.table:
         raise InputError(
@@ -58,23 +58,23 @@ def main(argv: list[str]) -> None:
             f"data set has now ({', '.join(dataset.spec.classes)})."
         )
     part = assembly.open_split(dataset, config, split)
-    how = evaluation.protocol(parts, split, part.scan.sizes, _PROTOCOL.value, _CRF.value)
-    own = not _PROTOCOL.value or how["views"] == parse(config.eval.protocol).to_json()
+    how = evaluation.protocol(parts, split, part.scan.sizes, flags.FLAGS.protocol, flags.FLAGS.crf)
+    own = not flags.FLAGS.protocol or how["views"] == parse(config.eval.protocol).to_json()
     own_crf = how["crf"] == evaluation.crf_of(config)
     if own and split == config.eval.split:
         how["bucket"] = meta["protocol"]["bucket"]
-    weights = ts.weights(_WEIGHTS.value)
-    if _STATISTICS.value:
-        over = assembly.open_split(dataset, config, _STATISTICS.value)
+    weights = ts.weights(flags.FLAGS.weights)
+    if flags.FLAGS.statistics:
+        over = assembly.open_split(dataset, config, flags.FLAGS.statistics)
         batches = norm_statistics.batches_of(parts, over)
-        how["statistics"] = {"split": _STATISTICS.value, "batches": batches}
+        how["statistics"] = {"split": flags.FLAGS.statistics, "batches": batches}
         weights = weights[0], _statistics(parts, weights, over, batches)
     path = report.path_of(
         workdir,
         split,
         views="" if own else how["views"]["name"],
-        weights=_WEIGHTS.value,
-        more="statistics" if _STATISTICS.value else "",
+        weights=flags.FLAGS.weights,
+        more="statistics" if flags.FLAGS.statistics else "",
         crf="" if own_crf else how["crf"]["name"] if how["crf"] else "no_crf",
     )
     evaluator = evaluation.Evaluator(parts, part.source, part.scan.sizes, how, details=True)
@@ -87,7 +87,7 @@ def main(argv: list[str]) -> None:
             how,
             parts.spec,
             step=int(ts.step),
-            weights=_WEIGHTS.value,
+            weights=flags.FLAGS.weights,
             data=part.scan.fingerprint,
             checkpoint=meta["fingerprint"],
             names=evaluator.names(result),
@@ -110,7 +110,7 @@ def _evaluate(
 ) -> tuple[evaluation.Result, superpixel_vote.Vote | None]:
     """Evaluates, asks superpixels to vote, writes label maps and pictures of the worst images."""
     spec, names = evaluator.experiment.spec, evaluator.source.name
-    recipe = _SUPERPIXELS.value
+    recipe = flags.FLAGS.superpixels
     vote = None if recipe is None else superpixel_vote.Vote(recipe, spec.num_classes)
     labels, worst = report.new_labels(path, spec), report.Worst()
 
@@ -133,7 +133,7 @@ def _evaluate(
     return result, vote
 
 
+VERB = cli.Verb(define_flags, main, words=1)
+
 if __name__ == "__main__":
-    distributed.define_flags()
-    flags.adopt_module_key_flags(distributed)
-    cli.run(main, words=1)
+    VERB.run()

@@ -7,15 +7,20 @@ status 0.
 
 from absl import flags
 
-from segjax import cli, distributed
+from segjax import cli
 
-_REPLAY = flags.DEFINE_string("replay", "", "a saved batch to run again under NaN checks")
+
+def define_flags() -> None:
+    """The flags of the verb."""
+    cli.define("config", "distributed")
+    cli.define(workdir=("", "run folder; runs/<recipe>[-<variants>] by default"))
+    flags.DEFINE_string("replay", "", "a saved batch to run again under NaN checks")
 
 
 def main(_argv: list[str]) -> None:
     """Joins the other processes and starts the run."""
     config, workdir = cli.config(), cli.workdir()
-    distributed.start()
+    cli.start_processes()
     # After the start: importing these must not touch the devices before.
     if config.method.name:
         from segjax import study
@@ -24,14 +29,10 @@ def main(_argv: list[str]) -> None:
     else:
         from segjax.training import loop
 
-        loop.run(config, workdir, _REPLAY.value)
+        loop.run(config, workdir, flags.FLAGS.replay)
 
+
+VERB = cli.Verb(define_flags, main)
 
 if __name__ == "__main__":
-    cli.define_config()
-    cli.define_workdir()
-    distributed.define_flags()
-    flags.adopt_module_key_flags(cli)
-    flags.adopt_module_key_flags(distributed)
-    flags.declare_key_flag("config")
-    cli.run(main)
+    VERB.run()

@@ -21,14 +21,13 @@ from segjax.pictures import label_maps, layout
 from segjax.runs import progress
 from segjax.training import assembly, state
 
-_WORKDIR = flags.DEFINE_string("workdir", "", "the run folder")
-_INPUT = flags.DEFINE_string("input", "", "an image, or a folder of them")
-_OUTPUT = flags.DEFINE_string("output", "out", "folder for the label images and overlays")
-_STEP = flags.DEFINE_string("step", "best", "best, latest, or a step's number")
-_PROTOCOL = flags.DEFINE_string("protocol", "", "as config.eval.protocol; the run's by default")
-_CRF = flags.DEFINE_string("crf", "", "preset, key=value ...; none; the run's by default")
-
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+def define_flags() -> None:
+    """The flags of the verb."""
+    cli.define("config", "workdir", "input", "step", "protocol", "crf")
+    cli.define(output=("out", "folder for the label images and overlays"))
 
 
 class Images:
@@ -76,7 +75,7 @@ def find_images(path: pathlib.Path) -> list[pathlib.Path]:
 def main(_argv: list[str]) -> None:
     """Labels what --input names with a run's network, or as a config says."""
     configured = flags.FLAGS.config is not None
-    if configured == bool(_WORKDIR.value):
+    if configured == bool(flags.FLAGS.workdir):
         raise InputError(
             "Either --workdir=DIR, the folder of a trained run, or --config=FILE, of a network "
             "that comes with its weights or of a classical method."
@@ -84,26 +83,26 @@ def main(_argv: list[str]) -> None:
     labels = not configured or (
         not cli.config().method.name and cli.config().predict.output == "labels"
     )
-    if (_PROTOCOL.value or _CRF.value) and not labels:
+    if (flags.FLAGS.protocol or flags.FLAGS.crf) and not labels:
         raise InputError("--protocol and --crf: only of a network that labels images.")
-    images = Images(find_images(pathlib.Path(_INPUT.value)))
+    images = Images(find_images(pathlib.Path(flags.FLAGS.input)))
     with concurrent.futures.ThreadPoolExecutor() as pool:  # and every file is known to be whole
         sizes = np.array(list(pool.map(lambda i: images[i][1].shape, range(len(images)))))
-    output = pathlib.Path(_OUTPUT.value)
+    output = pathlib.Path(flags.FLAGS.output)
     named = ((images.name(i), images[i][0]) for i in range(len(images)))
     if configured and cli.config().method.name:
         study.predict(cli.config(), named, len(images), output)
     elif configured and cli.config().predict.output == "heatmaps":
         heatmaps.predict(cli.config(), named, len(images), output)
     elif configured:
-        found = pretrained(cli.config(), sizes, _PROTOCOL.value, _CRF.value)
+        found = pretrained(cli.config(), sizes, flags.FLAGS.protocol, flags.FLAGS.crf)
         write_labels(*found, images, sizes, output)
     else:
-        parts, ts, meta = assembly.restore(pathlib.Path(_WORKDIR.value), _STEP.value)
+        parts, ts, meta = assembly.restore(pathlib.Path(flags.FLAGS.workdir), flags.FLAGS.step)
         how = meta["protocol"]
-        if _PROTOCOL.value:
-            how = evaluation.protocol(parts, how["split"], sizes, _PROTOCOL.value)
-        how = how | {"crf": evaluation.crf_of(parts.config, _CRF.value)}
+        if flags.FLAGS.protocol:
+            how = evaluation.protocol(parts, how["split"], sizes, flags.FLAGS.protocol)
+        how = how | {"crf": evaluation.crf_of(parts.config, flags.FLAGS.crf)}
         write_labels(parts, ts, how, images, sizes, output)
 
 
@@ -186,7 +185,7 @@ def _write_uncertainty(output: pathlib.Path, stem: str, variance: np.ndarray) ->
     layout.write_png(output / f"{stem}_uncertainty.png", picture)
 
 
+VERB = cli.Verb(define_flags, main)
+
 if __name__ == "__main__":
-    cli.define_config()
-    flags.declare_key_flag("config")
-    cli.run(main)
+    VERB.run()

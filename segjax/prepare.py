@@ -22,15 +22,15 @@ from segjax.data.spec import DatasetSpec
 from segjax.errors import InputError
 from segjax.pictures import label_maps, layout, region_maps
 
-FLAGS = flags.FLAGS
-
 _ON_SHEET = 12  # examples
 
 
 def define_flags() -> None:
-    """The flags beside --config."""
-    flags.DEFINE_string("split", "train", "Split that `show` looks at.")
-    flags.DEFINE_string("output", "out", "Folder that `show` writes to.")
+    """The flags of the verb."""
+    cli.define("config")
+    cli.define(
+        split=("train", "split that `show` looks at"), output=("out", "folder `show` writes to")
+    )
 
 
 def show(
@@ -190,11 +190,10 @@ def main(argv: list[str]) -> None:
         )
     dataset = catalog.load_any(**cli.config().data)
     action = actions[argv[1]][isinstance(dataset, catalog.RegionDataset)]
-    action(dataset, *((FLAGS.split, Path(FLAGS.output)) if argv[1] == "show" else ()))
+    action(dataset, *((flags.FLAGS.split, Path(flags.FLAGS.output)) if argv[1] == "show" else ()))
 
+
+VERB = cli.Verb(define_flags, main, words=1)
 
 if __name__ == "__main__":
-    cli.define_config()
-    define_flags()
-    flags.declare_key_flag("config")
-    cli.run(main, words=1)
+    VERB.run()

@@ -21,15 +21,11 @@ from segjax.models.importers import files
 from segjax.runs import run_folder
 from segjax.training import assembly
 
-FLAGS = flags.FLAGS
-
 
 def define_flags() -> None:
     """The flags of `export`."""
-    flags.DEFINE_string("workdir", "", "the run folder")
-    flags.DEFINE_string("step", "best", "best, latest, or a step's number")
-    flags.DEFINE_enum("weights", "raw", ["raw", "ema"], "raw or averaged ones")
-    flags.DEFINE_string("output", "", "file; <workdir>/weights.safetensors by default")
+    cli.define("workdir", "step", "weights")
+    cli.define(output=("", "file; <workdir>/weights.safetensors by default"))
 
 
 def show(path: pathlib.Path) -> str:
@@ -85,10 +81,10 @@ def main(argv: list[str]) -> None:
     words = argv[1:]
     if len(words) == 2 and words[0] == "show":
         print(show(pathlib.Path(words[1])))
-    elif words == ["export"] and FLAGS.workdir:
-        workdir = pathlib.Path(FLAGS.workdir)
-        output = pathlib.Path(FLAGS.output or workdir / "weights.safetensors")
-        print(f"Written: {export(workdir, FLAGS.step, FLAGS.weights, output)}")
+    elif words == ["export"] and flags.FLAGS.workdir:
+        workdir = pathlib.Path(flags.FLAGS.workdir)
+        output = pathlib.Path(flags.FLAGS.output or workdir / "weights.safetensors")
+        print(f"Written: {export(workdir, flags.FLAGS.step, flags.FLAGS.weights, output)}")
     else:
         raise InputError(
             "weights does one of `show FILE` and `export --workdir=DIR`, "
@@ -96,6 +92,7 @@ def main(argv: list[str]) -> None:
         )
 
 
+VERB = cli.Verb(define_flags, main, words=2)
+
 if __name__ == "__main__":
-    define_flags()
-    cli.run(main, words=2)
+    VERB.run()

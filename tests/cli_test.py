@@ -1,0 +1,66 @@
+"""Verbs: imported together, their manuals, the flags they share."""
+
+import subprocess
+import sys
+
+import pytest
+
+from segjax import cli
+from tests import programs
+
+VERBS = ("main", "evaluate", "predict", "prepare", "weights")
+
+
+def test_all_verbs_are_imported_together_and_define_no_flag():
+    script = (
+        "import importlib\n"
+        "from absl import flags\n"
+        "import absl.app, grain, ml_collections.config_flags, orbax.checkpoint\n"
+        "before = set(flags.FLAGS)\n"
+        f"for name in {[*VERBS, 'study']}: importlib.import_module('segjax.' + name)\n"
+        "print(sorted(set(flags.FLAGS) - before))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=programs.ROOT,
+        env=programs.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "[]\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("verb", "flags"),
+    [
+        ("main", "config coordinator distributed process_id processes replay workdir"),
+        (
+            "evaluate",
+            "compare coordinator crf distributed output process_id processes protocol split "
+            "statistics step superpixels weights workdir",
+        ),
+        ("predict", "config crf input output protocol step workdir"),
+        ("prepare", "config output split"),
+        ("weights", "output step weights workdir"),
+    ],
+)
+def test_help_is_the_docstring_and_the_flags_of_the_verb(verb, flags):
+    done = programs.verb(verb, "--help")
+    assert done.returncode == 0, done.stderr
+    manual, shown = done.stdout.split("\nflags:\n")
+    assert f"python -m segjax.{verb} " in manual
+    names = [line.split(":")[0].strip() for line in shown.splitlines() if line.startswith("  --")]
+    assert names == [f"--{name}" for name in flags.split()]
+
+
+def test_words_a_verb_does_not_take_and_unknown_flags_are_one_line():
+    told = programs.line(programs.verb("prepare", "show", "more"))
+    assert "Unknown words on the command line: more." in told
+    told = programs.line(programs.verb("prepare", "show", "--outptu=x"))
+    assert "Unknown command line flag 'outptu'. Did you mean: output" in told
+
+
+def test_only_flags_that_verbs_share_get_another_default():
+    with pytest.raises(ValueError, match="replay is no flag that verbs share; shared: workdir, "):
+        cli.define(replay=("", ""))
