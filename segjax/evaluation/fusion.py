@@ -378,7 +378,7 @@ def _fuse(fused: jax.Array, view: jax.Array, views: int, *, protocol: Protocol) 
     first = jnp.arange(fused.shape[0])[:, None, None, None, None] == 0
     if "max" in protocol.fusion:
         return jnp.where(first, jnp.maximum(fused, view), 0)
-    return jnp.where(first, fused + view / windows, 0)
+    return jnp.where(first, fused + view / views, 0)
 
 
 def _judge(scores: jax.Array, label: jax.Array, *, judge: Callable, protocol: Protocol):
