@@ -17,8 +17,9 @@ import numpy as np
 import pydensecrf.densecrf
 import pydensecrf.utils
 
-from experiments.parity import common, crf_cases
+from experiments.parity import crf_cases, report
 from experiments.parity.crf_cases import CASES, Case
+from experiments.shared import pages
 
 NORMALIZATIONS = {
     "after": pydensecrf.densecrf.NORMALIZE_AFTER,
@@ -45,12 +46,9 @@ def main() -> None:
         measured[name] = compare(case, marginals)
         print(name, measured[name], flush=True)
     version = importlib.metadata.version("pydensecrf2")
-    about = common.about(
-        given,
-        command="python -m experiments.parity.crf --hardware=TEXT",
-        oracle=f"pydensecrf2 {version}",
-    )
-    common.write_page("crf", about, {"cases": measured}, page(measured))
+    command = "python -m experiments.parity.crf --hardware=TEXT"
+    about = {"oracle": f"pydensecrf2 {version}"} | pages.circumstances(command, given.hardware)
+    report.write("crf", about, {"cases": measured}, page(measured))
 
 
 def theirs(case: Case) -> np.ndarray:
@@ -137,7 +135,7 @@ def page(measured: Mapping[str, Mapping]) -> list[str]:
         "`unary_from_softmax`. `none` is pydensecrf's NO_NORMALIZATION, the plain sum of the "
         "lattice, with weights to match. `diagonal` and `full` have pydensecrf's 1-D and 2-D forms "
         "in place of w1 and w2.",
-        common.table(head, rows),
+        pages.table(head, rows),
         "to float64: the largest difference from ours in float64. Where a difference is large it "
         "is of a few pixels beside each other: with whole colours, places and deviations some "
         "points lie exactly on a face between two simplices, where rounding decides whether there "

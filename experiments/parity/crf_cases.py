@@ -8,11 +8,11 @@ import dataclasses
 import jax
 import numpy as np
 
-from experiments.parity import common
+from experiments.shared import pages
 from segjax import crf
 from segjax.crf import DenseCrf, kernels, mean_field
 
-FIXTURES = common.ROOT / "tests" / "fixtures" / "crf"
+FIXTURES = pages.ROOT / "tests" / "fixtures" / "crf"
 SMALL, LARGE, TINY = (240, 320), (375, 500), (48, 64)
 EVERY = {SMALL: 11, LARGE: 17, TINY: 3}  # pixels kept of the marginals, in both directions
 TOLERANCE = 1e-6  # of a marginal, on average

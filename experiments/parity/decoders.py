@@ -19,10 +19,18 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from experiments.parity import common, decoder_nets, decoder_oracles, measure, upstream
+from experiments.parity import (
+    decoder_nets,
+    decoder_oracles,
+    drawn,
+    measure,
+    our_side,
+    upstream,
+)
 from experiments.parity.nets import Net
 from experiments.parity.oracle_nets import Weights
 from experiments.parity.origins import ORIGINS
+from experiments.shared import pages
 from segjax.models import convolution, functional, unpooling
 from segjax.models.preprocess import Preprocess
 
@@ -94,7 +102,7 @@ def choices(net: Net, oracle: Any, size: tuple[int, int]) -> dict[str, Any]:
 def our_choices(net: Net, weights: Mapping, size: tuple[int, int]) -> list[np.ndarray]:
     """0 to 3 in reading order, [h, w, C] of every stage."""
     build = net.build(1, net.classes)
-    _, graph = functional.graphs(build)
+    graph = functional.graphs(build).inference
     prepare = Preprocess(**ORIGINS[net.origin].preprocess)
 
     @jax.jit
@@ -108,7 +116,7 @@ def our_choices(net: Net, weights: Mapping, size: tuple[int, int]) -> list[np.nd
             for s in features.pool_selections.values()
         ]
 
-    marks = run(common.trees(build, net.origin, weights), common.draw_images([size], net.patch)[0])
+    marks = run(our_side.trees(build, net.origin, weights), drawn.draw_images([size], net.patch)[0])
     return [_which(np.asarray(x)) for x in marks]
 
 
@@ -171,7 +179,7 @@ def chosen(measured: Mapping) -> str:
         *(f"ours, {form}" for form in FORMS),
         *(f"logits, {form}" for form in FORMS),
     ]
-    return common.table(["net", "image", "size", "choices", *columns], rows)
+    return pages.table(["net", "image", "size", "choices", *columns], rows)
 
 
 def told(measured: Mapping) -> str:
@@ -219,7 +227,7 @@ def page(table: measure.Table, measured: Mapping) -> list[str]:
         "counts, against the spec:",
         measure.counts(measured),
         "One block of GCN on res-5, 21 classes, against table 2 of the paper:",
-        common.table(["k", "parameters / said"], blocks),
+        pages.table(["k", "parameters / said"], blocks),
         measure.about_narrow(table),
         measure.narrow(table, measured),
         "SegNet is not continuous: where two of a window's four are equal but for rounding, either "

@@ -20,12 +20,12 @@ import numpy as np
 import torch
 from flax import nnx
 
-from experiments.parity import common
-from experiments.parity.common import SEED
+from experiments.parity import drawn, our_side, report
+from experiments.shared import pages
 from segjax import models
 from segjax.models import importers
 
-FIXTURES = common.ROOT / "tests" / "fixtures" / "fcn"
+FIXTURES = pages.ROOT / "tests" / "fixtures" / "fcn"
 K = 5
 SIZES = ((64, 64), (57, 43), (97, 130))
 EVERY = 3  # pixels kept in a fixture: shares no factor with 8, 16 and 32, so every phase is seen
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--oracle-commit", required=True, help="of that checkout, for the page")
     parser.add_argument("--hardware", required=True, help="for the page")
     given = parser.parse_args()
-    images = common.draw_images(SIZES)
+    images = drawn.draw_images(SIZES)
     measured = {"narrow": {}, "full": {}}
     for width, widths in (("narrow", NARROW), ("full", FULL)):
         for variant in VARIANTS:
@@ -83,7 +83,7 @@ def draw_weights(net: torch.nn.Module, variant: str) -> dict[str, np.ndarray]:
         if layer.startswith("upscore"):
             weights[name] = tensor.numpy()
             continue
-        rng = np.random.default_rng([SEED, *name.encode()])
+        rng = np.random.default_rng([drawn.SEED, *name.encode()])
         whole = rng.integers(-15, 16, tuple(tensor.shape), np.int8)
         if kind == "bias":
             scale = 2**-6
@@ -142,8 +142,8 @@ def build(variant: str, widths: Mapping[int, int], rngs: nnx.Rngs) -> models.Seg
 def run_ours(variant: str, widths: Mapping, weights: Mapping, images: list) -> list[np.ndarray]:
     """Logits float32 [H, W, K] of each image."""
     ours = functools.partial(build, variant, widths)
-    trees = common.trees(ours, ORIGIN, weights)
-    run = common.network(ours, importers.ORIGINS[ORIGIN].preprocess)
+    trees = our_side.trees(ours, ORIGIN, weights)
+    run = our_side.network(ours, importers.ORIGINS[ORIGIN].preprocess)
     return [np.asarray(run(trees, image)[0]) for image in images]
 
 
@@ -153,7 +153,7 @@ def compare(variant: str, widths: Mapping, weights: Mapping, images: list, expec
     for size, a, b in zip(SIZES, run_ours(variant, widths, weights, images), expected, strict=True):
         largest = float(np.abs(b).max())
         rows[f"{size[0]} x {size[1]}"] = {
-            "relative_error": common.error(a, b),
+            "relative_error": our_side.error(a, b),
             "largest": largest,
             "spread": float(b.std((0, 1)).min()) / largest,
         }
@@ -166,7 +166,7 @@ def shares(net: torch.nn.Module, weights: Mapping, images: list, expected: list)
     for layer in sorted({name.split(".")[0] for name in weights if name.startswith("score")}):
         without = {n: 0 * w if n.startswith(f"{layer}.") else w for n, w in weights.items()}
         found[layer] = min(
-            common.error(run_oracle(net, without, image), logits)
+            our_side.error(run_oracle(net, without, image), logits)
             for image, logits in zip(images, expected, strict=True)
         )
     return found
@@ -186,14 +186,11 @@ def write_fixtures(variant: str, weights: Mapping, images: list, expected: list)
 
 def write_page(measured: Mapping, given: argparse.Namespace) -> None:
     """fcn.json and fcn.md beside this file."""
-    about = common.about(
-        given,
-        command="python -m experiments.parity.fcn --oracle=DIR --oracle-commit=HASH "
-        "--hardware=TEXT",
-        oracle=f"github.com/wkentaro/pytorch-fcn at {given.oracle_commit[:7]}",
-        versions={"torch": torch.__version__},
-    )
-    common.write_page("fcn", about, measured, page(measured))
+    command = "python -m experiments.parity.fcn --oracle=DIR --oracle-commit=HASH --hardware=TEXT"
+    about = {
+        "oracle": f"github.com/wkentaro/pytorch-fcn at {given.oracle_commit[:7]}"
+    } | pages.circumstances(command, given.hardware, torch=torch.__version__)
+    report.write("fcn", about, measured, page(measured))
 
 
 def page(measured: Mapping) -> list[str]:
@@ -218,12 +215,12 @@ def page(measured: Mapping) -> list[str]:
         "Both networks have the same random weights, score layers too, and see the same images in "
         f"float32. Largest difference of their logits over all pixels and {K} classes, of the "
         f"largest logit (allowed: {TOLERANCE:.0e}); width / fc width of the first column:",
-        common.table(["net", "width", *sizes], errors),
+        pages.table(["net", "width", *sizes], errors),
         "The tests repeat the narrow rows without torch, from every third pixel of the oracle's "
         "logits in `tests/fixtures/fcn`. That every part is seen: largest change of the narrow "
         "networks' logits where a score layer is set to zero, and the smallest standard deviation "
         "of a class over an image, both of the largest logit, at the size where it is least:",
-        common.table(["net", *layers, "spread"], shares),
+        pages.table(["net", *layers, "spread"], shares),
         "At once, the drawn weights of the skips are 100 and 10,000 times larger (to a power of "
         "two), so that their factors do not hide them.",
     ]

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from experiments.parity import common, nets
+from experiments.parity import drawn, nets, our_side, report
 from experiments.parity.nets import DIVISOR, Net
 from experiments.parity.origins import ORIGINS
+from experiments.shared import costs, pages
 
 EVERY = 5  # pixels kept in a fixture: shares no factor with the strides, so every phase is seen
 TOLERANCE = 1e-4
@@ -44,7 +45,7 @@ class Table:
     @property
     def fixtures(self) -> pathlib.Path:
         """Their folder."""
-        return common.ROOT / "tests" / "fixtures" / self.name
+        return pages.ROOT / "tests" / "fixtures" / self.name
 
     @property
     def columns(self) -> list[str]:
@@ -82,7 +83,7 @@ def main(table: Table, page: Callable, more: Callable | None = None) -> None:
         measured["narrow"][name] = measure_narrow(table, name, maker)
         measured["full"][name] = compare(net, maker(name, 1, net.classes), 1)
         measured["sizes"][name] = {
-            "parameters": common.parameters(net.build(1, net.classes)),
+            "parameters": costs.parameters(net.build(1, net.classes)),
             "said_parameters": net.parameters,
             "said_by": net.said,
             **multiplied(net, net.cost),
@@ -100,7 +101,7 @@ def count(table: Table, label: str, base: str, said: int | None, cost: nets.Cost
     return {
         "name": label,
         "classes": cost.classes,
-        "parameters": common.parameters(net.build(1, cost.classes, cost.changes)),
+        "parameters": costs.parameters(net.build(1, cost.classes, cost.changes)),
         "said_parameters": said,
         **multiplied(net, cost),
     }
@@ -132,8 +133,8 @@ def write_fixture(path: pathlib.Path, net: Net, oracle: Any) -> None:
 def image(net: Net, size: tuple[int, int], dtype: Any = torch.float32) -> torch.Tensor:
     """[1, 3, H, W], made as the weights know images."""
     made = ORIGINS[net.origin].preprocess
-    drawn = common.draw_images([size], net.patch)[0].astype(np.float64)
-    x = (drawn - np.array(made["mean"])) / np.array(made["std"])
+    pixels = drawn.draw_images([size], net.patch)[0].astype(np.float64)
+    x = (pixels - np.array(made["mean"])) / np.array(made["std"])
     x = x[:, :, ::-1] if made["bgr"] else x
     return torch.from_numpy(np.ascontiguousarray(x.transpose(2, 0, 1))[None]).to(dtype)
 
@@ -148,9 +149,9 @@ def run_oracle(
 def ours(net: Net, divisor: int, weights: Mapping) -> Callable:
     """fn(size) -> logits of every output by our network, with the oracle's weights."""
     build = net.build(divisor, net.classes if divisor == 1 else nets.K)
-    run = common.network(build, ORIGINS[net.origin].preprocess, net.pooled)
-    trees = common.trees(build, net.origin, weights)
-    return lambda size: run(trees, common.draw_images([size], net.patch)[0])
+    run = our_side.network(build, ORIGINS[net.origin].preprocess, net.pooled)
+    trees = our_side.trees(build, net.origin, weights)
+    return lambda size: run(trees, drawn.draw_images([size], net.patch)[0])
 
 
 def compare(net: Net, oracle: Any, divisor: int) -> dict[str, float]:
@@ -168,7 +169,7 @@ def compare(net: Net, oracle: Any, divisor: int) -> dict[str, float]:
 
 def largest_error(found: Sequence, expected: Sequence) -> float:
     """Over the outputs, each of its largest logit."""
-    return max(common.error(a, b) for a, b in zip(found, expected, strict=True))
+    return max(our_side.error(a, b) for a, b in zip(found, expected, strict=True))
 
 
 def to_float64(net: Net, oracle: Any) -> dict[str, float]:
@@ -209,7 +210,7 @@ def multiplied(net: Net, cost: nets.Cost | None) -> dict[str, Any]:
     if not cost or not cost.gmac:
         return {}
     build = net.build(1, cost.classes, cost.changes)
-    counted = common.multiply_adds(build, cost.sides(), net.pooled)
+    counted = costs.multiply_adds(build, cost.sides(), net.pooled)
     return {"size": cost.size, "gmac": counted / 1e9, "said_gmac": cost.gmac}
 
 
@@ -222,17 +223,15 @@ def write_page(
 ) -> None:
     """NAME.json and NAME.md beside this file."""
     flags = " ".join(f"--{name}=DIR" for name in folders)
-    about = common.about(
-        argparse.Namespace(hardware=hardware),
-        command=f"python -m experiments.parity.{table.name} {flags} --hardware=TEXT",
-        oracle="github.com/"
-        + ", ".join(
-            f"{repository} at {commit_of(flag, folders[flag])}"
-            for flag, (repository, _) in table.checkouts.items()
-        ),
-        versions={"torch": torch.__version__},
+    command = f"python -m experiments.parity.{table.name} {flags} --hardware=TEXT"
+    checkouts = ", ".join(
+        f"{repository} at {commit_of(flag, folders[flag])}"
+        for flag, (repository, _) in table.checkouts.items()
     )
-    common.write_page(table.name, about, {k: v for k, v in measured.items() if v}, parts)
+    about = {"oracle": f"github.com/{checkouts}"} | pages.circumstances(
+        command, hardware, torch=torch.__version__
+    )
+    report.write(table.name, about, {k: v for k, v in measured.items() if v}, parts)
 
 
 def commit_of(name: str, folder: str) -> str:
@@ -251,13 +250,13 @@ def networks(table: Table, measured: Mapping) -> str:
         [
             name,
             table.networks[name].oracle,
-            *costs(found),
+            *cost_cells(found),
             found["said_by"] if found["said_parameters"] else "",
-            *errors(table, measured["full"][name]),
+            *error_cells(table, measured["full"][name]),
         ]
         for name, found in measured["sizes"].items()
     ]
-    return common.table(
+    return pages.table(
         ["net", "oracle", "parameters / said", "GMAC / said", "by", *table.columns], rows
     )
 
@@ -279,7 +278,7 @@ def narrow(table: Table, measured: Mapping) -> str:
     rows = [
         [
             name,
-            *errors(table, found),
+            *error_cells(table, found),
             *(f"{found['float64'][side]:.1e}" for side in ("ours", "torch")),
             f"{found['least']['share']:.4f}",
             f"`{found['least']['tensor']}`",
@@ -287,21 +286,21 @@ def narrow(table: Table, measured: Mapping) -> str:
         for name, found in measured["narrow"].items()
     ]
     more = ["ours to float64", "torch to float64", "least change", "without"]
-    return common.table(["net", *table.columns, *more], rows)
+    return pages.table(["net", *table.columns, *more], rows)
 
 
 def counts(measured: Mapping) -> str:
     """The further counts, in Markdown."""
-    rows = [[row["name"], str(row["classes"]), *costs(row)] for row in measured["counts"]]
-    return common.table(["net", "classes", "parameters / said", "GMAC / said"], rows)
+    rows = [[row["name"], str(row["classes"]), *cost_cells(row)] for row in measured["counts"]]
+    return pages.table(["net", "classes", "parameters / said", "GMAC / said"], rows)
 
 
-def errors(table: Table, found: Mapping[str, float]) -> list[str]:
+def error_cells(table: Table, found: Mapping[str, float]) -> list[str]:
     """Cells of the table's columns."""
     return [f"{found[size]:.1e}" if size in found else "" for size in table.columns]
 
 
-def costs(found: Mapping[str, Any]) -> list[str]:
+def cost_cells(found: Mapping[str, Any]) -> list[str]:
     """Cells of parameters and multiply-adds, ours and those that were said."""
     said = found["said_parameters"]
     parameters = f"{found['parameters']:,}" + (f" / {said:,}" if said else "")

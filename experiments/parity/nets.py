@@ -7,8 +7,8 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from experiments.parity import common
 from segjax import models
+from segjax.models import functional
 
 K = 5  # classes of the narrow networks
 DIVISOR = 16  # of the narrow networks' widths
@@ -70,7 +70,7 @@ class Net:
 
     def build(
         self, divisor: int, classes: int, changes: Mapping[str, Any] | None = None
-    ) -> common.Build:
+    ) -> functional.Build:
         """Makes the network. `changes`: part -> None, or options that replace the part's."""
         model = {"aux": None, "dtype": "float32", "num_classes": classes} | self.model(divisor)
         for part, change in (changes or {}).items():

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from experiments.parity import common
+from experiments.parity import drawn
 
 _KINDS = {  # scale, bias, mean and variance of a norm
     "torch": ("weight", "bias", "running_mean", "running_var"),
@@ -50,8 +50,8 @@ class Weights:
 
     def array(self, name: str, shape: Sequence[int], kind: str, **options) -> np.ndarray:
         if name not in self.arrays:
-            self.recipes[name] = common.Recipe(tuple(shape), kind, **options)
-            self.arrays[name] = common.draw(name, self.recipes[name])
+            self.recipes[name] = drawn.Recipe(tuple(shape), kind, **options)
+            self.arrays[name] = drawn.draw(name, self.recipes[name])
         assert self.arrays[name].shape == tuple(shape), name
         return self.arrays[name]
 

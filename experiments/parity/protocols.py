@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import importlib.util
 import json
-import pathlib
 import sys
 import tempfile
 import types
@@ -22,32 +21,18 @@ from unittest import mock
 
 import numpy as np
 
-FIXTURES = pathlib.Path(__file__).parents[2] / "tests" / "fixtures" / "protocols"
-K = 5
-EVERY = 3
-STRIDE = 8  # of the random network around which DeepLab's code is run
-SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
-# Sizes of images: odd, smaller than the window, long, one that fits.
-SEMSEG = {
-    "crop": (57, 57),
-    "base_size": 64,
-    "sizes": ((45, 61), (37, 29), (31, 90), (57, 57)),
-}
-WHOLE_SIZES = ((45, 61), (64, 50), (33, 9))
-DEEPLAB_SIZES = ((65, 65), (49, 81), (33, 97))
-
-
-def draw_image(size: tuple[int, int]) -> np.ndarray:
-    """uint8 [H, W, 3], patches of colour."""
-    rng = np.random.default_rng(size[0] * 1000 + size[1])
-    patches = rng.integers(0, 256, (-(-size[0] // 5), -(-size[1] // 7), 3), np.uint8)
-    return patches.repeat(5, axis=0).repeat(7, axis=1)[: size[0], : size[1]]
-
-
-def kernel() -> np.ndarray:
-    """float32 [9, 9, 3, K], of the network that DeepLab's code is run around."""
-    rng = np.random.default_rng(7)
-    return (rng.integers(-15, 16, (9, 9, 3, K)) / 2**9).astype(np.float32)
+from experiments.parity.protocol_cases import (
+    DEEPLAB_SIZES,
+    EVERY,
+    FIXTURES,
+    SCALES,
+    SEMSEG,
+    STRIDE,
+    WHOLE_SIZES,
+    K,
+    draw_image,
+    kernel,
+)
 
 
 def main() -> None:
@@ -62,6 +47,7 @@ def main() -> None:
         write("deeplab", deeplab(given.deeplab))
     if given.semseg:
         write("semseg", semseg(given.semseg))
+        # jax is not there where tensorflow is, in the environment of the other fixture.
         from experiments.parity import protocol_errors
 
         protocol_errors.write(given.semseg, given.hardware)

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from experiments.parity import common
+from experiments.parity import drawn
 
 Folders = Mapping[str, str]  # of checkouts, by the flags that name them
 _BEFORE_ADDITION = re.compile(r"(.*\.)(bn[23]|increase\.bn)")
@@ -40,7 +40,7 @@ class Upstream:
         self.module, self.forward = module.eval(), forward
         names = module.state_dict()
         self.recipes = {n: _recipe(n, tuple(t.shape), names, gain) for n, t in names.items()}
-        self.weights = {name: common.draw(name, how) for name, how in self.recipes.items()}
+        self.weights = {name: drawn.draw(name, how) for name, how in self.recipes.items()}
 
     def run(self, x: torch.Tensor, weights: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """Logits of every output, [H, W, K] or [K], in the type of x."""
@@ -51,19 +51,19 @@ class Upstream:
         return [y[0].permute(*range(1, y.ndim - 1), 0).numpy() for y in outputs]
 
 
-def _recipe(name: str, shape: tuple[int, ...], names: Mapping, gain: float) -> common.Recipe:
+def _recipe(name: str, shape: tuple[int, ...], names: Mapping, gain: float) -> drawn.Recipe:
     layer, _, kind = name.rpartition(".")
     if kind == "num_batches_tracked":
-        return common.Recipe(shape, "counter")
+        return drawn.Recipe(shape, "counter")
     if f"{layer}.running_var" not in names:
         if kind == "bias":
-            return common.Recipe(shape, "bias")
+            return drawn.Recipe(shape, "bias")
         if not (len(shape) == 4 and shape[1] == 3):  # which sees the image
             gain = next((gain for p, gain in _ADDED.items() if re.fullmatch(p, layer)), 1)
-        return common.Recipe(shape, "kernel", math.prod(shape[1:]), gain)
+        return drawn.Recipe(shape, "kernel", math.prod(shape[1:]), gain)
     if kind == "weight":
-        return common.Recipe(shape, "scale", gain=0.25 if _ends_a_block(layer, names) else 1)
-    return common.Recipe(shape, kind.removeprefix("running_"))
+        return drawn.Recipe(shape, "scale", gain=0.25 if _ends_a_block(layer, names) else 1)
+    return drawn.Recipe(shape, kind.removeprefix("running_"))
 
 
 def _ends_a_block(layer: str, names: Mapping) -> bool:

@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.parity import common, nets
+from experiments.parity import drawn, nets, our_side
 from experiments.parity.origins import ORIGINS
+from experiments.shared import costs, pages
 
 TOLERANCE = 1e-4  # of the largest logit
 
@@ -28,7 +29,7 @@ class Fixtures:
     """
 
     def __init__(self, folder: str, networks: Mapping[str, nets.Net]):
-        self.folder: pathlib.Path = common.ROOT / "tests" / "fixtures" / folder
+        self.folder: pathlib.Path = pages.ROOT / "tests" / "fixtures" / folder
         self.networks = networks
         self.names = [name for name, net in networks.items() if net.fixture]
         self.network = functools.cache(self._network)
@@ -40,19 +41,19 @@ class Fixtures:
             logits = dict(file)
         recipes = json.loads(str(logits.pop("recipes")))
         assert len(logits) == 2 * len(net.outputs)
-        drawn = {n: common.draw(n, common.Recipe(*recipe)) for n, recipe in recipes.items()}
+        weights = {n: drawn.draw(n, drawn.Recipe(*recipe)) for n, recipe in recipes.items()}
         build = net.build(nets.DIVISOR, nets.K)
-        run = common.network(build, ORIGINS[net.origin].preprocess, net.pooled)
+        run = our_side.network(build, ORIGINS[net.origin].preprocess, net.pooled)
         kept = () if net.pooled else (slice(None, None, 5),) * 2
 
         def errors(trees: Any, size: tuple[int, int]) -> list[float]:
-            got = run(trees, common.draw_images([size], net.patch)[0])
+            got = run(trees, drawn.draw_images([size], net.patch)[0])
             return [
-                common.error(np.asarray(x)[kept], logits[f"{output} {size[0]}x{size[1]}"])
+                our_side.error(np.asarray(x)[kept], logits[f"{output} {size[0]}x{size[1]}"])
                 for output, x in zip(net.outputs, got, strict=True)
             ]
 
-        return common.trees(build, net.origin, drawn), errors
+        return our_side.trees(build, net.origin, weights), errors
 
     def error(self, name: str, place: int) -> float:
         """Largest error at one of its sizes."""
@@ -78,13 +79,13 @@ class Fixtures:
         net = self.networks[name]
         classes, changes = (cost.classes, cost.changes) if cost else (net.classes, None)
         count = net.parameters if count is None else count
-        assert common.parameters(net.build(1, classes, changes)) == count
+        assert costs.parameters(net.build(1, classes, changes)) == count
 
     def assert_multiply_adds(self, name: str, cost: nets.Cost | None = None) -> None:
         """As many as are said of it, to the digits that are said."""
         net = self.networks[name]
         cost = cost or net.cost
         build = net.build(1, cost.classes, cost.changes)
-        count = common.multiply_adds(build, cost.sides(), net.pooled) / 1e9
+        count = costs.multiply_adds(build, cost.sides(), net.pooled) / 1e9
         digits = 1 if count > 20 else 3
         assert round(count, digits) == round(cost.gmac, digits)

@@ -31,9 +31,9 @@ import numpy as np
 import optax
 import torch
 
-from experiments.parity import common
 from experiments.benchmarks.throughput import report, sides
 from experiments.benchmarks.throughput.nets import NETS
+from experiments.shared import costs
 from segjax.runs import run_folder
 
 MEASURES = ("train", "evaluate", "forward", "latency")
@@ -63,7 +63,7 @@ def main() -> None:
     check(proof, BOUNDS[setting.dtype])
     choice, tried = choose(variants, given.steps)
     times = in_turn(ours, {m: variants[choice[m]] for m in MEASURES}, given.rounds, given.steps)
-    macs = common.multiply_adds(ours.parts.build, setting.size)
+    macs = costs.multiply_adds(ours.parts.build, setting.size)
     result = {
         "command": "python -m experiments.benchmarks.throughput.bench " + given.text,
         "date": datetime.date.today().isoformat(),

@@ -52,7 +52,7 @@ def main() -> None:
             pictures[i] = row(image, before[i], after, parts.spec)
     sheet = layout.join([pictures[i] for i in sorted(pictures)], axis=0, gap=12)
     encoded = cv2.imencode(".jpg", sheet[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, 85))[1]
-    files.write_file(HERE / "photographs.jpg", encoded.tobytes())
+    files.write(HERE / "photographs.jpg", encoded.tobytes())
     result = {
         "hardware": given.hardware,
         "date": str(datetime.date.today()),

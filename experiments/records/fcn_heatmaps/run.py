@@ -57,7 +57,7 @@ def main() -> None:
     here = pathlib.Path(__file__).parent
     sheet = layout.join(pictures, axis=0, gap=16)
     encoded = cv2.imencode(".jpg", sheet[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, 85))[1]
-    files.write_file(here / "heatmaps.jpg", encoded.tobytes())
+    files.write(here / "heatmaps.jpg", encoded.tobytes())
     result = {
         "hardware": given.hardware,
         "date": str(datetime.date.today()),

@@ -53,7 +53,7 @@ def main() -> None:
         overlay = cv2.imread(f"{folder}/out/large_overlay.png")
     small = cv2.resize(overlay, (1000, round(1000 * overlay.shape[0] / overlay.shape[1])))
     encoded = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 75])[1]
-    files.write_file(FOLDER / "large_image.jpg", encoded.tobytes())
+    files.write(FOLDER / "large_image.jpg", encoded.tobytes())
     result = {
         "command": f'python -m segjax.predict {network} --protocol="{given.protocol}"',
         "date": datetime.date.today().isoformat(),

@@ -47,7 +47,7 @@ def main() -> None:
             pictures.append(cv2.resize(overlay, (_WIDTH, height), interpolation=cv2.INTER_AREA))
     here = pathlib.Path(__file__).parent
     encoded = cv2.imencode(".jpg", _sheet(pictures)[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, 85))[1]
-    files.write_file(here / "photographs.jpg", encoded.tobytes())
+    files.write(here / "photographs.jpg", encoded.tobytes())
     result = {
         "hardware": given.hardware,
         "date": str(datetime.date.today()),
