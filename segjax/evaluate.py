@@ -112,7 +112,7 @@ def _evaluate(
     spec, names = evaluator.experiment.spec, evaluator.source.name
     recipe = flags.FLAGS.superpixels
     vote = None if recipe is None else superpixel_vote.Vote(recipe, spec.num_classes)
-    labels, worst = report.new_labels(path, spec), report.Worst()
+    worst = report.Worst()
 
     def observe(index, example, marginals):
         labels.add(names(index), example[2])
@@ -121,9 +121,9 @@ def _evaluate(
             vote.add(*example)
 
     line = progress.ProgressLine("batch", len(evaluator.plan))
-    result = evaluator(*weights, progress=line.show, observe=observe)
+    with report.new_labels(path, spec) as labels:
+        result = evaluator(*weights, progress=line.show, observe=observe)
     line.close()
-    labels.close()
     pictures = {"worst": worst.draw(spec, names)}
     if result.maps:
         pictures["-".join(result.maps)] = label_maps.panel(result.panel, spec, **result.maps)

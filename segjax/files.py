@@ -1,25 +1,140 @@
-"""Files that are written whole or not at all."""
+"""The one writer of files: a file is there whole or not at all, whatever goes wrong meanwhile.
+
+Every function makes the folders above the file and raises an `InputError` that names the path where
+the disk refuses. A file is written beside its place under a hidden name and moved there when it is
+complete. Only logs, which grow by lines, and checkpoints, which orbax writes, go another way.
+"""
 
 import contextlib
+import json
 import os
 import pathlib
+import secrets
+import zipfile
+from collections.abc import Iterator
+from typing import Any, BinaryIO, Self
+
+import numpy as np
 
 from segjax.errors import InputError
 
 
-def write_file(path: str | os.PathLike, data: bytes) -> None:
-    """Writes a whole file or, whatever goes wrong, none of it; makes the folders above it.
+def write(path: str | os.PathLike, data: bytes) -> None:
+    """Writes bytes.
 
     Raises:
         InputError: naming `path`, if the disk refuses.
     """
-    path = pathlib.Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(data)
-        os.replace(partial, path)
-    except OSError as error:
+    with _opened(path) as stream:
+        stream.write(data)
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Writes text as UTF-8; raises as `write`."""
+    write(path, text.encode())
+
+
+def write_json(path: str | os.PathLike, data: Any) -> None:
+    """Writes JSON for people and programs: indented, ASCII, a newline at its end.
+
+    Raises:
+        InputError: as `write`.
+        ValueError: on nan or an infinity, which JSON does not have.
+    """
+    write_text(path, json.dumps(data, indent=2, allow_nan=False) + "\n")
+
+
+def write_npz(path: str | os.PathLike, /, **arrays: Any) -> None:
+    """Writes named arrays, compressed; raises as `write`."""
+    with _opened(path) as stream:
+        np.savez_compressed(stream, **arrays)
+
+
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    """A new file, open for writing; it is in its place after the block."""
+    partial = _Partial(path)
+    with partial.dropped_on_error():
+        yield partial.stream
+    partial.close()
+
+
+class _Partial:
+    """A file beside its place: `close` puts it there, `drop` removes it."""
+
+    def __init__(self, path: str | os.PathLike):
+        self._path = pathlib.Path(path)
+        # Random: processes of several machines may write into one folder.
+        self._partial = self._path.with_name(f".{secrets.token_hex(8)}.tmp")
+        with self.dropped_on_error():
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self.stream: BinaryIO = self._partial.open("wb")
+
+    def close(self) -> None:
+        """Puts the file in its place."""
+        with self.dropped_on_error():
+            self.stream.close()
+            os.replace(self._partial, self._path)
+
+    def drop(self) -> None:
+        """Removes what was written so far; does nothing after `close`."""
+        with contextlib.suppress(OSError, AttributeError):
+            self.stream.close()
         with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}.") from error
+            self._partial.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def dropped_on_error(self) -> Iterator[None]:
+        """After an error inside nothing is left; a refusal of the disk names the file."""
+        try:
+            yield
+        except OSError as error:
+            self.drop()
+            text = error.strerror or error
+            raise InputError(f"{self._path}: cannot be written: {text}.") from error
+        except BaseException:
+            self.drop()
+            raise
+
+
+class ZipWriter(_Partial):
+    """A zip archive of files, each stored as it is; it appears under its name once it is closed.
+
+    As a context manager it is closed at the end of the block, and leaves nothing after an error.
+
+    Args:
+        path: of the archive.
+
+    Raises:
+        InputError: naming `path`, if the disk refuses, here or in a method.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        super().__init__(path)
+        self._zip = zipfile.ZipFile(self.stream, "w")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.drop()
+
+    def add(self, name: str, data: bytes) -> None:
+        """Adds a file of this name."""
+        with self.dropped_on_error():
+            self._zip.writestr(name, data)
+
+    def close(self) -> None:
+        """Completes the archive and puts it in its place."""
+        with self.dropped_on_error():
+            self._zip.close()
+        super().close()
+
+    def drop(self) -> None:
+        """Removes what was written so far; does nothing after `close`."""
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            self._zip.close()  # else it would try again when it is collected
+        super().drop()

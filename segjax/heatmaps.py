@@ -139,14 +139,13 @@ def predict(
         image = to_short_side(image, config.predict.short_side)
         found = classifier(image)
         encoded = cv2.imencode(".png", found["argmax"])[1].tobytes()
-        files.write_file(output / f"{stem}.png", encoded)
+        files.write(output / f"{stem}.png", encoded)
         picture = argmax_picture(image, found["argmax"], classifier.names)
         layout.write_png(output / f"{stem}_argmax.png", picture)
         picture = best_picture(image, found, classifier.names)
         layout.write_png(output / f"{stem}_heatmaps.png", picture)
-        np.savez_compressed(
-            output / f"{stem}_heatmaps.npz", scores=found["scores"].astype(np.float16)
-        )
+        scores = found["scores"].astype(np.float16)
+        files.write_npz(output / f"{stem}_heatmaps.npz", scores=scores)
         line.show(done)
         best = [f"{classifier.names[i]} {found['probability'][i]:.2f}" for i in found["best"]]
         print(f"{stem}: {', '.join(best)}", flush=True)

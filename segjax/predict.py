@@ -159,7 +159,7 @@ def write_labels(
         before = evaluation.cut(batch, out["before"]) if "before" in out else {}
         for index, (image, _, label) in evaluation.examples(batch, out["prediction"]).items():
             stem = images.name(index)
-            files.write_file(output / f"{stem}.png", png.encode_indices(label, palette))
+            files.write(output / f"{stem}.png", png.encode_indices(label, palette))
             overlay = label_maps.overlay(image, label, parts.spec)
             layout.write_png(output / f"{stem}_overlay.png", overlay)
             if index in before:
@@ -180,7 +180,7 @@ def write_labels(
 def _write_uncertainty(output: pathlib.Path, stem: str, variance: np.ndarray) -> None:
     buffer = io.BytesIO()
     np.save(buffer, variance)
-    files.write_file(output / f"{stem}_uncertainty.npy", buffer.getvalue())
+    files.write(output / f"{stem}_uncertainty.npy", buffer.getvalue())
     picture = label_maps.heat_map(variance, float(variance.max()))
     layout.write_png(output / f"{stem}_uncertainty.png", picture)
 

@@ -9,7 +9,6 @@ data set without classes, such as bsds500, the sheet shows the boundaries that p
 """
 
 import collections
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,8 +44,7 @@ def show(
     result = scan.scan(source, spec, name=f"{spec.name} {split}")
     facts = statistics(result, spec, split)
     start = f"{spec.name}-{split}"
-    text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
-    files.write_file(output / f"{start}.json", text.encode())
+    files.write_json(output / f"{start}.json", facts)
     # Spread over the split: neighbours are often frames of one video.
     chosen = np.linspace(0, len(source) - 1, min(_ON_SHEET, len(source))).astype(int)
     sheet = label_maps.contact_sheet([source[int(i)] for i in chosen], spec, columns=4)
@@ -155,7 +153,7 @@ def show_regions(
         "annotators": {"fewest": int(measures[:, 2].min()), "most": int(measures[:, 2].max())},
     }
     start = f"{dataset.name}-{split}"
-    files.write_file(output / f"{start}.json", (json.dumps(facts, indent=2) + "\n").encode())
+    files.write_json(output / f"{start}.json", facts)
     rows = []
     for index in np.linspace(0, len(source) - 1, min(_ON_SHEET // 2, len(source))).astype(int):
         image, humans = source[int(index)]

@@ -6,7 +6,6 @@ counted while the devices work on the next batch.
 
 import concurrent.futures
 import dataclasses
-import json
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -257,9 +256,9 @@ def _write(
         "versions": run_folder.versions(),
     }
     path = workdir / f"eval-{split}.json"
-    files.write_file(path, (json.dumps(fields, indent=2, allow_nan=False) + "\n").encode())
+    files.write_json(path, fields)
     table = {key: np.array([row[key] for row in rows]) for key in rows[0]}
-    np.savez_compressed(path.with_suffix(".npz"), **table)
+    files.write_npz(path.with_suffix(".npz"), **table)
     with event_log.Tracker(workdir, step=0, total_steps=1) as tracker:
         tracker.write(0, {f"eval/{key}": value for key, value in means.items()})
     cells = [(key, "absent" if np.isnan(value) else f"{value:.4f}") for key, value in means.items()]
@@ -315,7 +314,7 @@ def predict(
         task = Task(done, image, np.zeros((0, *image.shape[:2]), np.int32), box)
         labels = np.asarray(program(*task.arrays()))
         path = output / f"{name}.png"
-        files.write_file(path, png.encode_regions(labels, str(path)))
+        files.write(path, png.encode_regions(labels, str(path)))
         layout.write_png(output / f"{name}_boundaries.png", region_maps.boundaries(image, labels))
         layout.write_png(output / f"{name}_mean.png", region_maps.means(image, labels))
         line.show(done + 1, f"{name}: {labels.max() + 1} regions")

@@ -155,8 +155,7 @@ def run(first: pathlib.Path, second: pathlib.Path, split: str, output: pathlib.P
         )
     picture = label_maps.disagreements(shown, dataset.spec)
     layout.write_png(output / "disagreements.png", picture)
-    text = json.dumps(fields, indent=2, allow_nan=False) + "\n"
-    files.write_file(output / "compare.json", text.encode())
+    files.write_json(output / "compare.json", fields)
     print(f"Written: {output / 'compare.json'} and disagreements.png")
 
 

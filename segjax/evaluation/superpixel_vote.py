@@ -1,6 +1,5 @@
 """Where networks and superpixels meet: a vote within each, and the bound that they set."""
 
-import json
 import pathlib
 
 import jax
@@ -87,6 +86,5 @@ class Vote:
             },
             "confusion": {key: counts.tolist() for key, counts in self.counts.items()},
         }
-        text = json.dumps(fields, indent=2, allow_nan=False) + "\n"
-        files.write_file(path, text.encode())
+        files.write_json(path, fields)
         return path

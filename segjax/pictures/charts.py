@@ -42,7 +42,7 @@ def curves(history: Sequence[dict], path: str | os.PathLike) -> None:
 
     Args:
         history: events as `tracking.read_metrics` returns them.
-        path: of the PNG, written as by `write_file`.
+        path: of the PNG, written as by `files.write`.
     """
     from matplotlib import figure as mpl_figure
 
@@ -74,7 +74,7 @@ def class_chart(iou: np.ndarray, spec: DatasetSpec, path: str | os.PathLike, *, 
     Args:
         iou: float [K] in 0 to 1; nan where a class is absent from truth and prediction.
         spec: names and colours.
-        path: of the PNG, written as by `write_file`.
+        path: of the PNG, written as by `files.write`.
         title: above the chart.
     """
     from matplotlib import figure as mpl_figure

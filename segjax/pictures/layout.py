@@ -107,5 +107,5 @@ def encode_png(rgb: np.ndarray) -> bytes:
 
 
 def write_png(path: str | os.PathLike, rgb: np.ndarray) -> None:
-    """Writes uint8 [H, W, 3] as a PNG, in the way of `write_file`."""
-    files.write_file(path, encode_png(rgb))
+    """Writes uint8 [H, W, 3] as a PNG; raises as `files.write`."""
+    files.write(path, encode_png(rgb))

@@ -147,7 +147,7 @@ class Tracker:
         broken = sum(event is None for event in events)
         if broken:
             logging.warning("%s: %d damaged lines dropped.", path, broken)
-        files.write_file(path, b"".join(line + b"\n" for line in kept))
+        files.write(path, b"".join(line + b"\n" for line in kept))
 
     def _open_board(self, purge_step: int) -> None:
         """Opens a new event file that makes TensorBoard forget what older ones say from a step on.

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import ml_collections
 
+from segjax import files
 from segjax.errors import InputError
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -59,10 +60,7 @@ def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> N
                 "Give another --workdir, or the same config."
             )
     if jax.process_index() == 0:
-        workdir.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".tmp")
-        partial.write_text(json.dumps(now, indent=2) + "\n")
-        partial.replace(path)
+        files.write_json(path, now)
 
 
 def read_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from segjax import sharding
+from segjax import files, sharding
 from segjax.errors import InputError
 from segjax.models import crf_rnn
 from segjax.runs import checkpoint
@@ -93,8 +93,7 @@ class Guards:
             return False
         self._wanted = max(self._wanted, scalars.get("crf_vertices_wanted", 0.0))
         path = self._path(step)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(path, step=step, **batch)
+        files.write_npz(path, step=step, **batch)
         logging.warning(
             "Step %d was not finite and is skipped; its batch: %s%s", step, path, self._cause()
         )

@@ -3,7 +3,6 @@ import numpy as np
 import pytest
 
 from segjax.data.spec import VOID, DatasetSpec
-from segjax.errors import InputError
 from segjax.pictures import label_maps, layout
 
 NAMES = ("road", "a name that is much too long to stand in any legend", "car")
@@ -31,27 +30,6 @@ def test_a_written_picture_comes_back_in_its_colours(tmp_path):
     layout.write_png(tmp_path / "deep" / "er" / "picture.png", image)
     np.testing.assert_array_equal(read(tmp_path / "deep" / "er" / "picture.png"), image)
     assert [path.name for path in (tmp_path / "deep" / "er").iterdir()] == ["picture.png"]
-
-
-def test_a_disk_that_refuses_is_one_line_and_leaves_the_old_picture(tmp_path, monkeypatch):
-    image, _ = example(4, 6)
-    path = tmp_path / "picture.png"
-    layout.write_png(path, image)
-
-    def refuse(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(label_maps.os, "replace", refuse)
-    with pytest.raises(InputError, match=r"picture\.png: .*No space left"):
-        layout.write_png(path, 255 - image)
-    np.testing.assert_array_equal(read(path), image)
-    assert len(list(tmp_path.iterdir())) == 1
-
-
-def test_a_file_in_the_place_of_a_folder_is_named(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="file/picture"):
-        layout.write_png(tmp_path / "file" / "picture.png", example(2, 2)[0])
 
 
 def test_something_that_is_no_picture_is_refused():

@@ -3,7 +3,6 @@
 No file runs code: npz without pickle, pth through torch's weights-only loader.
 """
 
-import contextlib
 import json
 import pathlib
 import pickle
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from segjax import files
 from segjax.errors import InputError
 
 _KEY = "segjax"  # of our own metadata in a safetensors file
@@ -52,15 +52,7 @@ def write(path: pathlib.Path, arrays: Mapping[str, np.ndarray], meta: Mapping[st
     from safetensors.numpy import save
 
     data = save({k: np.asarray(v, order="C") for k, v in arrays.items()}, {_KEY: json.dumps(meta)})
-    partial = path.with_name(path.name + ".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(data)
-        partial.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise InputError(f"{path}: cannot be written: {error.strerror}.") from error
+    files.write(path, data)
 
 
 def _read_safetensors(path):
