@@ -1,6 +1,7 @@
-"""The one exception that is the user's to mend."""
+"""The one exception that is the user's to mend, and the hint that goes with it."""
 
-from collections.abc import Collection
+import difflib
+from collections.abc import Collection, Iterable
 
 
 class InputError(ValueError):
@@ -11,11 +12,18 @@ class InputError(ValueError):
     """
 
 
+def near(word: object, known: Iterable) -> str:
+    """The hint ` Did you mean "..."?` for a mistyped word; "" where no known one is close."""
+    matches = difflib.get_close_matches(str(word), [str(one) for one in known], 1)
+    return f' Did you mean "{matches[0]}"?' if matches else ""
+
+
 def choose(key: str, value: object, known: Collection) -> None:
     """Passes one of a few allowed values.
 
     Raises:
-        InputError: naming the key, if `value` is not in `known`.
+        InputError: naming the key and the near miss, if `value` is not in `known`.
     """
     if value not in known:
-        raise InputError(f"{key}: unknown {value!r}; known: {', '.join(map(str, known))}.")
+        allowed = ", ".join(map(str, known))
+        raise InputError(f"{key}: unknown {value!r}; known: {allowed}.{near(value, known)}")

@@ -1,16 +1,229 @@
-"""Named settings, and what differs from one: "preset" or "preset, key=value, ..."."""
+"""The one door for what a config chooses by name: a name of ours or "module:Name", and its options.
+
+`find` gives the callable that a name stands for, `bind` fixes its options after a check against its
+signature, `resolve` does both. `parse` and `changed` read presets: "preset, key=value, ...".
+"""
 
 import ast
 import dataclasses
-import difflib
+import functools
 import hashlib
-from collections.abc import Collection, Mapping
+import importlib
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from segjax.errors import InputError
+from segjax.errors import InputError, choose, near
+
+Table = Mapping[str, Callable | str]
+"""Name -> callable, or the "module:Name" of one that is imported only when it is asked for."""
 
 Settings = TypeVar("Settings")
 """A dataclass, one of whose fields is `name`."""
+
+
+def find(table: Table, name: str, key: str) -> Callable:
+    """The callable that a name stands for.
+
+    Args:
+        table: ours.
+        name: one of the table's, or "module:Name": `Name` of a module that lies in the folder where
+            the command runs, or is installed.
+        key: of the config, for messages.
+
+    Raises:
+        InputError: naming the key, if there is no such name, or the module cannot be imported.
+    """
+    if ":" in str(name):
+        here = os.getcwd()
+        if here not in sys.path and "" not in sys.path:
+            sys.path.insert(0, here)  # for good: the module may import others later
+        importlib.invalidate_caches()
+        return _imported(name, key)
+    if name not in table:
+        known = ", ".join(table)
+        raise InputError(
+            f"{key}: unknown {name!r}; known: {known}, or module:Name.{near(name, table)}"
+        )
+    entry = table[name]
+    return _imported(entry, key) if isinstance(entry, str) else entry
+
+
+def _imported(path: str, key: str) -> Callable:
+    """The callable at "module:Name"."""
+    place, _, attribute = path.partition(":")
+    if not place or not attribute or place.startswith("."):
+        raise InputError(f"{key}: {path!r} is not module:Name, such as my_losses:Tversky.")
+    try:
+        module = importlib.import_module(place)
+    except Exception as error:  # whatever a user's module raises while it is imported
+        raise InputError(f"{key}: cannot import {path!r}: {_reason(error)}.") from error
+    if not hasattr(module, attribute):
+        public = [one for one in vars(module) if not one.startswith("_")]
+        raise InputError(
+            f"{key}: cannot import {path!r}: {place} has no {attribute!r}.{near(attribute, public)}"
+        )
+    found = getattr(module, attribute)
+    if not callable(found):
+        raise InputError(f"{key}: {path!r} is a {type(found).__name__}, which cannot be called.")
+    return found
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong in a module, and where, on one line."""
+    if isinstance(error, ModuleNotFoundError | SyntaxError):
+        return str(error)
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return f"{text} ({os.path.basename(last.filename)}, line {last.lineno})"
+
+
+def bind(
+    fn: Callable,
+    options: Mapping[str, Any],
+    key: str,
+    *,
+    name: str,
+    positional: Sequence[str] = (),
+    keywords: Sequence[str] = (),
+    offered: Mapping[str, Any] | None = None,
+) -> Callable:
+    """Fixes options of a function, or of a class's constructor, after a check of its signature.
+
+    Args:
+        fn: what is called in the end.
+        options: by the name of a parameter.
+        key: of the options in the config, for messages.
+        name: of `fn`, for messages.
+        positional: arguments that the call will give by position; messages name them so.
+        keywords: arguments that the call will give by keyword.
+        offered: settings that `fn` gets if it has a parameter of that name; options come first.
+
+    Returns:
+        `fn` with its options fixed.
+
+    Raises:
+        InputError: on an option that is unknown or missing, naming those that are known, or if
+            `fn` cannot be called with `positional` and `keywords`.
+    """
+    known = option_names(fn, name, key, positional=positional, keywords=keywords)
+    for option in options:
+        _choose_option(key, option, name, known)
+    given = {option: value for option, value in (offered or {}).items() if option in known}
+    given.update(options)
+    missing = [option for option, needed in known.items() if needed and option not in given]
+    if missing:
+        raise InputError(f"{key}: {name} needs {', '.join(missing)}; {_listed(known)}.")
+    return functools.partial(fn, **given)
+
+
+def resolve(
+    table: Table,
+    config: Mapping[str, Any],
+    key: str,
+    *,
+    positional: Sequence[str] = (),
+    keywords: Sequence[str] = (),
+) -> Callable:
+    """The callable that `config["name"]` stands for, with the rest of `config` as its options.
+
+    Args:
+        table: ours.
+        config: `name`, and options.
+        key: of `config`, such as "config.model.head".
+        positional, keywords: as for `bind`.
+
+    Raises:
+        InputError: as `find` and `bind` do.
+    """
+    options = dict(config)
+    name = options.pop("name", "")
+    fn = find(table, name, f"{key}.name")
+    return bind(fn, options, key, name=name, positional=positional, keywords=keywords)
+
+
+def deal(
+    options: Mapping[str, Any], known: Mapping[str, Iterable[str]], key: str
+) -> dict[str, dict[str, Any]]:
+    """Deals one dict of options out to several callables; each gets those that it knows.
+
+    Args:
+        options: for all of them.
+        known: name of each callable -> its options, as from `option_names`.
+        key: of the options in the config, for messages.
+
+    Returns:
+        Name of each callable -> options.
+
+    Raises:
+        InputError: on an option that none of them knows.
+    """
+    together = [option for names in known.values() for option in names]
+    for option in options:
+        _choose_option(key, option, ", ".join(known), together)
+    return {
+        name: {option: value for option, value in options.items() if option in names}
+        for name, names in known.items()
+    }
+
+
+def option_names(
+    fn: Callable,
+    name: str,
+    key: str,
+    *,
+    positional: Sequence[str] = (),
+    keywords: Sequence[str] = (),
+) -> dict[str, bool]:
+    """The options of a function or a class: their names, and whether each must be given.
+
+    `*args` and `**kwargs` are no options.
+
+    Args:
+        fn, name, key, positional, keywords: as for `bind`.
+
+    Raises:
+        InputError: if `fn` cannot be called with `positional` and `keywords`.
+    """
+    parameters = _parameters(fn, name, key)
+    kinds = {parameter.kind for parameter in parameters}
+    named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    by_place = [p for p in named if p.kind is not p.KEYWORD_ONLY][: len(positional)]
+    rest = [p for p in named if p not in by_place]
+    lacking = (
+        [] if inspect.Parameter.VAR_KEYWORD in kinds else set(keywords) - {p.name for p in rest}
+    )
+    if lacking or (
+        len(by_place) < len(positional) and inspect.Parameter.VAR_POSITIONAL not in kinds
+    ):
+        call = ", ".join([*positional, *(f"{word}=..." for word in keywords)])
+        raise InputError(f"{key}: {name} is called as {name}({call}, ...) and does not take that.")
+    return {p.name: p.default is p.empty for p in rest if p.name not in keywords}
+
+
+def _parameters(fn: Callable, name: str, key: str) -> list[inspect.Parameter]:
+    """The parameters of a call of `fn`; a class's are those of its constructor."""
+    constructor = isinstance(fn, type) and fn.__init__ is not object.__init__
+    try:
+        # Not the class's own signature: a metaclass such as that of flax's modules hides it.
+        parameters = inspect.signature(fn.__init__ if constructor else fn).parameters.values()
+    except (TypeError, ValueError):
+        raise InputError(f"{key}: {name} does not say which options it takes.") from None
+    return list(parameters)[constructor:]
+
+
+def _choose_option(key: str, option: str, owner: str, known: Iterable[str]) -> None:
+    if option not in known:
+        raise InputError(
+            f"{key}: {owner} takes no {option!r}; {_listed(known)}.{near(option, known)}"
+        )
+
+
+def _listed(options: Iterable[str]) -> str:
+    return f"options: {', '.join(dict.fromkeys(options)) or 'none'}"
 
 
 def parse(key: str, text: str) -> tuple[str, dict[str, Any]]:
@@ -21,7 +234,7 @@ def parse(key: str, text: str) -> tuple[str, dict[str, Any]]:
         text: values are Python's literals.
 
     Returns:
-        The preset's name and what shall differ from it.
+        The preset's name, and the fields to change in it.
 
     Raises:
         InputError: on anything else.
@@ -48,20 +261,13 @@ def changed(
     Raises:
         InputError: on an unknown preset or field.
     """
-    _known(key, preset, presets)
+    choose(key, preset, presets)
     one = presets[preset]
     fields = [field.name for field in dataclasses.fields(one) if field.name != "name"]
     for field in changes:
-        _known(key, field, fields)
+        choose(key, field, fields)
     changes = {field: value for field, value in changes.items() if getattr(one, field) != value}
     if not changes:
         return one
     mark = hashlib.sha256(repr(sorted(changes.items())).encode()).hexdigest()[:6]
     return dataclasses.replace(one, name=f"{preset}-{mark}", **changes)
-
-
-def _known(key: str, word: str, known: Collection[str]) -> None:
-    if word not in known:
-        near = difflib.get_close_matches(str(word), known, 1)
-        hint = f' Did you mean "{near[0]}"?' if near else ""
-        raise InputError(f"{key}: unknown {word!r}; known: {', '.join(known)}.{hint}")
