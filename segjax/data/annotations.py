@@ -1,7 +1,7 @@
-"""Data sets of regions: an image and what several people took for its parts, without classes.
+"""Region data sets: images with the segmentations of several annotators, without classes.
 
 A region example is (image uint8 [H, W, 3] RGB, segmentations int32 [A, H, W]): one map for each of
-A annotators, numbers from 0, -1 where there is no truth.
+A annotators, with region numbers from 0 and -1 for pixels without truth.
 """
 
 import concurrent.futures
@@ -19,17 +19,17 @@ from segjax.errors import InputError
 _ANNOTATOR = re.compile(r"(.+)_(\d+)$")  # labels/<split>/<id>_<k>.png
 
 Batch = dict[str, np.ndarray]
-"""Images of one size:
+"""A batch of images of one size:
     image: uint8 [B, H, W, 3], RGB.
-    segmentations: int32 [B, A, H, W], -1 without truth; A is the most that any of them has.
-    annotators: int32 [B], how many of A are there.
+    segmentations: int32 [B, A, H, W], -1 without truth; A is the largest number of annotators.
+    annotators: int32 [B], number of annotators of each image.
     index: uint32 [B], item of the data set.
-    weight: float32 [B], 0 for the rows that fill the last batch of a size.
+    weight: float32 [B], 0 for rows that fill up the last batch of a size.
 """
 
 
 class RegionSource(Protocol):
-    """Region examples by position."""
+    """Random access to region examples by position."""
 
     def __len__(self) -> int:
         """Number of examples."""
@@ -38,14 +38,14 @@ class RegionSource(Protocol):
         """image uint8 [H, W, 3] RGB, segmentations int32 [A, H, W]."""
 
     def name(self, index: int) -> str:
-        """A path-like name without suffix, unique in the source."""
+        """A path-like name without suffix, unique within the source."""
 
 
 class AnnotatedFolder:
-    """Image files with one mask file an annotator, decoded at every access.
+    """Image files with one mask file per annotator, decoded at every access.
 
     Args:
-        files: (image, masks) paths, as `list_annotated` finds them.
+        files: (image, masks) paths, as `list_annotated` returns them.
     """
 
     def __init__(self, files: Sequence[tuple[Path, Sequence[Path]]]):
@@ -58,7 +58,7 @@ class AnnotatedFolder:
         """image uint8 [H, W, 3] RGB, segmentations int32 [A, H, W], numbers from 0.
 
         Raises:
-            InputError: naming the file, if one cannot be decoded or has another size.
+            InputError: naming a file that cannot be decoded, or a mask whose size differs.
         """
         image_path, mask_paths = self.files[index]
         image = sources.read_image(image_path)
@@ -75,10 +75,10 @@ class AnnotatedFolder:
 
 
 class LabelRegions:
-    """A data set of classes as one of regions: its label map is the one segmentation.
+    """A labelled source as a region source: the label map is its only segmentation.
 
     Args:
-        source: of class labels; VOID becomes -1.
+        source: source with class labels; VOID becomes -1.
     """
 
     def __init__(self, source: sources.Source):
@@ -93,14 +93,14 @@ class LabelRegions:
         return image, np.where(label == VOID, -1, label.astype(np.int32))[None]
 
     def name(self, index: int) -> str:
-        """As the source names it."""
+        """The name in the source."""
         return self.source.name(index)
 
 
 def list_annotated(root: Path, split: str) -> list[tuple[Path, list[Path]]]:
     """Images of `root/images/<split>` with their masks `root/labels/<split>/<id>_<k>.png`.
 
-    Sorted by name, the masks by k.
+    Images are sorted by name, masks by k.
 
     Raises:
         InputError: if a folder is missing or empty, an image has no mask, a mask no image, or a
@@ -114,30 +114,31 @@ def list_annotated(root: Path, split: str) -> list[tuple[Path, list[Path]]]:
         match = _ANNOTATOR.match(stem)
         if not match:
             raise InputError(
-                f"{path}: its name ends in no _<k>, the annotator; the layout is {layout}."
+                f"{path}: the name must end in _<k>, the annotator; the layout is {layout}."
             )
         by_name.setdefault(match[1], []).append((int(match[2]), path))
-    found = sources.files_by_stem(images, layout)
+    by_stem = sources.files_by_stem(images, layout)
     for missing, text in (
-        (sorted(found.keys() - by_name.keys()), "images without a mask"),
-        (sorted(by_name.keys() - found.keys()), "masks without an image"),
+        (sorted(by_stem.keys() - by_name.keys()), "images without a mask"),
+        (sorted(by_name.keys() - by_stem.keys()), "masks without an image"),
     ):
         if missing:
             raise InputError(
                 f"{images} and {masks} do not pair up: {len(missing)} {text}, the first "
                 f"{missing[0]!r}; the layout is {layout}."
             )
-    return [(found[stem], [path for _, path in sorted(by_name[stem])]) for stem in sorted(found)]
+    return [
+        (by_stem[stem], [path for _, path in sorted(by_name[stem])]) for stem in sorted(by_stem)
+    ]
 
 
 def sizes(source: RegionSource, chosen: Sequence[int]) -> np.ndarray:
-    """Decodes the chosen examples, so that every file is known to be whole.
+    """Height, width and number of annotators of the chosen examples: int32 [n, 3].
 
-    Returns:
-        int32 [n, 3]: height, width and number of annotators.
+    Decodes every file, so that a damaged one is reported before a run starts.
 
     Raises:
-        InputError: naming the first file that is not.
+        InputError: naming the first file that cannot be decoded.
     """
 
     def measure(index: int) -> tuple[int, int, int]:
@@ -151,13 +152,13 @@ def sizes(source: RegionSource, chosen: Sequence[int]) -> np.ndarray:
 def batches(
     source: RegionSource, chosen: Sequence[int], measures: np.ndarray, batch_size: int
 ) -> Iterator[Batch]:
-    """The chosen examples, each once, in batches of one size; decoded one batch ahead.
+    """Batches of the chosen examples, each once, grouped by size; decoded one batch ahead.
 
     Args:
-        source: random access.
+        source: the examples.
         chosen: items of the source.
-        measures: of `sizes`, for these.
-        batch_size: rows; the last batch of a size is filled up with rows of weight 0.
+        measures: result of `sizes` for these items.
+        batch_size: rows; rows of weight 0 fill up the last batch of a size.
     """
     most = int(measures[:, 2].max(initial=1))
     groups: dict[tuple[int, int], list[int]] = {}

@@ -1,6 +1,6 @@
-"""What the ids in the masks of the named data sets mean: classes, colours, raw id -> class or VOID.
+"""Specs of the named data sets: classes, colours, and raw id -> class or VOID.
 
-Only facts; where the files lie is `layouts.py`, and `catalog.py` joins the two.
+`layouts.py` describes where the files are; `catalog.py` joins the two.
 """
 
 from segjax.data.spec import VOID, DatasetSpec
@@ -20,7 +20,7 @@ _CAMVID = (
     ("bicyclist", (0, 128, 192)),
 )
 
-# The ids are the places; names and colour map of the development kit (Everingham, Winn, 2012).
+# The ids are the positions; names and colours of the development kit (Everingham, Winn, 2012).
 _VOC2012 = (
     ("background", (0, 0, 0)),
     ("aeroplane", (128, 0, 0)),
@@ -44,9 +44,9 @@ _VOC2012 = (
     ("train", (128, 192, 0)),
     ("tv/monitor", (0, 64, 128)),
 )
-_VOC2012_VOID = (224, 224, 192)  # the colour map's, of id 255
+_VOC2012_VOID = (224, 224, 192)  # id 255 in the development kit's colour map
 
-# Raw id, name and colour of the 19 classes that are evaluated (cityscapesScripts, helpers/labels).
+# Raw id, name and colour of the 19 evaluated classes (cityscapesScripts, helpers/labels).
 _CITYSCAPES = (
     (7, "road", (128, 64, 128)),
     (8, "sidewalk", (244, 35, 232)),
@@ -69,12 +69,12 @@ _CITYSCAPES = (
     (33, "bicycle", (119, 11, 32)),
 )
 # Unlabeled, ego vehicle, rectification border, out of roi, static, dynamic, ground; parking, rail
-# track; guard rail, bridge, tunnel; polegroup; caravan, trailer; licence plate, whose -1 is 255 in
-# 8 bits.
+# track; guard rail, bridge, tunnel; polegroup; caravan, trailer; licence plate (-1, or 255 in 8
+# bits).
 _CITYSCAPES_VOID = (0, 1, 2, 3, 4, 5, 6, 9, 10, 14, 15, 16, 18, 29, 30, 255)
 
-# The ids count from 1. The benchmark's order and colours (sceneparsing, objectInfo150, color150);
-# of each class's synonyms the one that names its colour there. Road and skyscraper share theirs.
+# The ids count from 1. Order and colours are the benchmark's (sceneparsing, objectInfo150,
+# color150), with the synonym that names a class's colour there. Road and skyscraper share a colour.
 _ADE20K = (
     ("wall", (120, 120, 120)),
     ("building", (180, 120, 120)),
@@ -240,7 +240,7 @@ VOC2012 = DatasetSpec(
     classes=tuple(name for name, _ in _VOC2012),
     palette=tuple(color for _, color in _VOC2012),
     table=(*((i, i) for i in range(len(_VOC2012))), (255, VOID)),
-    # The masks are palette PNGs; some copies hold the palette's colours instead.
+    # The masks are palette PNGs; some copies store the palette's colours as RGB instead.
     colors=(*((color, i) for i, (_, color) in enumerate(_VOC2012)), (_VOC2012_VOID, 255)),
     void_color=_VOC2012_VOID,  # black is the background
 )
@@ -249,7 +249,7 @@ CITYSCAPES = DatasetSpec(
     name="cityscapes",
     classes=tuple(name for _, name, _ in _CITYSCAPES),
     palette=tuple(color for _, _, color in _CITYSCAPES),
-    # Void first: VOID is written as 0, unlabeled, in the ids of the evaluation server.
+    # Void ids come first, so that `decode` writes VOID as 0, the evaluation server's "unlabeled".
     table=(
         *((raw, VOID) for raw in _CITYSCAPES_VOID),
         *((raw, i) for i, (raw, _, _) in enumerate(_CITYSCAPES)),

@@ -1,6 +1,6 @@
-"""Where named data sets keep their files, as they are downloaded: nothing has to be converted.
+"""File layouts of the named data sets as they are downloaded; no conversion is needed.
 
-A `Layout` finds the splits that are there, and the image and mask files of one of them.
+A `Layout` lists the splits that exist and the image and mask files of each.
 """
 
 import dataclasses
@@ -15,13 +15,13 @@ Pairs = list[tuple[Path, Path]]
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Which files make a data set.
+    """The arrangement of a data set's files in its folder.
 
     Attributes:
-        files: what a split is made of, for errors.
-        splits: root -> the names of the splits that are there; InputError if there is none.
+        files: description of a split's files for errors.
+        splits: root -> names of the splits that exist; InputError if there is none.
         pairs: root and split -> its (image, mask) files, sorted by name, so that a position means
-            the same example on every machine; InputError if one of the two is missing, naming it.
+            the same example on every machine; InputError naming a missing image or mask.
     """
 
     files: str
@@ -30,14 +30,14 @@ class Layout:
 
 
 def existing(root: Path) -> Path:
-    """`root`, or InputError if there is no such folder."""
+    """`root` itself; InputError if the folder does not exist."""
     if not root.is_dir():
         raise InputError(f"{root}: no such folder (--config.data.root=DIR).")
     return root
 
 
 def _find_root(root: Path, folder: str, inside: str) -> Path:
-    """`root` if it holds `folder`, or else `root/inside` if that does."""
+    """`root` if it contains `folder`, else `root/inside` if that does; else InputError."""
     for path in (existing(root), root / inside):
         if (path / folder).is_dir():
             return path
@@ -48,7 +48,7 @@ _VOC_FILES = (
     "JPEGImages/<id>.jpg, SegmentationClass/<id>.png and ImageSets/Segmentation/<split>.txt, "
     "for trainaug also SegmentationClassAug/<id>.png"
 )
-# What the challenge gives, and the names under which the list of the augmented set goes round.
+# Lists of the challenge, and the names in use for the list of the augmented set.
 _VOC_LISTS = {
     "train": ("Segmentation/train.txt",),
     "val": ("Segmentation/val.txt",),
@@ -86,8 +86,8 @@ def _voc_pairs(root: Path, split: str) -> Pairs:
     )
     masks = sources.files_by_stem(labels, _VOC_FILES)
     if split == "trainaug":
-        # VOC's own mask counts where there are two. The usual archive of the augmented set holds
-        # it in both folders; masks converted from SBD alone are coarser, and may lack some images.
+        # VOC's mask takes precedence over the augmented set's. The usual archive holds VOC's masks
+        # in both folders; masks converted from SBD alone are coarser and may lack some images.
         masks = sources.files_by_stem(added, _VOC_FILES) | masks
     return _pair_listed(
         _voc_list(root, split),
@@ -100,18 +100,18 @@ def _voc_pairs(root: Path, split: str) -> Pairs:
 def _pair_listed(
     path: Path, images: dict[str, Path], masks: dict[str, Path], *, expected: tuple[str, str]
 ) -> Pairs:
-    """The images and masks whose ids stand in a list file, sorted by id.
+    """The images and masks that a list file names, sorted by id.
 
     A line is an id, or, as in DeepLab's lists, `/JPEGImages/<id>.jpg /SegmentationClass/<id>.png`,
-    of which the first file's name is the id.
+    where the first file's name is the id.
 
     Args:
         path: the list.
-        images, masks: id -> file; those that are not listed do not count.
-        expected: where a listed image and mask would have to be, for errors.
+        images, masks: id -> file; unlisted files are ignored.
+        expected: the expected places of image and mask, for errors.
 
     Raises:
-        InputError: if the list cannot be read or is empty, has an id twice, or one without its
+        InputError: if the list cannot be read, is empty, repeats an id, or names an id without its
             image or mask.
     """
     try:
@@ -121,15 +121,17 @@ def _pair_listed(
     ids = sorted(Path(line.split()[0]).stem for line in lines if line.strip())
     if not ids:
         raise InputError(f"{path}: lists no image; a line is an id, such as 2007_000032.")
-    twice = sorted({a for a, b in zip(ids, ids[1:], strict=False) if a == b})
-    if twice:
-        raise InputError(f"{path}: lists {len(twice)} ids twice ({sources.first_names(twice)}).")
-    for kind, found, place in zip(("image", "mask"), (images, masks), expected, strict=True):
-        missing = [i for i in ids if i not in found]
+    repeated = sorted({a for a, b in zip(ids, ids[1:], strict=False) if a == b})
+    if repeated:
+        raise InputError(
+            f"{path}: lists {len(repeated)} ids twice ({sources.first_names(repeated)})."
+        )
+    for kind, files, place in zip(("image", "mask"), (images, masks), expected, strict=True):
+        missing = [i for i in ids if i not in files]
         if missing:
             raise InputError(
                 f"{path}: {len(missing)} of {len(ids)} listed ids have no {kind} "
-                f"({sources.first_names(missing)}); expected is {place}."
+                f"({sources.first_names(missing)}); expected: {place}."
             )
     return [(images[i], masks[i]) for i in ids]
 
@@ -144,7 +146,7 @@ def _cityscapes_splits(root: Path) -> tuple[str, ...]:
     images = existing(root) / "leftImg8bit"
     splits = [split for split in ("train", "val") if (images / split).is_dir()]
     if (images / "test").is_dir() and (root / "gtFine" / "test").is_dir():
-        splits.append("test")  # whose images are often kept without their void masks
+        splits.append("test")  # its images are often stored without their void masks
     if not splits:
         raise InputError(
             f"{images}: no such folder with train/ or val/ in it; a data set is "
@@ -163,7 +165,7 @@ def _cityscapes_pairs(root: Path, split: str) -> Pairs:
 
 
 _ADE_FOLDERS = {"train": "training", "val": "validation"}
-_ADE_FILES = "images/ and annotations/, in each of them training/ for train and validation/ for val"
+_ADE_FILES = "images/ and annotations/, each with training/ for train and validation/ for val"
 
 
 def _ade20k_splits(root: Path) -> tuple[str, ...]:

@@ -1,13 +1,12 @@
-"""The data path on the host: order, sharding by process, decoding, placing, batching. No pixels are
-changed here beyond that; see `augment`.
+"""The data path on the host: order, sharding by process, decoding, placing and batching.
 
-A batch is a dict of numpy arrays:
-    image: uint8 [B, H, W, 3], RGB on a canvas whose rest is filled with the mean colour.
-    label: uint8 [B, H, W], classes, VOID outside the image.
+Pixels are changed only on the device (`training/augment.py`). A batch is a dict of numpy arrays:
+    image: uint8 [B, H, W, 3], RGB in the top left of a canvas filled with the mean colour.
+    label: uint8 [B, H, W], classes; VOID outside the image.
     size: int32 [B, 2], the image's height and width on the canvas.
-    position: uint32 [B], place in the endless stream: the key of the augmentation.
+    position: uint32 [B], position in the endless stream, the key of the augmentation.
     index: uint32 [B], item of the data set.
-    weight: float32 [B], 0 for the rows that fill the last evaluation batch.
+    weight: float32 [B], 0 for rows that fill up the last evaluation batch.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,10 +19,10 @@ from segjax.data.spec import VOID
 from segjax.errors import InputError
 
 BUCKET = 64
-"""Multiple that sides are filled up to in evaluation where a set has many sizes."""
+"""Multiple to which evaluation fills up the sides of images in a set with many sizes."""
 
 EXACT_SIZES = 8
-"""How many sizes are each given a program of their own before buckets are used."""
+"""Largest number of sizes for which each size gets a compiled program and no bucket is used."""
 
 Batch = dict[str, np.ndarray]
 
@@ -42,23 +41,23 @@ def train_batches(
     workers: int,
     prefetch: int,
 ) -> Iterator[Batch]:
-    """One process's rows of the global batches from `first_step` on, without end.
+    """One process's rows of the endless stream of global batches, from `first_step` on.
 
-    The order is a new one every epoch, a function of the seed alone; the position in it is one
-    integer, `first_step`, whatever the number of processes, threads and workers was before.
+    Every epoch has another order, a function of the seed alone. The position in the stream is one
+    integer, `first_step`, which does not depend on the number of processes, threads and workers.
 
     Args:
         source: random access to (image, label).
-        canvas: (H, W) that every example is placed on, top left.
-        fill: RGB of the rest of the canvas.
+        canvas: (H, W) of the canvas; every example is placed in its top left.
+        fill: RGB colour of the rest of the canvas.
         batch_size: global.
-        seed: of the order.
-        first_step: batches already used.
-        process, processes: this process and how many there are.
+        seed: seed of the order.
+        first_step: number of batches already used.
+        process, processes: index of this process, and the number of processes.
         threads, workers, prefetch: see `config.loader`.
 
     Raises:
-        InputError: if the batch does not divide over the processes.
+        InputError: if the processes do not divide the batch.
     """
     if batch_size % processes:
         raise InputError(
@@ -71,23 +70,23 @@ def train_batches(
     order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
     examples = order.map_with_index(load)
     batches = examples.batch(batch_size // processes, drop_remainder=True)
-    mine = batches[process::processes][first_step:]
-    return _iterate(mine, threads=threads, workers=workers, prefetch=prefetch)
+    local = batches[process::processes][first_step:]
+    return _iterate(local, threads=threads, workers=workers, prefetch=prefetch)
 
 
 def eval_plan(
     sizes: np.ndarray, *, batch_size: int, bucket: int, limit: int
 ) -> list[tuple[tuple[int, int], np.ndarray]]:
-    """Which examples go together: those of one canvas, every example exactly once.
+    """Batches of an evaluation: examples with the same canvas, every example exactly once.
 
     Args:
-        sizes: int32 [N, 2], of the split's images.
+        sizes: int32 [N, 2], sizes of the split's images.
         batch_size: global.
-        bucket: multiple that a canvas's sides are filled up to; 1 is the exact size.
-        limit: examples, spread evenly over the split; 0 takes all.
+        bucket: multiple to which a canvas's sides are filled up; 1 keeps the exact size.
+        limit: number of examples, spread evenly over the split; 0 takes all.
 
     Returns:
-        (canvas, int64 [batch_size] of indices, -1 for fill) for each batch.
+        (canvas, int64 [batch_size] of indices, -1 for rows without example) for each batch.
     """
     chosen = np.arange(len(sizes))
     if limit and limit < len(sizes):
@@ -107,12 +106,12 @@ def eval_plan(
 
 
 def canvas_of(size: Sequence[int], bucket: int) -> tuple[int, int]:
-    """The canvas of one image, a function of its size alone: each side up to a multiple."""
+    """The canvas of an image, from its size alone: sides rounded up to multiples of `bucket`."""
     return -(-int(size[0]) // bucket) * bucket, -(-int(size[1]) // bucket) * bucket
 
 
 def resolve_bucket(bucket: int, sizes: np.ndarray) -> int:
-    """`config.eval.bucket`, where 0 chooses: exact for few sizes, else BUCKET."""
+    """The bucket of an evaluation: `bucket`, or if it is 0, 1 for few sizes and BUCKET for many."""
     if bucket:
         return bucket
     return 1 if len(np.unique(sizes, axis=0)) <= EXACT_SIZES else BUCKET
@@ -131,7 +130,7 @@ def eval_batches(
     """One process's rows of the planned batches, in order.
 
     Raises:
-        InputError: if the batch does not divide over the processes.
+        InputError: if the processes do not divide the batch.
     """
     if plan and len(plan[0][1]) % processes:
         raise InputError(
@@ -140,10 +139,10 @@ def eval_batches(
 
     def load(position: int) -> Batch:
         canvas, rows = plan[position]
-        mine = np.split(rows, processes)[process]
-        batch = nothing(canvas, fill, len(mine))
-        for row in np.flatnonzero(mine >= 0):
-            for key, value in _example(source, int(mine[row]), canvas, fill, position=0).items():
+        local = np.split(rows, processes)[process]
+        batch = nothing(canvas, fill, len(local))
+        for row in np.flatnonzero(local >= 0):
+            for key, value in _example(source, int(local[row]), canvas, fill, position=0).items():
                 batch[key][row] = value
         return batch
 
@@ -155,10 +154,10 @@ def eval_batches(
 def place(
     image: np.ndarray, label: np.ndarray, canvas: tuple[int, int], fill: Sequence[float]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Puts an example on the top left of a canvas: uint8 [H, W, 3] and uint8 [H, W].
+    """The example in the top left of a canvas: uint8 [H, W, 3] and uint8 [H, W].
 
     Raises:
-        InputError: if it does not fit.
+        InputError: if the image is larger than the canvas.
     """
     if label.shape == canvas:
         return image, label
@@ -170,9 +169,9 @@ def place(
     placed = np.empty((*canvas, 3), np.uint8)
     placed[:] = np.round(fill).astype(np.uint8)
     placed[:height, :width] = image
-    void = np.full(canvas, VOID, np.uint8)
-    void[:height, :width] = label
-    return placed, void
+    placed_label = np.full(canvas, VOID, np.uint8)
+    placed_label[:height, :width] = label
+    return placed, placed_label
 
 
 def _example(source, index: int, canvas, fill, *, position: int) -> Batch:
@@ -190,7 +189,7 @@ def _example(source, index: int, canvas, fill, *, position: int) -> Batch:
 
 
 def nothing(canvas: tuple[int, int], fill: Sequence[float], rows: int) -> Batch:
-    """A batch of rows without label and weight, to fill a batch up or to warm a program up."""
+    """A batch without examples: all VOID, weight 0. It fills up batches and compiles programs."""
     empty = np.zeros((0, 0, 3), np.uint8), np.zeros((0, 0), np.uint8)
     image, label = place(*empty, canvas, fill)
     return {
@@ -207,6 +206,6 @@ def _iterate(dataset, *, threads: int, workers: int, prefetch: int) -> Iterator[
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
     if not workers:
         return iter(dataset.to_iter_dataset(options))
-    # Each worker process reads with its own threads, and holds its own batches ready.
+    # Each worker process has its own reading threads and prefetched batches.
     per_worker = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=prefetch)
     return iter(dataset.to_iter_dataset(options).mp_prefetch(per_worker))

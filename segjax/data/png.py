@@ -1,9 +1,9 @@
-"""8-bit index PNGs, exact: masks are read as the numbers they hold and written with a palette.
+"""Exact reading and writing of index PNGs: masks are the stored numbers, written with a palette.
 
-OpenCV turns a palette into colours and stretches 1, 2 and 4 bit samples to 0..255, which is right
-for pictures and wrong for labels. Here it only inflates and unfilters: the header is patched so
-that a palette image reads as grey, and everything but the pixels is left out of what it sees.
-Chunks after the PNG specification, third edition, sections 5 and 11.
+OpenCV converts a palette to colours and stretches 1, 2 and 4 bit samples to 0..255, which is right
+for pictures and wrong for labels. Here OpenCV only inflates and unfilters: the header is patched so
+that a palette image reads as grey, and OpenCV sees no chunks but header and pixels. The chunks
+follow the PNG specification, third edition, sections 5 and 11.
 """
 
 import struct
@@ -17,11 +17,11 @@ from segjax.errors import InputError
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _RGB, _PALETTE, _GREY_ALPHA, _RGB_ALPHA = 0, 2, 3, 4, 6
-_COLOR_TYPE = 9  # its byte in IHDR's data, after width, height (4 bytes each) and bit depth
+_COLOR_TYPE = 9  # its byte in IHDR's data; width and height (4 bytes each) and bit depth precede
 
 
 class BadFileError(InputError):
-    """A file that cannot be taken as it is; `kind` groups such files in a scan's summary."""
+    """An unusable file; `kind` groups such files in a scan's summary."""
 
     def __init__(self, message: str, kind: str = "unreadable"):
         super().__init__(message)
@@ -29,10 +29,10 @@ class BadFileError(InputError):
 
 
 def read_chunks(data: bytes, where: str) -> list[tuple[bytes, bytes]]:
-    """(type, data) of every chunk from IHDR to IEND, checksums verified.
+    """(type, data) of every chunk from IHDR to IEND, with verified checksums.
 
     Raises:
-        BadFileError: naming `where`, if the bytes are no PNG, end early or are damaged.
+        BadFileError: naming `where`, if the bytes are not a PNG, end early or are damaged.
     """
     if not data.startswith(SIGNATURE):
         raise BadFileError(f"{where}: not a PNG file; masks are stored as PNG.", "not a PNG")
@@ -55,49 +55,51 @@ def read_chunks(data: bytes, where: str) -> list[tuple[bytes, bytes]]:
 
 
 def decode_mask(data: bytes, where: str) -> np.ndarray:
-    """Bytes of a PNG to the numbers stored in it.
+    """The numbers stored in a PNG.
 
     Args:
-        data: the whole file.
-        where: named in errors, usually the path.
+        data: content of the file.
+        where: file name for errors, usually the path.
 
     Returns:
-        uint8 [H, W], the samples of a grey image or the indices of a palette image, for any bit
-        depth up to 8 and never rescaled; or uint8 [H, W, 3], RGB, of a colour image.
+        uint8 [H, W] for a grey or palette image: samples or indices of any bit depth up to 8, never
+        rescaled; uint8 [H, W, 3], RGB, for a colour image.
 
     Raises:
-        BadFileError: for 16 bits, alpha, or a file that is no PNG, truncated or damaged.
+        BadFileError: for 16 bits, alpha, or a file that is not a PNG, truncated or damaged.
     """
     chunks = read_chunks(data, where)
     header = bytearray(chunks[0][1])
     depth, color_type = header[_COLOR_TYPE - 1], header[_COLOR_TYPE]
     if depth == 16:
-        raise BadFileError(f"{where}: a 16-bit mask; 8-bit label ids are read.", "16 bit")
+        raise BadFileError(f"{where}: a 16-bit mask; only 8-bit label ids are allowed.", "16 bit")
     if color_type in (_GREY_ALPHA, _RGB_ALPHA):
         raise BadFileError(
-            f"{where}: a mask with an alpha channel; grey, palette or RGB is read.", "alpha"
+            f"{where}: a mask with an alpha channel; grey, palette and RGB are allowed.", "alpha"
         )
     if color_type == _PALETTE:
         header[_COLOR_TYPE] = _GREY
-    # Without tRNS, gAMA and the like there is nothing left that a decoder could apply.
+    # Without tRNS, gAMA and similar chunks the decoder has nothing to apply to the samples.
     kept = [(b"IHDR", bytes(header))] + [c for c in chunks if c[0] in (b"IDAT", b"IEND")]
     pixels = inflate(_assemble(kept), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise BadFileError(f"{where}: the PNG is damaged (its pixels).", "damaged")
     if color_type == _RGB:
         return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-    return pixels if depth == 8 else pixels // (255 // (2**depth - 1))  # libpng's stretch, undone
+    return pixels if depth == 8 else pixels // (255 // (2**depth - 1))  # undoes libpng's stretch
 
 
 def decode_regions(data: bytes, where: str) -> np.ndarray:
-    """Bytes of a grey PNG of 8 or 16 bits to the region numbers in it: int [H, W].
+    """The region numbers in a grey PNG of 8 or 16 bits: uint8 or uint16 [H, W].
 
     Raises:
-        BadFileError: for any other PNG, or a file that is no PNG, truncated or damaged.
+        BadFileError: for any other PNG, or a file that is not a PNG, truncated or damaged.
     """
     header = read_chunks(data, where)[0][1]
     if header[_COLOR_TYPE] != _GREY or header[_COLOR_TYPE - 1] < 8:
-        raise BadFileError(f"{where}: region numbers are grey PNGs of 8 or 16 bits.", "not grey")
+        raise BadFileError(
+            f"{where}: region numbers must be grey PNGs of 8 or 16 bits.", "not grey"
+        )
     pixels = inflate(data, cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise BadFileError(f"{where}: the PNG is damaged (its pixels).", "damaged")
@@ -105,10 +107,10 @@ def decode_regions(data: bytes, where: str) -> np.ndarray:
 
 
 def encode_regions(labels: np.ndarray, where: str) -> bytes:
-    """A 16-bit grey PNG of region numbers: int [H, W], 0 to 65535 -> the file's bytes.
+    """The bytes of a 16-bit grey PNG of region numbers: int [H, W], 0 to 65535.
 
     Raises:
-        InputError: naming `where`, if there are more regions.
+        InputError: naming `where`, if a number is above 65535.
     """
     if labels.max(initial=0) > 65535:
         raise InputError(
@@ -118,17 +120,20 @@ def encode_regions(labels: np.ndarray, where: str) -> bytes:
 
 
 def encode_indices(label: np.ndarray, palette: Sequence[tuple[int, int, int]]) -> bytes:
-    """An 8-bit palette PNG whose indices are the labels.
+    """The bytes of an 8-bit palette PNG whose indices are the labels.
 
     Args:
         label: uint8 [H, W].
-        palette: RGB, 0 to 255, of index 0, 1, ..., at most 256; indices beyond it are black.
+        palette: RGB colours, 0 to 255, of index 0, 1, ..., at most 256; further indices are black.
 
     Returns:
-        The file's bytes; `decode_mask` gives `label` back.
+        Bytes from which `decode_mask` recovers `label`.
+
+    Raises:
+        ValueError: for another type or shape, or a longer palette.
     """
     if label.dtype != np.uint8 or label.ndim != 2:
-        raise ValueError(f"label is uint8 [H, W], got {label.dtype} {label.shape}.")
+        raise ValueError(f"label must be uint8 [H, W], got {label.dtype} {label.shape}.")
     colors = np.zeros((max(len(palette), int(label.max()) + 1), 3), np.uint8)
     colors[: len(palette)] = np.array(palette, np.uint8).reshape(-1, 3)
     if len(colors) > 256:
@@ -141,8 +146,10 @@ def encode_indices(label: np.ndarray, palette: Sequence[tuple[int, int, int]]) -
 
 
 def inflate(data: bytes, flags: int) -> np.ndarray | None:
-    """cv2.imdecode without its own lines on stderr; None where it fails."""
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the caller says it once
+    """cv2.imdecode that prints nothing to stderr; None if it fails."""
+    cv2.utils.logging.setLogLevel(
+        cv2.utils.logging.LOG_LEVEL_SILENT
+    )  # the caller reports the failure
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:

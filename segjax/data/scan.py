@@ -10,7 +10,6 @@ import functools
 import hashlib
 import json
 import os
-import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -20,19 +19,20 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
+from segjax import files
 from segjax.data import png, sources
 from segjax.data.spec import VOID, DatasetSpec, ids_of_channel
 from segjax.errors import InputError
 
 SAMPLED = 200
-"""How many examples of a generated source are read: it has no files that could be damaged."""
+"""Number of examples read from a generated source, which has no files to be damaged."""
 
 _CACHE_VERSION = 2  # changes with the meaning of a cached field
 _LOG_SECONDS = 5.0
 
 
 class ScanError(InputError):
-    """A source with bad files; `problems` has one line for each of them."""
+    """A source has bad examples; `problems` holds one line for each problem."""
 
     def __init__(self, message: str, problems: Sequence[str] = ()):
         super().__init__(message)
@@ -94,7 +94,7 @@ class Scan:
 
 @dataclasses.dataclass
 class _Finding:
-    """One example as read: its raw ids counted, a digest of its content, what is wrong."""
+    """One examined example: size, pixels by raw id, digest of the content, problems."""
 
     size: tuple[int, int] = (0, 0)
     counts: np.ndarray | None = None
@@ -111,36 +111,37 @@ def scan(
     fresh: bool = False,
     log: Callable[[str], None] = logging.info,
 ) -> Scan:
-    """Reads a source completely and counts it, or lists everything that is wrong with it.
+    """The counts and digests of a source, or an error that lists all its problems.
 
-    Files are decoded by one thread a processor. A source without files but with a constant
-    `size` (the embedded scenes) is sampled: its first SAMPLED examples.
+    Each processor decodes files in one thread. A source without files but with a constant `size`
+    (the embedded scenes) is sampled: only its first SAMPLED examples are read.
 
     Args:
-        source: with `pairs` of files (`sources.FolderSource`), or any other.
-        spec: what its labels mean.
-        name: of the data set and split, for messages.
-        cache: folder that remembers scans of unchanged files (paths below the split, sizes, dates
-            and the spec without its name); `$SEGJAX_CACHE`, else `~/.cache/segjax`. It may be
-            missing or read-only.
-        fresh: read everything even so.
-        log: takes a line every few seconds of a long scan.
+        source: a `sources.FolderSource`, a cached one, or any other source.
+        spec: the meaning of its labels.
+        name: data set and split, for messages.
+        cache: folder of remembered scans, valid while the files (paths below the split, sizes,
+            dates) and the spec but for its name are unchanged; by default `$SEGJAX_CACHE`, else
+            `~/.cache/segjax`. It may be missing or read-only.
+        fresh: reads all files even if the cache has a valid scan.
+        log: receives a line every few seconds of a long scan.
 
     Raises:
-        ScanError: how many problems of which kinds in how many examples, and the first message.
+        InputError: if the source has no example.
+        ScanError: if examples have problems; the message counts them by kind and cites the first.
     """
     while isinstance(source, sources.CachedSource):
         source = source.source
-    files = isinstance(source, sources.FolderSource)
-    memory = _Cache(cache, "scan", [_nameless(spec), *_stamps(source)]) if files else None
+    has_files = isinstance(source, sources.FolderSource)
+    memory = _Cache(cache, "scan", [_nameless(spec), *_stamps(source)]) if has_files else None
     if memory and not fresh and (known := memory.read(lambda fields: _from_json(fields, spec))):
         log(f"{name}: {len(source)} examples, unchanged since their last scan.")
         return known
-    generated = not files and hasattr(source, "size")
+    generated = not has_files and hasattr(source, "size")
     count = min(SAMPLED, len(source)) if generated else len(source)
     if not count:
-        raise InputError(f"{name}: holds no example.")
-    examine = _examine_files if files else _examine_arrays
+        raise InputError(f"{name}: contains no example.")
+    examine = _examine_files if has_files else _examine_arrays
     findings = _parallel(lambda i: examine(source, i, spec), count, name, log)
     result = _sum(findings, source, spec, name)
     if memory:
@@ -155,21 +156,21 @@ def find_ids(
     cache: Path | None = None,
     log: Callable[[str], None] = logging.info,
 ) -> dict[int, int]:
-    """The ids that mask files hold and how many pixels hold them, remembered as in `scan`.
+    """Pixels by raw id over mask files; results are cached as in `scan`.
 
-    A file that is no index mask is passed over: the scan lists all of those.
+    Files that are not index masks are skipped here; `scan` lists them.
 
     Args:
         labels: the files.
-        channel: of RGB masks, the one with the ids, as `spec.ids_of_channel` takes it; "": none.
-        cache, log: as of `scan`.
+        channel: channel of RGB masks with the ids, see `spec.ids_of_channel`; "" skips RGB masks.
+        cache, log: see `scan`.
 
     Raises:
-        InputError: of the first file, if none of them is an index mask.
+        InputError: the first file's problem, if no file is an index mask.
     """
     memory = _Cache(cache, "ids", [channel, *(_stamp(label) for label in labels)])
-    if found := memory.read(lambda fields: {int(i): int(n) for i, n in fields.items()}):
-        return found
+    if known := memory.read(lambda fields: {int(i): int(n) for i, n in fields.items()}):
+        return known
 
     def count(i: int) -> np.ndarray | InputError:
         try:
@@ -182,7 +183,7 @@ def find_ids(
             return np.bincount(mask.ravel(), minlength=256)
         return png.BadFileError(
             f"{labels[i]}: an RGB mask; list every class with its colour in classes.txt, "
-            "one `name R G B` a line, or store index PNGs."
+            "one `name R G B` per line, or store index PNGs."
         )
 
     results = list(_parallel(count, len(labels), "label ids", log))
@@ -195,7 +196,7 @@ def find_ids(
 
 
 def _examine_files(source: sources.FolderSource, index: int, spec: DatasetSpec) -> _Finding:
-    """Decodes a pair of files, going on after a problem to find the next."""
+    """Examines a pair of files; a problem with one file does not hide those of the other."""
     image_path, label_path = source.pairs[index]
     finding, digests, arrays = _Finding(), [source.name(index)], []
     for path, decode in (
@@ -228,14 +229,16 @@ def _examine_files(source: sources.FolderSource, index: int, spec: DatasetSpec) 
 
 
 def _examine_arrays(source: sources.Source, index: int, spec: DatasetSpec) -> _Finding:
-    """Takes an example of a source without files: its labels are classes already."""
+    """Examines an example of a source without files, whose labels are classes."""
     image, label = source[index]
     where = source.name(index)
     if image.shape[:2] != label.shape:
         return _Finding(problems=[("size mismatch", f"{where}: {image.shape}, {label.shape}.")])
     wrong = (label >= spec.num_classes) & (label != VOID)
     if wrong.any():
-        message = f"{where}: class {label[wrong].max()} of {spec.num_classes} classes."
+        message = (
+            f"{where}: class {label[wrong].max()}, but 0 to {spec.num_classes - 1} are allowed."
+        )
         return _Finding(problems=[("undeclared ids", message)])
     counts = np.bincount(spec.decode(label).ravel(), minlength=256)
     digest = json.dumps([where, zlib.crc32(image.tobytes()), zlib.crc32(label.tobytes())])
@@ -245,7 +248,7 @@ def _examine_arrays(source: sources.Source, index: int, spec: DatasetSpec) -> _F
 def _sum(
     findings: Iterator[_Finding], source: sources.Source, spec: DatasetSpec, name: str
 ) -> Scan:
-    """Adds the findings up, or raises ScanError with every problem among them."""
+    """The sum of the findings; ScanError with all their problems if there are any."""
     size = spec.num_classes
     raw, pixels, images, image_pixels = (np.zeros(n, np.int64) for n in (256, size, size, size))
     sizes, digests, problems, bad = [], [], [], 0
@@ -266,7 +269,7 @@ def _sum(
         kinds = collections.Counter(kind for kind, _ in problems).most_common()
         raise ScanError(
             f"{name}: {len(problems)} problems in {bad} of {len(source)} examples "
-            f"({', '.join(f'{kind} {n}' for kind, n in kinds)}); the first: {problems[0][1]}",
+            f"({', '.join(f'{kind} {n}' for kind, n in kinds)}); first: {problems[0][1]}",
             [message for _, message in problems],
         )
     if len(sizes) < len(source):
@@ -284,18 +287,18 @@ def _sum(
 
 
 def _parallel(function: Callable, count: int, name: str, log: Callable[[str], None]) -> Iterator:
-    """function(0), ..., function(count - 1), in order, computed by one thread a processor."""
-    start = said = time.monotonic()
+    """function(0), ..., function(count - 1) in order, computed by one thread per processor."""
+    start = logged = time.monotonic()
     pool = futures.ThreadPoolExecutor(os.cpu_count())
     try:
         for i, result in enumerate(pool.map(function, range(count)), start=1):
             now = time.monotonic()
-            if now - said > _LOG_SECONDS:
-                said, left = now, (now - start) * (count - i) / i
+            if now - logged > _LOG_SECONDS:
+                logged, left = now, (now - start) * (count - i) / i
                 log(f"scanning {name}: {i} of {count} examples, {left:.0f} s left.")
             yield result
     finally:
-        pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C nobody wants the rest
+        pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C the rest is not needed
 
 
 def _nonzero(counts: np.ndarray) -> dict[int, int]:
@@ -303,7 +306,7 @@ def _nonzero(counts: np.ndarray) -> dict[int, int]:
 
 
 class _Cache:
-    """One JSON file that remembers the result for a key; a cache that fails is no cache."""
+    """One JSON file that stores the result for a key; failures to read or write are no errors."""
 
     def __init__(self, folder: Path | None, kind: str, key: Sequence):
         if folder is None:
@@ -312,21 +315,18 @@ class _Cache:
         self.path = Path(folder) / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
 
     def read(self, parse: Callable[[dict], object]):
-        """The parsed content, or None."""
+        """The parsed content; None if it is missing or damaged."""
         try:
             return parse(json.loads(self.path.read_text()))
         except (OSError, ValueError, TypeError, AttributeError, LookupError):
             return None
 
     def write(self, fields: dict) -> None:
-        """Replaces the file at once, so that a reader never finds half of it."""
-        part = self.path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
+        """Stores the fields; a failure is logged as a warning."""
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(json.dumps(fields))
-            part.replace(self.path)
-        except OSError as error:
-            logging.warning("The scan is not remembered: %s", error)
+            files.write_text(self.path, json.dumps(fields))
+        except InputError as error:
+            logging.warning("The scan cannot be cached: %s", error)
 
 
 def _stamps(source: sources.FolderSource) -> Iterator[list]:
@@ -335,7 +335,7 @@ def _stamps(source: sources.FolderSource) -> Iterator[list]:
 
 
 def _stamp(path: Path) -> list:
-    """Name, size and time of change; a missing file has neither and fails when it is read."""
+    """Path, size and modification time; -1 for a missing file, which fails when it is read."""
     try:
         status = path.stat()
     except OSError:

@@ -1,6 +1,6 @@
-"""What `scenes` draws with: stable random numbers, a camera, a canvas of packed pixels, textures.
+"""Drawing tools of `scenes`: stable random numbers, a camera, a canvas of packed pixels, textures.
 
-Everything that reaches a pixel is integer arithmetic, so that a scene is the same on any machine.
+Pixels result from integer arithmetic alone, so that a scene is the same on every machine.
 """
 
 import functools
@@ -24,11 +24,11 @@ CIRCLE = _HALF + tuple((-x, -y) for x, y in _HALF)
 Rgb = tuple[int, int, int]
 Paint = tuple[int, int, int, int]
 Seen = tuple[np.ndarray, np.ndarray, np.ndarray] | None
-"""Part of a plane in the picture: packed pixels, cm along the plane, cm above the ground."""
+"""The visible part of a plane: packed pixels, cm along the plane, cm above the ground."""
 
 
 class Dice:
-    """Random integers of one scene: Philox's raw stream, which numpy promises never to change."""
+    """Random integers of one scene: Philox's raw stream, which numpy guarantees to be stable."""
 
     def __init__(self, seed: int, index: int):
         words = [int(seed) % 2**64, int(index) % 2**64]
@@ -36,35 +36,35 @@ class Dice:
         self._pool: list[int] = []
 
     def __call__(self, low: int, high: int) -> int:
-        """An integer from low to high, both included."""
+        """A random integer from low to high, both included."""
         if not self._pool:
             self._pool = self._bits.random_raw(512).tolist()
         return low + self._pool.pop() % (high - low + 1)
 
     def chance(self, percent: int) -> bool:
-        """True in `percent` of 100 calls."""
+        """True with a probability of `percent` percent."""
         return self(0, 99) < percent
 
     def pick(self, options: Sequence[_T]) -> _T:
-        """One of a sequence."""
+        """A random element of a sequence."""
         return options[self(0, len(options) - 1)]
 
     def near(self, rgb: Rgb, spread: int) -> Rgb:
-        """A colour around `rgb`, 0 to 255: its brightness moved, and its hue a little."""
+        """A colour near `rgb`, 0 to 255, with a random brightness and slightly random hue."""
         shift, hue = self(-spread, spread), spread // 3
         r, g, b = rgb
         r, g, b = r + shift + self(-hue, hue), g + shift + self(-hue, hue), b + shift
         return min(max(r, 0), 255), min(max(g, 0), 255), min(max(b, 0), 255)
 
     def bytes(self, count: int) -> np.ndarray:
-        """uint8 [count]."""
+        """Random bytes, uint8 [count]."""
         words = self._bits.random_raw(-(-count // 8))
         return words.astype("<u8").view(np.uint8)[:count]
 
 
 @functools.cache
 def _bank() -> np.ndarray:
-    """int16 [16 * 128 * 128]: brightness to add, one tile per texture, wrapping at its borders."""
+    """int16 [16 * 128 * 128]: the brightness that textures add; each texture is a periodic tile."""
     raw = Dice(0x7EC5, 0).bytes(4 * _TILE * _TILE).reshape(4, _TILE, _TILE).astype(np.int32) - 128
     fine, other, third, fourth = raw
 
@@ -89,22 +89,22 @@ def _bank() -> np.ndarray:
 
 
 def steps(low: int, high: int) -> np.ndarray:
-    """low to high - 1, in the 32 bits that suffice and are quicker than the platform's own."""
+    """int32 low to high - 1; 32 bits suffice and are faster than the platform's default."""
     return np.arange(low, high, dtype=np.int32)
 
 
 def paint(rgb: Rgb, label: int, texture: int = PLAIN) -> Paint:
-    """The four bytes of a pixel: colour, then class and texture in one."""
+    """The four bytes of a pixel: its colour, then class and texture in one byte."""
     return (*rgb, label | texture << 4)
 
 
 def pack(paints: list[Paint]) -> np.ndarray:
-    """uint32 [len(paints)]: pixels as the canvas stores them."""
+    """Pixels as the canvas stores them: uint32 [len(paints)]."""
     return np.array(paints, np.uint8).view("<u4")[:, 0]
 
 
 def mix(a: Rgb, b: Rgb, share: int) -> Rgb:
-    """`share` 256ths of b, the rest of a."""
+    """A mixture of two colours: `share` / 256 of b, the rest of a."""
     rest = 256 - share
     return (
         (a[0] * rest + b[0] * share) >> 8,
@@ -114,18 +114,19 @@ def mix(a: Rgb, b: Rgb, share: int) -> Rgb:
 
 
 class View:
-    """A canvas and the level pinhole camera that looks at it; lengths in the scene are cm.
+    """A canvas and the level pinhole camera that projects the scene to it; lengths are in cm.
 
     Points are (x to the right of the camera, y above the ground, z ahead).
 
     Attributes:
-        pixels: uint32 [H, W], packed as by `pack`.
+        pixels: uint32 [H, W], in the format of `pack`.
         height, width: H, W.
-        unit: half pixels of the picture in a pixel of the default size.
-        focal: length in pixels.
-        eye: the camera's height, cm.
-        column, row: of the vanishing point.
-        fog: how fast things take the colour `haze` with their distance.
+        unit: half pixels per pixel of a picture of the default size, 96 x 128.
+        focal: focal length in pixels.
+        eye: height of the camera in cm.
+        column, row: vanishing point in pixels.
+        fog: rate at which colours approach `haze` with distance.
+        haze: colour of the horizon.
     """
 
     def __init__(self, dice: Dice, size: tuple[int, int]):
@@ -142,16 +143,16 @@ class View:
         self.haze: Rgb = (0, 0, 0)
 
     def at(self, x: int, y: int, z: int) -> tuple[int, int]:
-        """Column and row where a point of the scene is seen; z is at least 1."""
+        """Column and row of the projection of a point; z is at least 1."""
         return self.column + x * self.focal // z, self.row + (self.eye - y) * self.focal // z
 
     def nearest(self, x: int) -> int:
-        """The z from which on a point `x` to the side is inside the picture."""
-        room = self.column if x < 0 else self.width - self.column
-        return abs(x) * self.focal // max(room, 1)
+        """The smallest z at which a point `x` to the side is inside the picture."""
+        margin = self.column if x < 0 else self.width - self.column
+        return abs(x) * self.focal // max(margin, 1)
 
     def far(self, rgb: Rgb, z: int) -> Rgb:
-        """A colour seen through the haze of z cm."""
+        """A colour seen through z cm of haze."""
         return mix(rgb, self.haze, min(z * self.fog // 4000, 128))
 
     def fill(self, points: list[tuple[int, int]], brush: Paint) -> None:
@@ -165,7 +166,7 @@ class View:
         high: tuple[int, int],
         brush: Paint,
     ) -> None:
-        """A plane across the street, from (y, z) to (y, z); ends: left x, right x, taper."""
+        """Fills a plane across the street between two (y, z); ends: left x, right x and taper."""
         (left, right, taper), (y, z), (top, back) = ends, low, high
         self.fill(
             [
@@ -189,22 +190,23 @@ class View:
     def box(
         self, x: int, z: int, low: tuple[int, int], high: tuple[int, int], brush: Paint
     ) -> None:
-        """A rectangle that faces the camera, from (right, above) to (right, above), in cm."""
+        """Fills a rectangle facing the camera, given two corners (right of x, above) in cm."""
         self.flat(x, z, [low, (high[0], low[1]), high, (low[0], high[1])], brush)
 
     def disc(
         self, x: int, z: int, centre: tuple[int, int], radii: tuple[int, int], brush: Paint
     ) -> None:
-        """An ellipse that faces the camera: centre (right, above) and radii, in cm."""
+        """Fills an ellipse facing the camera, given centre (right of x, above) and radii in cm."""
         (u, v), (a, b) = centre, radii
         self.flat(x, z, [(u + (a * i >> 6), v + (b * j >> 6)) for i, j in CIRCLE], brush)
 
     def wall(self, x: int, near: int, far: int, height: int) -> Seen:
-        """The part of the picture where the plane x, from z = near to far, is seen.
+        """The part of the picture that shows the plane at x from z = near to far.
 
         Returns:
             (pixels, z, y): a view uint32 [h, w] of the canvas, the plane's z by column [1, w] and
-            its height by pixel [h, w], below 0 or from `height` on outside; None if out of sight.
+            its height by pixel [h, w]; pixels with a height below 0 or at or above `height` lie
+            outside the plane. None if the plane is out of sight.
         """
         ends = sorted(self.column + x * self.focal // z for z in (near, far))
         first, last = max(ends[0], 0), min(ends[1] + 1, self.width)
@@ -218,7 +220,7 @@ class View:
         return self.pixels[top:low, first:last], z, self.eye - rows * z // self.focal
 
     def front(self, left: int, right: int, z: int, height: int) -> Seen:
-        """As `wall`, of a plane that faces the camera at z: (pixels, x - left [1, w], y [h, 1])."""
+        """Like `wall`, for a plane at z facing the camera: (pixels, x - left [1, w], y [h, 1])."""
         (first, top), (last, low) = self.at(left, height, z), self.at(right, 0, z)
         first, last = max(first, 0), min(last, self.width)
         top, low = max(top, 0), min(low + 1, self.height)
@@ -229,7 +231,7 @@ class View:
         return self.pixels[top:low, first:last], x - left, y
 
     def finish(self, dice: Dice) -> tuple[np.ndarray, np.ndarray]:
-        """Texture, light and sensor noise: image uint8 [H, W, 3] and label uint8 [H, W]."""
+        """Adds texture, light and sensor noise: image uint8 [H, W, 3] and label uint8 [H, W]."""
         code = self._bytes[..., 3]
         y = (np.arange(self.height) * 2 // self.unit + dice(0, 127)) % _TILE
         x = (np.arange(self.width) * 2 // self.unit + dice(0, 127)) % _TILE
@@ -245,7 +247,7 @@ class View:
         return np.clip(image, 0, 255).astype(np.uint8), self._labels(dice, code & 15)
 
     def _labels(self, dice: Dice, label: np.ndarray) -> np.ndarray:
-        """Odd things, and stretches of the borders between classes, have no truth."""
+        """Labels with VOID for odd things and along parts of the borders between classes."""
         border = np.zeros(label.shape, bool)
         border[:, 1:] = label[:, 1:] != label[:, :-1]
         border[1:] |= label[1:] != label[:-1]

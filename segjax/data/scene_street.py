@@ -62,7 +62,7 @@ _RAILS = (
 
 
 class Placed(typing.NamedTuple):
-    """A thing that stands at (x, z), half as wide and as high as its shadow says; all cm."""
+    """A thing at (x, z), with half the width and the height that cast its shadow; all in cm."""
 
     z: int
     x: int
@@ -73,14 +73,14 @@ class Placed(typing.NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Street:
-    """Where things lie: cm from the camera, x to the right, z ahead.
+    """The layout of a street in cm from the camera, x to the right, z ahead.
 
     Attributes:
-        edges: x of the kerbs, left and right.
-        backs: x where the pavements end.
-        end: z of what closes the street.
-        crossing: z range of a street across, empty where both are 0.
-        sun: x shift of a shadow per 256 cm of height; 0 where the sky is overcast.
+        edges: x of the left and right kerb.
+        backs: x of the far edges of the pavements.
+        end: z of the backdrop that closes the street.
+        crossing: z range of a crossing street; (0, 0) for none.
+        sun: x shift of a shadow per 256 cm of height; 0 under an overcast sky.
     """
 
     edges: tuple[int, int]
@@ -91,6 +91,7 @@ class Street:
 
     @classmethod
     def draw(cls, dice: Dice, view: View) -> "Street":
+        """A random street."""
         edges = (-dice(160, 430), dice(160, 430))
         backs = (edges[0] - dice(260, 520), edges[1] + dice(260, 520))
         near = dice(900, 2200)
@@ -100,7 +101,7 @@ class Street:
 
 
 def sky(view: View, dice: Dice) -> None:
-    """A gradient with clouds; the colour at the horizon is the haze of all that is far."""
+    """Paints a gradient with clouds and sets the haze to the colour at the horizon."""
     high = dice.near(dice.pick(_SKIES), 25)
     view.haze = mix(dice.near(dice.pick(_SKIES), 25), high, dice(60, 230))
     top, low = (np.array(paint(rgb, SKY, CLOUD), np.int32) for rgb in (high, view.haze))
@@ -119,7 +120,7 @@ def sky(view: View, dice: Dice) -> None:
 
 
 def backdrop(view: View, dice: Dice, street: Street) -> None:
-    """Houses and trees that close the view, so that no ground reaches the horizon."""
+    """Paints the houses and trees that close the view, so that no ground reaches the horizon."""
     z = street.end
     x, last = -view.column * z // view.focal, (view.width - view.column) * z // view.focal
     trees = dice(10, 70)
@@ -146,7 +147,7 @@ def backdrop(view: View, dice: Dice, street: Street) -> None:
 
 
 def ground(view: View, dice: Dice, street: Street, placed: list[Placed]) -> None:
-    """Road, marks, kerbs and pavements by casting every pixel below the horizon to the ground."""
+    """Paints road, marks, kerbs and pavements; projects pixels below the horizon to the ground."""
     (left, right), (near, far) = street.edges, street.crossing
     top = view.row + 1
     z = np.minimum(view.focal * view.eye // steps(1, view.height - view.row)[:, None], 30000)
@@ -183,7 +184,7 @@ def ground(view: View, dice: Dice, street: Street, placed: list[Placed]) -> None
 
 
 def _shadows(view: View, street: Street, placed: list[Placed]) -> np.ndarray:
-    """uint8 [H, W]: 1 where something stands or throws its shadow on the ground."""
+    """uint8 [H, W]: 1 for ground under a thing or in its shadow."""
     mask = np.zeros((view.height, view.width), np.uint8)
 
     def fill(corners: list[tuple[int, int]]) -> None:
@@ -203,7 +204,7 @@ def _shadows(view: View, street: Street, placed: list[Placed]) -> np.ndarray:
                     (x - half + shift, z + height // 3),
                 ]
             )
-    if street.sun:  # of the houses along one side
+    if street.sun:  # the shadow of the houses along one side
         side = 0 if street.sun > 0 else 1
         start, stop = street.backs[side] * 3, street.backs[side] + 2 * street.sun
         fill([(start, 100), (stop, 100), (stop, street.end), (start, street.end)])
@@ -212,7 +213,7 @@ def _shadows(view: View, street: Street, placed: list[Placed]) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Facade:
-    """How a house looks: a palette and a grid of windows, in cm."""
+    """The look of a house: a palette and a grid of windows, in cm."""
 
     colors: np.ndarray  # packed: wall, window, lit window, frame, shop, door, roof
     bay: int
@@ -225,6 +226,7 @@ class Facade:
 
     @classmethod
     def draw(cls, dice: Dice, view: View, z: int) -> "Facade":
+        """A random facade, its colours seen from z cm away."""
         wall = dice.near(dice.pick(_WALLS), 30)
         dark = dice.near((50, 58, 68), 22)
         glass = [mix(wall, dark, 200), mix(dark, view.haze, dice(40, 150))]
@@ -246,7 +248,7 @@ class Facade:
         )
 
     def put(self, seen: Seen, height: int) -> None:
-        """Paints `seen` of `View.wall` or `View.front`."""
+        """Paints the facade on `seen`, the result of `View.wall` or `View.front`."""
         if seen is None:
             return
         pixels, u, y = seen
@@ -256,7 +258,7 @@ class Facade:
         glass = (across >= a) & (across < b) & (up >= c) & (up < d)
         lit = (u + self.phase) // self.bay * 5 % 3 == y // self.storey * 7 % 4
         kind = np.where(glass, 1 + lit.view(np.uint8), 3 * frame.view(np.uint8))
-        if self.ground:  # shops: wide panes, a door between, a board above
+        if self.ground:  # shops: wide panes, doors between them, a board above
             pane = (across >= a // 2) & (y >= 45) & (y < self.ground - 70)
             shop = np.where(pane, 1, np.where(y >= self.ground - 60, 4, 5))
             kind = np.where(y < self.ground, shop, kind)
@@ -265,7 +267,7 @@ class Facade:
 
 
 def side(view: View, dice: Dice, street: Street, way: int) -> None:
-    """Houses along one side of the street from far to near, and fences before them."""
+    """Paints the houses along one side of the street from far to near, and fences before them."""
     back = street.backs[way > 0]
     z, houses = 200, []
     open_side = dice.chance(22)
@@ -290,13 +292,13 @@ def side(view: View, dice: Dice, street: Street, way: int) -> None:
 
 
 def fence(view: View, dice: Dice, x: int, height: int) -> None:
-    """A fence along the street at x."""
+    """Paints a fence along the street at x."""
     near = max(view.nearest(x), 300) - dice(0, 200)
     _rails(dice, view, view.wall(x, near, near + dice(800, 2600), height), near, height)
 
 
 def _rails(dice: Dice, view: View, seen: Seen, z: int, height: int) -> None:
-    """Paints pickets or bars and two rails on `seen` of `View.wall` or `View.front`."""
+    """Paints pickets or bars and two rails on `seen`, the result of `View.wall` or `View.front`."""
     rgb, dark = view.far(dice.near(dice.pick(_RAILS), 25), z), (0, 0, 0)
     brushes = pack([paint(mix(rgb, dark, share), FENCE) for share in (0, 80, 170)])
     period, clear = dice(34, 60), dice.chance(50)
@@ -306,13 +308,13 @@ def _rails(dice: Dice, view: View, seen: Seen, z: int, height: int) -> None:
     rails = (y >= height - 22) | ((y >= 20) & (y < 40))
     kind = np.where(along % period < period // 2, 0, np.where(rails, 1, 2))
     color = brushes.take(kind)
-    if clear:  # what is behind keeps its colour and loses its class
+    if clear:  # pixels behind the fence keep their colour and get its class
         np.copyto(color, (pixels & 0xFFFFFF) | (brushes[2] & 0xFF000000), where=kind == 2)
     np.copyto(pixels, color, where=(y >= 0) & (y < height))
 
 
 def bonnet(view: View, dice: Dice) -> None:
-    """The car that carries the camera: of no class, at the foot of the picture."""
+    """Paints the bonnet of the car that carries the camera, without class, at the bottom."""
     rgb = dice.near(dice.pick(things.LACQUER), 20)
     low, wide = view.height, view.width
     high, edge = low - low * dice(5, 10) // 100, low - low * dice(0, 4) // 100

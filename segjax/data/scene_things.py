@@ -1,4 +1,4 @@
-"""The things that stand in the street of `scenes`, each drawn at (x, z) as the camera sees it."""
+"""The things in the street of `scenes`, each painted at (x, z) as the camera sees it."""
 
 from segjax.data.scene_canvas import (
     BARK,
@@ -55,7 +55,7 @@ _METAL = (
 
 
 def car(view: View, dice: Dice, x: int, z: int) -> None:
-    """A car or van along the street, its rear or front towards the camera: x its middle."""
+    """Paints a car or van along the street, rear or front towards the camera; x is its middle."""
     rgb = view.far(dice.near(dice.pick(LACQUER), 20), z)
     van, away = dice.chance(25), dice.chance(60)
     half, waist, roof, length = dice(82, 95), dice(88, 100), dice(142, 156), dice(380, 450)
@@ -64,7 +64,7 @@ def car(view: View, dice: Dice, x: int, z: int) -> None:
     left, right, back = x - half, x + half, z + length
     dark, glass = mix(rgb, (0, 0, 0), 90), view.far(dice.near((45, 55, 65), 20), z)
     tyre, body, pane = paint((25, 25, 28), CAR), paint(rgb, CAR), paint(glass, CAR)
-    front = z + (15 if van else 45 if away else 95)  # where the slanting window meets the roof
+    front = z + (15 if van else 45 if away else 95)  # the slanting window meets the roof here
     rear = back - (40 if van else 110)
     view.slope((left, right, 0), (0, z + 40), (45, z + 40), tyre)
     if left > 0 or right < 0:
@@ -89,7 +89,7 @@ def _flank(
     levels: tuple[int, int],
     brushes: tuple[Paint, Paint, Paint],
 ) -> None:
-    """The side of a car: z of its rear, of both ends of the roof and of its front."""
+    """Paints the side of a car; `along` is z of one end, of both roof ends and of the other end."""
     (z, front, rear, back), (waist, roof), (body, pane, tyre) = along, levels, brushes
 
     def fill(points: list[tuple[int, int]], brush: Paint) -> None:
@@ -106,7 +106,7 @@ def _flank(
 
 
 def crossing_car(view: View, dice: Dice, x: int, z: int) -> None:
-    """A car seen from the side: x its middle."""
+    """Paints a car seen from the side; x is its middle."""
     rgb = view.far(dice.near(dice.pick(LACQUER), 20), z)
     body, glass = paint(rgb, CAR), paint(view.far(dice.near((45, 55, 65), 20), z), CAR)
     half, way, waist, roof = dice(190, 220), dice.pick((-1, 1)), dice(86, 98), dice(140, 155)
@@ -150,7 +150,7 @@ def _limb(
     thick: int,
     brush: Paint,
 ) -> None:
-    """A bar of `thick` cm from a to b, upright ends level, level ends upright."""
+    """Paints a bar from a to b, `thick` cm wide or high; its ends are level or upright."""
     (u, v), (s, t), half = a, b, thick // 2
     if abs(t - v) >= abs(s - u):
         points = [(u - half, v), (u + half, v), (s + half, t), (s - half, t)]
@@ -162,13 +162,14 @@ def _limb(
 def _head(
     view: View, dice: Dice, x: int, z: int, centre: tuple[int, int], label: int, hair: Rgb
 ) -> None:
+    """Paints a head with hair; `centre` is (right of x, above) in cm."""
     u, v = centre
     view.disc(x, z, (u, v + 4), (13, 15), paint(view.far(hair, z), label))
     view.disc(x, z, (u, v - 3), (10, 11), paint(view.far(dice.pick(_SKIN), z), label))
 
 
 def pedestrian(view: View, dice: Dice, x: int, z: int) -> None:
-    """A person on foot, standing or walking."""
+    """Paints a person on foot, standing or walking."""
     tall = dice(150, 190)
     hip, shoulder = tall * 48 // 100, tall * 82 // 100
     legs = paint(view.far(dice.near(dice.pick(_CLOTHES), 20), z), PEDESTRIAN, CLOTH)
@@ -191,7 +192,7 @@ def pedestrian(view: View, dice: Dice, x: int, z: int) -> None:
 
 
 def bicyclist(view: View, dice: Dice, x: int, z: int) -> None:
-    """A person on a bicycle, seen from the side or from behind; both are one class."""
+    """Paints a person on a bicycle, from the side or from behind; both are one class."""
     frame = paint(view.far(dice.near(dice.pick(LACQUER), 20), z), BICYCLIST)
     tyre, hub = paint((25, 25, 28), BICYCLIST), paint(view.far((125, 125, 125), z), BICYCLIST)
     legs = paint(view.far(dice.near(dice.pick(_CLOTHES), 20), z), BICYCLIST, CLOTH)
@@ -227,7 +228,7 @@ def bicyclist(view: View, dice: Dice, x: int, z: int) -> None:
 
 
 def pole(view: View, dice: Dice, x: int, z: int) -> None:
-    """A lamp post or a plain column."""
+    """Paints a lamp post or a plain column."""
     rgb = view.far(dice.near(dice.pick(_METAL), 20), z)
     half, top = dice(15, 20), dice(420, 800)
     light, dark = paint(mix(rgb, (255, 255, 255), 60), POLE), paint(mix(rgb, (0, 0, 0), 90), POLE)
@@ -242,7 +243,7 @@ def pole(view: View, dice: Dice, x: int, z: int) -> None:
 
 
 def sign(view: View, dice: Dice, x: int, z: int) -> None:
-    """A traffic sign or a traffic light on its post; the post is a pole."""
+    """Paints a traffic sign or a traffic light on its post; the post is a pole."""
     metal = view.far(dice.near(dice.pick(_METAL), 20), z)
     size, foot, kind = dice(52, 64), dice(180, 240), dice(0, 4)
     middle = foot + size
@@ -251,18 +252,18 @@ def sign(view: View, dice: Dice, x: int, z: int) -> None:
     rim = paint(view.far(dice.near((200, 40, 40), 25), z), SIGN)
     pale = paint(view.far(dice.near((235, 235, 230), 15), z), SIGN)
     ink = paint(view.far((30, 30, 30), z), SIGN)
-    if kind == 0:  # no entry, more or less
+    if kind == 0:  # like "no entry"
         view.disc(x, z, (0, middle), (size, size), rim)
         view.disc(x, z, (0, middle), (size * 5 // 8, size * 5 // 8), pale)
         view.box(x, z, (-size // 3, middle - 8), (size // 3, middle + 8), ink)
-    elif kind == 1:  # a warning, or give way
+    elif kind == 1:  # a warning, or "give way"
         way = dice.pick((-1, 1))
         for part, brush in ((size * 9 // 8, rim), (size * 5 // 8, pale)):
             foot = middle - way * part * 5 // 8
             view.flat(x, z, [(-part, foot), (0, middle + way * part), (part, foot)], brush)
     elif kind == 2:
         _board(view, dice, x, z, (size * dice(10, 14) // 10, foot, 2 * size), pale)
-    elif kind == 3:  # an order: an arrow on a disc
+    elif kind == 3:  # a mandatory sign: an arrow on a disc
         board = paint(view.far(dice.near((40, 80, 170), 30), z), SIGN)
         view.disc(x, z, (0, middle), (size, size), pale)
         view.disc(x, z, (0, middle), (size * 7 // 8, size * 7 // 8), board)
@@ -279,7 +280,7 @@ def sign(view: View, dice: Dice, x: int, z: int) -> None:
 
 
 def _board(view: View, dice: Dice, x: int, z: int, form: tuple[int, int, int], pale: Paint) -> None:
-    """A board with lines of text: half its width, its foot and its height."""
+    """Paints a board with lines of text; `form` is half its width, its foot and its height."""
     wide, foot, high = form
     rgb = dice.pick(((40, 80, 170), (30, 110, 70), (200, 170, 40), (120, 70, 50)))
     view.box(x, z, (-wide, foot), (wide, foot + high), pale)
@@ -291,7 +292,7 @@ def _board(view: View, dice: Dice, x: int, z: int, form: tuple[int, int, int], p
 
 
 def tree(view: View, dice: Dice, x: int, z: int) -> None:
-    """A trunk and a crown of overlapping clumps of leaves."""
+    """Paints a trunk and a crown of overlapping clumps of leaves."""
     leaf = dice.near(dice.pick(FOLIAGE), 22)
     bark = paint(view.far(dice.near((95, 75, 60), 25), z), TREE, BARK)
     trunk, wide = dice(180, 300), dice(130, 260)
@@ -310,7 +311,7 @@ def tree(view: View, dice: Dice, x: int, z: int) -> None:
 
 
 def bush(view: View, dice: Dice, x: int, z: int) -> None:
-    """Leaves down to the ground."""
+    """Paints leaves down to the ground."""
     leaf = dice.near(dice.pick(FOLIAGE), 22)
     for i in range(4):
         shade = mix(leaf, (255, 255, 255) if i % 2 else (0, 0, 0), dice(0, 60))
@@ -325,7 +326,7 @@ def bush(view: View, dice: Dice, x: int, z: int) -> None:
 
 
 def odd(view: View, dice: Dice, x: int, z: int) -> None:
-    """A bin, a cone or a box: things of no class."""
+    """Paints a bin or a traffic cone, things without class."""
     rgb = view.far(dice.near(dice.pick(LACQUER), 20), z)
     body, lid = paint(rgb, ODD), paint(mix(rgb, (0, 0, 0), 100), ODD)
     if dice.chance(50):

@@ -1,7 +1,7 @@
-"""The embedded data set: street scenes drawn from (seed, index), endless and exact.
+"""The embedded data set: endless street scenes with exact labels, drawn from (seed, index).
 
-A class is told by shape, texture and place in the street; its colours and its place in the picture
-vary, as they do in CamVid (Brostow et al., 2009), whose eleven classes these are.
+Classes differ by shape, texture and place in the street; their colours and places in the picture
+vary, as in CamVid (Brostow et al., 2009), whose eleven classes the scenes have.
 """
 
 from collections.abc import Callable
@@ -47,7 +47,7 @@ SPEC = DatasetSpec(
     table=(*((i, i) for i in range(11)), (11, VOID)),
 )
 
-_FORMS = {  # half the width and the height that throw a shadow, cm
+_FORMS = {  # half the width and the height that cast a shadow, in cm
     things.tree: (150, 450),
     things.bush: (120, 150),
     things.pole: (18, 600),
@@ -61,11 +61,11 @@ _FORMS = {  # half the width and the height that throw a shadow, cm
 
 
 def draw(seed: int, index: int, size: tuple[int, int] = (96, 128)) -> tuple[np.ndarray, np.ndarray]:
-    """Scene `index` of the endless set `seed`, the same on any machine and in any order.
+    """Scene `index` of the endless set `seed`, the same on every machine and in any order.
 
     Args:
         seed, index: any integers.
-        size: (H, W), at least 48 x 64; things are drawn in proportion to it.
+        size: (H, W), at least 48 x 64; things scale with it.
 
     Returns:
         image uint8 [H, W, 3], RGB; label uint8 [H, W], 0 to 10 or VOID.
@@ -75,8 +75,8 @@ def draw(seed: int, index: int, size: tuple[int, int] = (96, 128)) -> tuple[np.n
     """
     if size[0] < MIN_SIZE[0] or size[1] < MIN_SIZE[1]:
         raise InputError(
-            f"scenes: size {size[0]} x {size[1]} is too small; at least "
-            f"{MIN_SIZE[0]} x {MIN_SIZE[1]} (height x width) is allowed."
+            f"scenes: size is {size[0]} x {size[1]}; at least {MIN_SIZE[0]} x {MIN_SIZE[1]} "
+            "(height x width) is allowed."
         )
     dice = Dice(seed, index)
     view = View(dice, (int(size[0]), int(size[1])))
@@ -87,7 +87,7 @@ def draw(seed: int, index: int, size: tuple[int, int] = (96, 128)) -> tuple[np.n
     scene_street.ground(view, dice, street, placed)
     for way in (-1, 1):
         scene_street.side(view, dice, street, way)
-    # What stands on the road is never behind what stands beside it; a rail at the kerb is between.
+    # Things beside the road first, then fences at the kerbs, then things on the road before them.
     for on_road in (False, True):
         for z, x, thing, *_ in sorted(placed, key=lambda item: -item.z):
             if (street.edges[0] < x < street.edges[1]) == on_road:
@@ -101,7 +101,7 @@ def draw(seed: int, index: int, size: tuple[int, int] = (96, 128)) -> tuple[np.n
 
 
 class Scenes:
-    """Scenes 0 to count - 1 of one seed, as a source of (image, label) by index.
+    """A source of the scenes 0 to count - 1 of one seed.
 
     Raises:
         InputError: if the size is too small or `count` is below 1.
@@ -109,13 +109,13 @@ class Scenes:
 
     def __init__(self, *, seed: int, count: int, size: tuple[int, int]):
         if count < 1:
-            raise InputError(f"scenes: count {count}; at least 1 is allowed.")
-        draw(seed, 0, size)  # a wrong size shows here and not in a worker
+            raise InputError(f"scenes: count is {count}; at least 1 is allowed.")
+        draw(seed, 0, size)  # a wrong size fails here and not in a worker
         self._seed, self._count, self._size = seed, count, (int(size[0]), int(size[1]))
 
     @property
     def size(self) -> tuple[int, int]:
-        """(H, W), shared by all scenes."""
+        """(H, W) of all scenes."""
         return self._size
 
     def __len__(self) -> int:
@@ -128,16 +128,16 @@ class Scenes:
         return draw(self._seed, index, self._size)
 
     def name(self, index: int) -> str:
-        """Such as scene-000012."""
+        """The name of a scene, such as scene-000012."""
         return f"scene-{index:06d}"
 
 
 def _place(view: View, dice: Dice, street: scene_street.Street) -> list[scene_street.Placed]:
-    """What stands where, in no order."""
+    """The things in the street with their places, in no particular order."""
     placed: list[scene_street.Placed] = []
 
     def pavement(inset: int, reach: int, half: int = 0) -> tuple[int, int]:
-        # Of two tries the nearer: on the far side of a turned camera things would be specks.
+        # The nearer of two tries: on the far side of a turned camera things would be tiny.
         tries = []
         for _ in range(2):
             side = dice(0, 1)

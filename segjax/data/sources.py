@@ -1,7 +1,7 @@
-"""Random access to examples on disk: pairs of an image and a mask, decoded.
+"""Sources: random access to examples on disk, pairs of a decoded image and a decoded mask.
 
-Two folders make a data set: `images/<split>/` and `labels/<split>/`, with the same paths below
-them but for the suffix. Every file that cannot be taken as it is raises `InputError` naming it.
+A data set has two folders, `images/<split>/` and `labels/<split>/`, with the same paths below them
+except for the suffix. A file that cannot be used raises `InputError` naming it.
 """
 
 import os
@@ -20,30 +20,30 @@ from segjax.errors import InputError
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 _SHOWN = 3  # files named in one message
 
-# A marker that is no stuffed byte, restart or filler: within scan data, whatever ends it.
+# A JPEG marker other than a stuffed byte, restart or filler; such a marker ends scan data.
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])", re.DOTALL)
 _JPEG_SCAN, _JPEG_END = 0xDA, 0xD9
 
 
 class Source(Protocol):
-    """Examples by position; what `pipeline`, `scan` and `study` read from."""
+    """Random access to examples by position, read by `pipeline`, `scan` and `study`."""
 
     def __len__(self) -> int:
         """Number of examples."""
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """image uint8 [H, W, 3] RGB, label uint8 [H, W] classes and VOID."""
+        """image uint8 [H, W, 3] RGB, label uint8 [H, W] with classes and VOID."""
 
     def name(self, index: int) -> str:
-        """A path-like name without suffix, unique in the source."""
+        """A path-like name without suffix, unique within the source."""
 
 
 class FolderSource:
     """Image and mask files, decoded at every access.
 
     Args:
-        pairs: (image, mask) paths, as `list_pairs` finds them.
-        spec: gives the numbers in the masks their meaning.
+        pairs: (image, mask) paths, as `list_pairs` returns them.
+        spec: the meaning of the ids in the masks.
     """
 
     def __init__(self, *, pairs: Sequence[tuple[Path, Path]], spec: DatasetSpec):
@@ -55,13 +55,13 @@ class FolderSource:
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """image uint8 [H, W, 3] RGB, label uint8 [H, W] classes and VOID.
+        """image uint8 [H, W, 3] RGB, label uint8 [H, W] with classes and VOID.
 
-        The EXIF orientation of a training image is ignored: its mask was drawn on stored pixels.
+        The EXIF orientation is ignored, because masks are drawn on the stored pixels.
 
         Raises:
-            InputError: naming the file, if one cannot be decoded, holds more than 8 bits a sample
-                or an id that the spec does not declare, or if the two sizes differ.
+            InputError: naming a file that cannot be decoded, has more than 8 bits a sample or an
+                undeclared id, or if image and mask differ in size.
         """
         image_path, label_path = self.pairs[index]
         image = read_image(image_path)
@@ -70,9 +70,9 @@ class FolderSource:
         return image, self.spec.encode(raw, str(label_path))
 
     def name(self, index: int) -> str:
-        """The path below `images/<split>/` without suffix.
+        """The image's path below `images/<split>/`, without suffix.
 
-        Files that do not lie in two such folders: the path below the folder common to all images.
+        For files in another layout: the path below the common folder of all images.
         """
         image, label = self.pairs[index]
         parts = zip(image.parts, label.parts, strict=False)
@@ -93,10 +93,10 @@ class FolderSource:
 
 
 class CachedSource:
-    """Another source, its decoded examples kept in memory (4 bytes a pixel) after first use.
+    """A source that keeps decoded examples in memory (4 bytes a pixel) after their first use.
 
-    Arrays are read-only, since everyone gets the same ones. Two threads that ask for the same
-    example at once may both decode it; the first one's arrays stay. A pickled copy starts empty.
+    Arrays are read-only because all readers share them. Two threads that read the same example at
+    once may both decode it; the arrays stored first are kept. A pickled copy starts empty.
     """
 
     def __init__(self, source: Source):
@@ -119,7 +119,7 @@ class CachedSource:
         return {"source": self.source, "_examples": {}}
 
     def name(self, index: int) -> str:
-        """As the source names it."""
+        """The name in the source."""
         return self.source.name(index)
 
     @property
@@ -137,7 +137,7 @@ class CachedSource:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The whole file; an InputError names it if that fails."""
+    """The content of a file; BadFileError naming it if it cannot be read."""
     try:
         return Path(path).read_bytes()
     except OSError as error:
@@ -145,21 +145,21 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_image(path: Path, *, upright: bool = False) -> np.ndarray:
-    """Reads an image file as uint8 [H, W, 3] RGB; see `decode_image`."""
+    """The image in a file, uint8 [H, W, 3] RGB; see `decode_image`."""
     return decode_image(read_bytes(path), str(path), upright=upright)
 
 
 def decode_image(data: bytes, where: str, *, upright: bool = False) -> np.ndarray:
-    """An encoded image to uint8 [H, W, 3] RGB; grey is repeated, alpha is dropped.
+    """Decodes an image to uint8 [H, W, 3] RGB; grey is repeated and alpha is dropped.
 
     Args:
-        data: the whole file.
-        where: named in errors, usually the path.
-        upright: turn the image as its EXIF orientation says. Off for training data, whose masks
-            fit the stored pixels; on for a photograph that is to be looked at.
+        data: content of the file.
+        where: file name for errors, usually the path.
+        upright: rotates the image as its EXIF orientation says. Off for training data, whose masks
+            fit the stored pixels; on for photographs shown to people.
 
     Raises:
-        BadFileError: if the file is no image, truncated, or has more than 8 bits a sample.
+        BadFileError: if the file is not an image, is truncated or has more than 8 bits a sample.
     """
     if data.startswith(png.SIGNATURE):
         png.read_chunks(data, where)
@@ -169,18 +169,18 @@ def decode_image(data: bytes, where: str, *, upright: bool = False) -> np.ndarra
     image = png.inflate(data, flags if upright else flags | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         raise png.BadFileError(
-            f"{where}: not an image that can be read, or a damaged one; "
-            f"known are {', '.join(IMAGE_SUFFIXES)}."
+            f"{where}: not an image, damaged, or of an unknown kind; "
+            f"known kinds: {', '.join(IMAGE_SUFFIXES)}."
         )
     if image.dtype != np.uint8:
         raise png.BadFileError(
-            f"{where}: {image.dtype} samples; images of 8 bits a sample are read.", "16 bit"
+            f"{where}: {image.dtype} samples; only 8 bits a sample are allowed.", "16 bit"
         )
     return image
 
 
 def decode_ids(data: bytes, where: str, spec: DatasetSpec) -> np.ndarray:
-    """An encoded mask to raw ids, uint8 [H, W]; RGB masks by the colours or channel of `spec`."""
+    """Decodes a mask to raw ids, uint8 [H, W]; RGB masks by the colours or channel of `spec`."""
     mask = png.decode_mask(data, where)
     if mask.ndim == 2:
         return mask
@@ -190,30 +190,30 @@ def decode_ids(data: bytes, where: str, spec: DatasetSpec) -> np.ndarray:
 
 
 def check_sizes(image: np.ndarray, mask: np.ndarray, image_path: Path, label_path: Path) -> None:
-    """Raises InputError unless image [H, W, ...] and mask [H, W] have one size."""
+    """Raises BadFileError unless image [H, W, ...] and mask [H, W] have the same size."""
     if image.shape[:2] != mask.shape[:2]:
         raise png.BadFileError(
-            f"{label_path}: the mask is {mask.shape[0]} x {mask.shape[1]}, its image "
-            f"{image_path.name} {image.shape[0]} x {image.shape[1]} (height x width).",
+            f"{label_path}: the mask is {mask.shape[0]} x {mask.shape[1]}, but its image "
+            f"{image_path.name} is {image.shape[0]} x {image.shape[1]} (height x width).",
             "size mismatch",
         )
 
 
 def list_splits(root: Path) -> tuple[str, ...]:
-    """The folders under `root/images`, sorted; InputError if there is none."""
+    """Names of the folders in `root/images`, sorted; InputError if there is none."""
     images = Path(root) / "images"
     splits = sorted(p.name for p in images.iterdir() if p.is_dir()) if images.is_dir() else []
     splits = [name for name in splits if not name.startswith(".")]
     if not splits:
         raise InputError(
-            f"{images}: no such folder with splits in it; "
+            f"{images}: no such folder, or it contains no split; "
             "a data set is images/<split>/ and labels/<split>/."
         )
     return tuple(splits)
 
 
 def list_pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
-    """Images of `root/images/<split>/**` with the masks of `root/labels/<split>/**`.
+    """Pairs of the images in `root/images/<split>/**` and the masks in `root/labels/<split>/**`.
 
     See `pair_folders`.
     """
@@ -227,19 +227,19 @@ def pair_folders(
     *,
     endings: tuple[str, str] = ("", ""),
 ) -> list[tuple[Path, Path]]:
-    """The images below one folder with the masks below another.
+    """Pairs of the images below one folder and the masks below another.
 
-    Files pair by their path without suffix; hidden files and files that are no images by their
-    suffix are passed over. Sorted, so that a position means the same example on every machine.
+    Files pair by their path without suffix. Hidden files and files without an image suffix are
+    ignored. Pairs are sorted, so that a position means the same example on every machine.
 
     Args:
-        images_folder, labels_folder: searched with all that is below them.
-        layout: what a data set of this kind is made of, for errors.
-        endings: of the images' names and of the masks', in the suffix's place; see `files_by_stem`.
+        images_folder, labels_folder: folders, searched recursively.
+        layout: description of the data set's files for errors.
+        endings: endings of image names and mask names, instead of the suffix; see `files_by_stem`.
 
     Raises:
-        InputError: if a folder is missing or empty, an image has no mask, a mask no image, or two
-            files of one folder differ in nothing but the suffix.
+        InputError: if a folder is missing or empty, an image has no mask, a mask has no image, or
+            two files in one folder differ only in the suffix.
     """
     folders = [images_folder, labels_folder]
     images, labels = (
@@ -256,22 +256,22 @@ def pair_folders(
     ]
     if problems:
         raise InputError(
-            f"{folders[0]} and {folders[1]} do not pair up: {'; '.join(problems)}; "
-            f"a pair has one path but for {' and '.join(filter(None, endings)) or 'the suffix'}."
+            f"{folders[0]} and {folders[1]} do not pair up: {'; '.join(problems)}; paths of a "
+            f"pair differ only in {' and '.join(filter(None, endings)) or 'the suffix'}."
         )
     return [(images[stem], labels[stem]) for stem in sorted(images)]
 
 
 def files_by_stem(folder: Path, layout: str, ending: str = "") -> dict[str, Path]:
-    """Path below `folder` without suffix -> file, of every image file.
+    """Image files by their path below `folder` without suffix.
 
     Args:
-        folder: searched with all that is below it.
-        layout: what a data set of this kind is made of, for errors.
-        ending: if not empty, only names that end so are taken, and lose all of it.
+        folder: searched recursively.
+        layout: description of the data set's files for errors.
+        ending: if not empty, only files whose names end in it count, and the keys lose it.
 
     Raises:
-        InputError: if the folder is missing or empty, or two files have one such path.
+        InputError: if the folder is missing or empty, or two files have the same key.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; a data set is {layout}.")
@@ -292,7 +292,7 @@ def files_by_stem(folder: Path, layout: str, ending: str = "") -> dict[str, Path
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    # os.walk, because Path.rglob does not enter linked folders, as which data sets are often kept.
+    # os.walk, because Path.rglob does not enter linked folders, and data sets often are links.
     for parent, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in sorted(names):
@@ -301,20 +301,20 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def first_names(names: Sequence[str]) -> str:
-    """The first few of many names, for a message."""
+    """The first few names as text for a message."""
     return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
 
 
 def _jpeg_is_whole(data: bytes) -> bool:
-    """Whether the end marker follows the scans; OpenCV fills a missing rest with grey, silently.
+    """Whether the end marker follows the scans; OpenCV silently fills missing rows with grey.
 
-    Walks from marker to marker (ITU-T T.81, annex B), so that neither the end marker of a
-    thumbnail in a header counts nor anything that a camera has put behind the image.
+    Walks from marker to marker (ITU-T T.81, annex B), so that the end marker of a thumbnail in a
+    header does not count, nor does data that a camera appended to the image.
     """
     place = 2
     while marker := _JPEG_MARKER.search(data, place):
         if marker[1][0] == _JPEG_END:
             return True
-        # Segments carry their length; scan data after a scan's header is searched through.
+        # Segments store their length; the scan data after a scan's header is searched.
         place = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
     return False

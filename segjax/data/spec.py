@@ -1,4 +1,4 @@
-"""Where labels get their meaning: VOID and `DatasetSpec`."""
+"""The meaning of label values: VOID and `DatasetSpec`."""
 
 import colorsys
 import dataclasses
@@ -10,9 +10,9 @@ import numpy as np
 from segjax.errors import InputError
 
 VOID = 255
-"""The class index of a pixel that has no truth: no loss, no score, no colour of its own."""
+"""The class index of a pixel without truth; it counts in no loss and no score."""
 
-_UNDECLARED = 254  # in the lookup table only: an id that the spec does not know
+_UNDECLARED = 254  # marks ids in the lookup table that the spec does not declare
 MAX_CLASSES = 254
 
 CHANNELS = ("red", "green", "blue")
@@ -23,7 +23,7 @@ Color = tuple[int, int, int]
 
 
 def hls_palette(count: int) -> tuple[Color, ...]:
-    """`count` RGB colours evenly around the hue circle, lightness alternating for neighbours."""
+    """RGB colours spread evenly over the hue circle; lightness alternates between neighbours."""
     colors = []
     for i in range(count):
         lightness = (0.62, 0.42)[i % 2]
@@ -34,22 +34,22 @@ def hls_palette(count: int) -> tuple[Color, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class DatasetSpec:
-    """What the numbers in a data set's masks mean.
+    """The classes of a data set and the meaning of the ids in its masks.
 
     Attributes:
-        name: of the data set, for messages and the run folder.
-        classes: class names; a pixel's class is an index into it.
-        palette: RGB, 0 to 255, one per class.
-        table: (raw id, class index or VOID) for every id that a mask may hold, 0 to 255. An id that
-            is not in the table is an error, never a guess.
-        colors: ((R, G, B), raw id) where masks are stored as RGB, for `ids_of_colors`; empty
-            refuses RGB masks.
-        void_color: RGB of VOID in pictures.
-        channel: of RGB masks, the one that holds the raw ids, one of CHANNELS or "equal" (see
+        name: name of the data set, used in messages.
+        classes: class names; a pixel's class is an index into them.
+        palette: RGB colour of each class, 0 to 255.
+        table: (raw id, class index or VOID) for every id that a mask may hold, 0 to 255. An id
+            outside the table is an error, never a guess.
+        colors: ((R, G, B), raw id) for masks stored as RGB, see `ids_of_colors`; empty refuses RGB
+            masks.
+        void_color: RGB colour of VOID in pictures.
+        channel: channel of RGB masks that holds the raw ids: one of CHANNELS, or "equal" (see
             `ids_of_channel`); "" reads RGB masks by `colors`.
 
     Raises:
-        InputError: if the table names a class that is not there, or two entries disagree.
+        InputError: if a value is out of range or two of them contradict each other.
     """
 
     name: str
@@ -78,7 +78,7 @@ class DatasetSpec:
                     f"allowed are 0 to {len(self.classes) - 1} and VOID ({VOID})."
                 )
         if len(dict(self.table)) != len(self.table):
-            raise InputError(f"{self.name}: a raw id stands twice in the table.")
+            raise InputError(f"{self.name}: the table lists a raw id twice.")
         if len(dict(self.colors)) != len(self.colors):
             raise InputError(f"{self.name}: a mask colour stands for two raw ids.")
         if self.channel not in ("", "equal", *CHANNELS):
@@ -105,30 +105,28 @@ class DatasetSpec:
         return lookup
 
     def encode(self, raw: np.ndarray, where: str) -> np.ndarray:
-        """Raw ids to classes: uint8 [H, W] -> uint8 [H, W].
+        """Converts raw ids to classes: uint8 [H, W] -> uint8 [H, W].
 
         Raises:
-            InputError: naming `where`, the undeclared ids and how many pixels hold them.
+            InputError: naming `where`, the undeclared ids and the number of their pixels.
         """
         label = self.lookup[raw]
         if (label == _UNDECLARED).any():
-            found = _most_common(raw[label == _UNDECLARED], str)
+            ids = _most_common(raw[label == _UNDECLARED], str)
             allowed = _ranges([raw for raw, _ in self.table])
-            raise InputError(
-                f"{where}: undeclared label id {found}; {self.name} declares {allowed}."
-            )
+            raise InputError(f"{where}: undeclared label id {ids}; {self.name} declares {allowed}.")
         return label
 
     def ids_of_colors(self, rgb: np.ndarray, where: str) -> np.ndarray:
-        """An RGB mask to raw ids by `colors`: uint8 [H, W, 3] -> uint8 [H, W].
+        """Converts an RGB mask to raw ids by `colors`: uint8 [H, W, 3] -> uint8 [H, W].
 
         Raises:
-            InputError: naming `where`, if the spec has no colours or not this one.
+            InputError: naming `where`, if the spec has no mask colours or lacks one that occurs.
         """
         if not self.colors:
             raise InputError(
-                f"{where}: an RGB mask, but {self.name} declares no mask colours; "
-                "masks are index PNGs, or every class needs its R G B."
+                f"{where}: an RGB mask, but {self.name} declares no mask colours; store index PNGs "
+                "or give every class its R G B."
             )
         codes = np.array([(r << 16) | (g << 8) | b for (r, g, b), _ in self.colors], np.uint32)
         order = np.argsort(codes)
@@ -138,14 +136,14 @@ class DatasetSpec:
         place = np.minimum(np.searchsorted(codes, code), len(codes) - 1)
         unknown = codes[place] != code
         if unknown.any():
-            found = _most_common(code[unknown], _color_text)
-            raise InputError(f"{where}: colour {found} is not among those of {self.name}.")
+            colors = _most_common(code[unknown], _color_text)
+            raise InputError(f"{where}: colour {colors} is not a mask colour of {self.name}.")
         return ids[place]
 
     def decode(self, label: np.ndarray) -> np.ndarray:
-        """Classes to raw ids, the inverse of `encode`: uint8 [H, W] -> uint8 [H, W].
+        """Converts classes to raw ids, the inverse of `encode`: uint8 [H, W] -> uint8 [H, W].
 
-        Where several ids mean one class, the first in the table is written.
+        A class with several ids gets the first of them in the table.
         """
         lookup = np.full(256, VOID, np.uint8)
         for raw, index in reversed(self.table):
@@ -153,7 +151,7 @@ class DatasetSpec:
         return lookup[label]
 
     def to_json(self) -> dict:
-        """Plain lists and strings; `from_json` gives the spec back."""
+        """The fields as lists and strings; `from_json` restores the spec."""
         fields = dataclasses.asdict(self)
         if not self.channel:
             del fields["channel"]  # fingerprints of old run folders were computed without it
@@ -161,7 +159,7 @@ class DatasetSpec:
 
     @classmethod
     def from_json(cls, fields: dict) -> "DatasetSpec":
-        """The inverse of `to_json`, also after a trip through a JSON file."""
+        """The spec whose `to_json` is `fields`, also after a round trip through a JSON file."""
 
         def freeze(value):
             return tuple(map(freeze, value)) if isinstance(value, list | tuple) else value
@@ -170,29 +168,29 @@ class DatasetSpec:
 
 
 def ids_of_channel(rgb: np.ndarray, channel: str, where: str) -> np.ndarray:
-    """The ids that stand in one channel of an RGB mask: uint8 [H, W, 3] -> uint8 [H, W].
+    """The ids stored in one channel of an RGB mask: uint8 [H, W, 3] -> uint8 [H, W].
 
     Args:
         rgb: the mask.
-        channel: one of CHANNELS, or "equal" where all three hold the ids.
-        where: named in errors.
+        channel: one of CHANNELS, or "equal" if all three hold the ids.
+        where: file name for errors.
 
     Raises:
-        InputError: if they shall be equal and are not.
+        InputError: if `channel` is "equal" and the channels differ.
     """
     if channel != "equal":
         return rgb[..., CHANNELS.index(channel)]
     if (rgb != rgb[..., :1]).any():
         raise InputError(
-            f"{where}: an RGB mask whose channels differ; if the ids stand in one of them, say "
-            f"which: data.channel={', '.join(CHANNELS)}. Code that takes OpenCV's first channel, "
-            "as the lecture's does, reads blue."
+            f"{where}: the channels of this RGB mask differ; if one of them holds the ids, set "
+            f"data.channel={', '.join(CHANNELS)}. Code that reads OpenCV's first channel, like the "
+            "lecture's, reads blue."
         )
     return rgb[..., 0]
 
 
 def _most_common(values: np.ndarray, text: Callable[[int], str]) -> str:
-    """ "7 (12 pixels), 9 (1 pixels) and 3 more": the values that hold most pixels first."""
+    """Text such as "7 (12 pixels), 9 (1 pixels) and 3 more", the most frequent values first."""
     ids, counts = np.unique(values, return_counts=True)
     order = np.argsort(-counts, kind="stable")
     shown = ", ".join(f"{text(int(ids[i]))} ({counts[i]} pixels)" for i in order[:_SHOWN])
@@ -200,7 +198,7 @@ def _most_common(values: np.ndarray, text: Callable[[int], str]) -> str:
 
 
 def _ranges(ids: Sequence[int]) -> str:
-    """ "0-10, 255": ids in order, runs of three and more drawn together."""
+    """Text such as "0-10, 255": sorted ids, runs of three and more as a range."""
     runs: list[list[int]] = []
     for i in sorted(ids):
         if runs and runs[-1][1] == i - 1:

@@ -20,10 +20,10 @@ def test_every_annotator_gives_a_map_with_numbers_from_zero(tmp_path):
     image, maps = source[0]
     assert image.shape == (6, 8, 3)
     assert maps.dtype == np.int32
-    for found, k in zip(maps, (2, 10), strict=True):  # by number, not as text
-        assert found.min() == 0
+    for regions, k in zip(maps, (2, 10), strict=True):  # sorted by number, not as text
+        assert regions.min() == 0
         order = np.unique(masks[k])
-        np.testing.assert_array_equal(order[found], masks[k])
+        np.testing.assert_array_equal(order[regions], masks[k])
     assert source.name(0) == "a"
 
 
@@ -51,7 +51,7 @@ def test_batches_hold_every_example_once_in_one_size_each(tmp_path):
     assert list(annotations.batches(source, [], np.zeros((0, 3), int), 2)) == []
 
 
-def test_a_data_set_of_classes_serves_as_one_of_regions():
+def test_a_labelled_data_set_is_also_a_region_data_set():
     labelled = catalog.load("scenes", size=(48, 64)).splits["val"]
     source = catalog.load_regions("scenes", size=(48, 64)).splits["val"]
     image, maps = source[3]
@@ -60,7 +60,7 @@ def test_a_data_set_of_classes_serves_as_one_of_regions():
     np.testing.assert_array_equal(np.where(maps[0] < 0, VOID, maps[0]), labelled[3][1])
 
 
-def test_regions_without_classes_are_no_data_set_for_a_network(tmp_path):
+def test_a_region_data_set_is_refused_where_classes_are_needed(tmp_path):
     with pytest.raises(InputError, match="no classes .*configs/slic.py:bsds500"):
         catalog.load("bsds500", root=str(tmp_path))
 
@@ -74,7 +74,7 @@ def test_files_that_do_not_pair_up_are_named(tmp_path):
     with pytest.raises(InputError, match="1 images without a mask, the first 'a'"):
         splits["val"]
     (labels / "b_1.png").rename(labels / "a.png")
-    with pytest.raises(InputError, match="a.png: its name ends in no _<k>"):
+    with pytest.raises(InputError, match="a.png: the name must end in _<k>"):
         splits["val"]
 
 
@@ -86,7 +86,7 @@ def test_a_mask_of_another_size_or_kind_is_named(tmp_path):
         annotations.sizes(source, [0])
     color = np.zeros((6, 8, 3), np.uint8)
     cv2.imwrite(str(tmp_path / "labels" / "val" / "a_2.png"), color)
-    with pytest.raises(InputError, match="a_2.png: region numbers are grey PNGs"):
+    with pytest.raises(InputError, match="a_2.png: region numbers must be grey PNGs"):
         source[0]
 
 

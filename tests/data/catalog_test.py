@@ -256,9 +256,9 @@ def test_one_colour_for_two_classes_declares_no_rgb_masks(tmp_path: Path):
         ("5 64 0 128", "a line is"),
         ("5 car 64 0", "a line is"),
         ("5 car 64 0 300", "a line is"),
-        ("car", "before every class name, or before none"),
+        ("car", "before every class name or before none"),
         ("256 car", "raw id 256"),
-        ("0 car", "raw id 0 stands on an earlier line"),
+        ("0 car", "an earlier line lists raw id 0"),
     ],
 )
 def test_a_malformed_line_is_refused_with_its_number(tmp_path: Path, line: str, message: str):

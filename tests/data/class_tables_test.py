@@ -15,7 +15,7 @@ def _encoded(spec: DatasetSpec, *ids: int) -> list[int]:
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
-def test_every_class_has_a_name_of_its_own_and_one_raw_id(spec: DatasetSpec):
+def test_every_class_has_a_unique_name_and_one_raw_id(spec: DatasetSpec):
     assert len(set(spec.classes)) == spec.num_classes
     assert all(name == name.strip() for name in spec.classes)
     classes = [index for _, index in spec.table if index != VOID]
@@ -108,8 +108,8 @@ def test_ade20k_has_the_names_and_colours_of_the_benchmark():
         128: ("bicycle", (255, 245, 0)),
         150: ("flag", (92, 0, 255)),
     }
-    found = {raw: (spec.classes[raw - 1], spec.palette[raw - 1]) for raw in known}
-    assert found == known
-    # Of all rows of color150.mat, and of the names as semseg's ade20k_names.txt lists them.
+    entries = {raw: (spec.classes[raw - 1], spec.palette[raw - 1]) for raw in known}
+    assert entries == known
+    # Checksums of the rows of color150.mat and of the names in semseg's ade20k_names.txt.
     assert zlib.crc32(np.array(spec.palette, np.uint8).tobytes()) == 3620555175
     assert zlib.crc32("\n".join(spec.classes).encode()) == 2094690212

@@ -21,7 +21,7 @@ def _image(path: Path, red: int = 0) -> None:
 
 
 def _mask(path: Path, *ids: int) -> None:
-    """2 x 3 pixels: the ids, and the last of them again."""
+    """Writes a mask of 2 x 3 pixels: the ids, then the last id up to the end."""
     path.parent.mkdir(parents=True, exist_ok=True)
     label = np.full((2, 3), ids[-1], np.uint8)
     label[0, : len(ids)] = ids
@@ -29,7 +29,7 @@ def _mask(path: Path, *ids: int) -> None:
 
 
 def _voc(root: Path, masks: dict[str, int], **lists: str) -> Path:
-    """VOC's layout: id -> the id in its mask, split -> the text of its list."""
+    """Writes VOC's layout; `masks`: image id -> raw id in its mask, `lists`: split -> its text."""
     for stem, raw in masks.items():
         _image(root / "JPEGImages" / f"{stem}.jpg", red=200)
         _mask(root / "SegmentationClass" / f"{stem}.png", raw, 255)
@@ -69,7 +69,7 @@ def _labels(name: str, root: Path, split: str) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("name", ["voc2012", "cityscapes", "ade20k"])
-def test_the_word_of_a_data_set_takes_its_folder_in_the_data_home(
+def test_a_data_set_without_root_is_expected_in_the_data_home(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("SEGJAX_DATA", str(tmp_path))
@@ -96,7 +96,7 @@ def test_vocs_splits_are_its_lists_sorted(tmp_path: Path, inside: str):
     np.testing.assert_array_equal(label, [[20, VOID, VOID], [VOID, VOID, VOID]])
 
 
-_AUGMENTED = {  # the lists that go round
+_AUGMENTED = {  # the names and forms of the list in use
     "Segmentation/trainaug.txt": "c\na\n",
     "Segmentation/train_aug.txt": "a\nc\n",
     "SegmentationAug/train_aug.txt": (
@@ -107,7 +107,7 @@ _AUGMENTED = {  # the lists that go round
 
 
 @pytest.mark.parametrize("name", _AUGMENTED)
-def test_the_augmented_set_takes_vocs_own_mask_where_there_is_one(tmp_path: Path, name: str):
+def test_vocs_masks_take_precedence_over_those_of_the_augmented_set(tmp_path: Path, name: str):
     root = _voc(tmp_path, {"a": 1, "b": 2}, train="a\n", val="b\n")
     _image(root / "JPEGImages" / "c.jpg")
     for stem in "ac":
@@ -120,7 +120,7 @@ def test_the_augmented_set_takes_vocs_own_mask_where_there_is_one(tmp_path: Path
     assert _labels("voc2012", root, "trainaug") == [[1, VOID, VOID], [3, 3, 3]]
 
 
-def test_the_augmented_set_without_its_masks_says_what_it_needs(tmp_path: Path):
+def test_the_augmented_set_without_masks_is_refused_naming_the_needed_files(tmp_path: Path):
     root = _voc(tmp_path, {"a": 1}, train="a\n", trainaug="a\n")
     with pytest.raises(
         InputError, match=rf"'trainaug'; present are train in {root} .*trainaug also Segmentation"
@@ -135,7 +135,7 @@ def test_the_augmented_set_without_its_masks_says_what_it_needs(tmp_path: Path):
         catalog.load("voc2012", root=str(root)).splits["trainaug"]
 
 
-def test_what_a_list_of_voc_lacks_is_named(tmp_path: Path):
+def test_a_problem_with_a_list_of_voc_is_named(tmp_path: Path):
     root = _voc(tmp_path, {"a": 1, "b": 2}, val="a\n")
     for text, message in {
         "\n": "lists no image; a line is an id",
@@ -144,7 +144,7 @@ def test_what_a_list_of_voc_lacks_is_named(tmp_path: Path):
     }.items():
         _voc(root, {}, train=text)
         splits = catalog.load("voc2012", root=str(root)).splits
-        assert len(splits["val"]) == 1  # another split is not read for it
+        assert len(splits["val"]) == 1  # the other split does not need it
         with pytest.raises(InputError, match=rf"Segmentation/train\.txt: {message}"):
             splits["train"]
     (root / "SegmentationClass" / "b.png").unlink()
@@ -160,7 +160,7 @@ def test_what_a_list_of_voc_lacks_is_named(tmp_path: Path):
         catalog.load("voc2012", root=str(root)).splits["train"]
 
 
-def test_a_folder_without_voc_in_it_says_both_places(tmp_path: Path):
+def test_a_folder_without_voc_is_refused_naming_both_places(tmp_path: Path):
     with pytest.raises(InputError, match="neither JPEGImages/ nor VOCdevkit/VOC2012/JPEGImages/"):
         catalog.load("voc2012", root=str(tmp_path)).splits["train"]
 
@@ -187,7 +187,7 @@ def test_cityscapes_test_split_needs_both_of_its_folders(tmp_path: Path):
     assert _labels("cityscapes", tmp_path, "test") == [[VOID, VOID, VOID]]
 
 
-def test_what_cityscapes_lacks_is_named(tmp_path: Path):
+def test_missing_files_of_cityscapes_are_named(tmp_path: Path):
     with pytest.raises(InputError, match="leftImg8bit: no such folder with train/ or val/ in it"):
         catalog.load("cityscapes", root=str(tmp_path)).splits["train"]
     _city(tmp_path, "train", "ulm_000001_000019", 7)
@@ -226,7 +226,7 @@ def test_ade20k_training_and_validation_are_train_and_val(tmp_path: Path, inside
     assert _labels("ade20k", tmp_path, "train") == [[12, 12, 12], [VOID, 0, 149]]
 
 
-def test_what_ade20k_lacks_is_named(tmp_path: Path):
+def test_missing_files_of_ade20k_are_named(tmp_path: Path):
     with pytest.raises(InputError, match="neither images/ nor ADEChallengeData2016/images/"):
         catalog.load("ade20k", root=str(tmp_path)).splits["train"]
     (tmp_path / "images").mkdir()
@@ -245,7 +245,7 @@ def test_what_ade20k_lacks_is_named(tmp_path: Path):
 
 
 def test_masks_of_another_numbering_are_refused_by_the_scan(tmp_path: Path):
-    _ade(tmp_path, "training", "a", 1, 255)  # such as 0 to 149 and 255, a common conversion
+    _ade(tmp_path, "training", "a", 1, 255)  # ids 0 to 149 and 255 are a common conversion
     dataset = catalog.load("ade20k", root=str(tmp_path))
     with pytest.raises(scan.ScanError, match=r"a\.png: undeclared label id 255 .*declares 0-150"):
         scan.scan(dataset.splits["train"], dataset.spec, name="ade20k train")

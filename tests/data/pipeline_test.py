@@ -9,7 +9,7 @@ FILL = (10.0, 20.0, 30.0)
 
 
 class Numbered:
-    """Example i is a picture of the number i, of a size of its own."""
+    """Example i is an image filled with the number i; sizes take turns."""
 
     def __init__(self, count: int, sizes=((4, 6),)):
         self.count = count
@@ -60,7 +60,7 @@ def test_positions_count_the_endless_stream():
 
 
 @pytest.mark.parametrize("first_step", [1, 3, 8])
-def test_the_stream_goes_on_from_any_step(first_step):
+def test_the_stream_continues_from_any_step(first_step):
     whole, tail = take(10), take(2, first_step=first_step)
     for a, b in zip(whole[first_step : first_step + 2], tail, strict=True):
         for key in a:
@@ -93,7 +93,7 @@ def test_worker_processes_do_not_change_the_stream():
             np.testing.assert_array_equal(a[key], b[key], err_msg=key)
 
 
-def test_a_small_image_lies_top_left_on_mean_colour_and_void():
+def test_a_small_image_is_placed_top_left_on_mean_colour_and_void():
     (batch,) = take(1, source=Numbered(4, sizes=((2, 3),)))
     row = int(np.flatnonzero(batch["index"] == 2)[0])
     assert (batch["image"][row, :2, :3] == 2).all()

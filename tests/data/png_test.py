@@ -17,7 +17,7 @@ def _label(depth: int = 8) -> np.ndarray:
 
 
 def _write(samples: np.ndarray, depth: int, color_type: int, *, interlaced: bool = False) -> bytes:
-    """A PNG writer of its own, for what no library writes: any depth, interlaced or not."""
+    """Writes a PNG that no library writes: any depth, interlaced or not."""
     starts = [(0, 0, 1, 1)]
     if interlaced:  # Adam7: first row and column, row and column step of the seven passes
         starts = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4)]

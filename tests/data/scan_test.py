@@ -22,7 +22,7 @@ SPEC = DatasetSpec(
 
 OLD_RUN = Path(__file__).parent.parent / "fixtures" / "run_26ab59c.zip"
 
-# The class of sign does not occur; image a has 1 + 2 road, 1 car, 2 void, image b 6 road.
+# Image a has 2 + 1 pixels of road, 1 of car and 2 void; image b has 6 of road; sign is absent.
 LABELS = {"a": [[10, 11, 20], [11, 0, 0]], "b": [[10, 10, 10], [10, 10, 10]]}
 
 
@@ -44,7 +44,7 @@ def _scan(source, cache: Path, **options) -> scan.Scan:
     return scan.scan(source, SPEC, name="toy train", cache=cache, **options)
 
 
-def test_a_scan_counts_what_the_masks_hold(tmp_path: Path):
+def test_a_scan_counts_the_pixels_of_the_masks(tmp_path: Path):
     result = _scan(_source(tmp_path), tmp_path / "cache")
     np.testing.assert_array_equal(result.sizes, [[2, 3], [2, 3]])
     np.testing.assert_array_equal(result.pixels, [9, 1, 0])
@@ -174,7 +174,7 @@ def _scan_folder(root: Path) -> dict[str, scan.Scan]:
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"raw": 1}', b"\xff"])
-def test_a_spoilt_cache_is_passed_over(tmp_path: Path, content: bytes):
+def test_a_damaged_cache_is_ignored(tmp_path: Path, content: bytes):
     source = _source(tmp_path)
     _scan(source, tmp_path / "cache")
     for path in (tmp_path / "cache").iterdir():
@@ -194,7 +194,7 @@ def test_a_cached_source_is_scanned_as_its_files(tmp_path: Path):
 
 
 class _Generated:
-    """Endless-looking scenes: class i % 2 everywhere, one void pixel."""
+    """A generated source: class i % 2 everywhere, one void pixel."""
 
     size = (4, 5)
 
@@ -223,18 +223,18 @@ def test_a_generated_source_is_sampled(tmp_path: Path):
     assert _scan(_Generated(30), tmp_path / "cache").sampled == 30
 
 
-def test_a_class_that_the_spec_does_not_have_is_refused_in_a_source_without_files(tmp_path: Path):
-    one = DatasetSpec("toy", ("road",), ((1, 1, 1),), ((0, 0),))
-    with pytest.raises(scan.ScanError, match="000001: class 1 of 1 classes"):
-        scan.scan(_Generated(3), one, name="toy", cache=tmp_path)
+def test_an_undeclared_class_is_refused_in_a_source_without_files(tmp_path: Path):
+    single = DatasetSpec("toy", ("road",), ((1, 1, 1),), ((0, 0),))
+    with pytest.raises(scan.ScanError, match="000001: class 1, but 0 to 0 are allowed"):
+        scan.scan(_Generated(3), single, name="toy", cache=tmp_path)
 
 
 def test_an_empty_source_is_refused(tmp_path: Path):
-    with pytest.raises(InputError, match="holds no example"):
+    with pytest.raises(InputError, match="contains no example"):
         _scan(_Generated(0), tmp_path)
 
 
-def test_ids_are_collected_without_a_spec(tmp_path: Path):
+def test_ids_are_counted_without_a_spec(tmp_path: Path):
     labels = [label for _, label in _source(tmp_path).pairs]
     for _ in range(2):  # counted, then remembered
         assert scan.find_ids(labels, cache=tmp_path / "c") == {0: 2, 10: 7, 11: 2, 20: 1}

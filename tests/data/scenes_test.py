@@ -41,7 +41,7 @@ def digest(image: np.ndarray, label: np.ndarray) -> str:
 
 
 def mean_iou(truth: np.ndarray, pred: np.ndarray) -> float:
-    """Over all classes, from one confusion matrix without void."""
+    """Mean IoU over all classes, void pixels left out."""
     valid = truth < K
     index = truth[valid].astype(np.int64) * K + pred[valid]
     counts = np.bincount(index, minlength=K * K).reshape(K, K)
@@ -70,8 +70,8 @@ def test_a_scene_depends_on_neither_the_order_of_calls_nor_the_thread():
 
 
 def test_every_seed_and_index_is_another_scene():
-    found = {digest(*scenes.draw(seed, index)) for seed in range(-2, 4) for index in range(6)}
-    assert len(found) == 36
+    digests = {digest(*scenes.draw(seed, index)) for seed in range(-2, 4) for index in range(6)}
+    assert len(digests) == 36
 
 
 @pytest.mark.parametrize("size", [(48, 64), (49, 65), (96, 128), (130, 77), (48, 300), (301, 64)])
@@ -106,7 +106,7 @@ def test_every_class_is_in_a_third_of_the_scenes_and_void_is_a_few_percent(drawn
     assert 0.02 < (label == VOID).mean() < 0.08
 
 
-def test_the_mean_colour_of_a_class_does_not_find_it(drawn):
+def test_mean_colours_alone_do_not_tell_the_classes(drawn):
     image, label = drawn
     means = np.stack([image[:200][label[:200] == k].mean(0) for k in range(K)])
     # |x - m|^2 less |x|^2
@@ -114,7 +114,7 @@ def test_the_mean_colour_of_a_class_does_not_find_it(drawn):
     assert mean_iou(label[200:], distance.argmin(-1)) <= 0.20
 
 
-def test_a_table_of_colour_and_place_does_not_find_the_classes(drawn):
+def test_a_table_of_colour_and_place_does_not_tell_the_classes(drawn):
     image, label = drawn
     height, width = label.shape[1:]
     place = (np.arange(height) * 6 // height)[:, None] * 8 + np.arange(width) * 8 // width
@@ -133,8 +133,8 @@ def test_a_table_of_colour_and_place_does_not_find_the_classes(drawn):
     # Rare classes weigh more than their pixels: the strongest such table for a mean over classes.
     weights = np.bincount(truth, minlength=K) ** -0.5
     score = (table[cell[200:]] + 2 * prior[place]) * weights
-    found = mean_iou(label[200:], score.argmax(-1))
-    assert 0.15 < found <= 0.35
+    miou = mean_iou(label[200:], score.argmax(-1))
+    assert 0.15 < miou <= 0.35
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_a_table_of_colour_and_place_does_not_find_the_classes(drawn):
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_a_thing_marks_its_own_class_only_and_where_it_is_coloured(thing, classes):
+def test_a_thing_labels_exactly_the_pixels_that_it_colours(thing, classes):
     for index in range(20):
         dice = scene_canvas.Dice(1, index)
         view = scene_canvas.View(dice, (96, 128))

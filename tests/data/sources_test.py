@@ -123,7 +123,7 @@ def test_the_end_of_a_thumbnail_is_not_the_end_of_the_image():
         sources.decode_image(data[:-2], "a.jpg")
 
 
-def test_what_a_camera_appends_to_a_jpeg_does_not_count():
+def test_data_that_a_camera_appends_to_a_jpeg_are_ignored():
     data = _encoded(_image(), "JPEG") + b"video \xff\xda without an end"
     assert sources.decode_image(data, "a.jpg").shape == (6, 8, 3)
 
@@ -139,7 +139,7 @@ def test_what_a_camera_appends_to_a_jpeg_does_not_count():
         (_encoded(np.full((6, 8), 300, np.uint16), "TIFF"), "uint16 samples"),
     ],
 )
-def test_an_image_that_cannot_be_taken_is_refused_once(data: bytes, message: str, capfd):
+def test_an_unusable_image_is_refused_with_one_message(data: bytes, message: str, capfd):
     with pytest.raises(InputError, match=f"^a: .*{message}"):
         sources.decode_image(data, "a")
     assert capfd.readouterr().err == ""
@@ -150,12 +150,15 @@ def test_a_missing_file_is_named():
         sources.read_image(Path("nowhere.jpg"))
 
 
-def test_masks_that_cannot_be_taken_are_refused_by_name(tmp_path: Path):
+def test_unusable_masks_are_refused_by_name(tmp_path: Path):
     _pair(tmp_path, "a")
     source, path = _source(tmp_path), tmp_path / "labels" / "train" / "a.png"
     for data, message in (
         (png.encode_indices(np.full((6, 8), 7, np.uint8), []), r"undeclared label id 7 \(48 pix"),
-        (png.encode_indices(np.zeros((6, 9), np.uint8), []), r"6 x 9, its image a\.png 6 x 8"),
+        (
+            png.encode_indices(np.zeros((6, 9), np.uint8), []),
+            r"6 x 9, but its image a\.png is 6 x 8",
+        ),
         (_encoded(_image(), "PNG"), "an RGB mask"),
         (_encoded(np.full((6, 8), 300, np.uint16), "PNG"), "16-bit"),
     ):
@@ -164,7 +167,7 @@ def test_masks_that_cannot_be_taken_are_refused_by_name(tmp_path: Path):
             source[0]
 
 
-def test_hidden_and_foreign_files_are_passed_over(tmp_path: Path):
+def test_hidden_and_foreign_files_are_ignored(tmp_path: Path):
     _pair(tmp_path, "a")
     for name in (".DS_Store", "._a.png", "readme.txt", ".cache/b.png"):
         _write(tmp_path / "images" / "train" / name, b"")

@@ -100,8 +100,10 @@ def test_a_spec_survives_json_and_pickle():
     assert pickle.loads(pickle.dumps(spec)) == spec
 
 
-def test_a_spec_without_a_channel_is_written_as_it_was_before_there_were_any():
-    assert "channel" not in _spec().to_json()  # fingerprints of data sets are made of it
+def test_a_spec_without_a_channel_is_written_without_that_key():
+    assert (
+        "channel" not in _spec().to_json()
+    )  # fingerprints of old run folders were computed without it
 
 
 def test_palette_colours_differ():
