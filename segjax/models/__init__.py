@@ -1,19 +1,19 @@
-"""The registries of backbones and heads, and `build`, which puts a network together.
+"""The tables of backbones and heads, and `build`, which puts a network together.
 
-Adding one is a line in a registry; a name with a colon, such as "my_heads:MyHead", is imported, so
-that a head can live outside the package.
+Adding one is a line in a table; "module:Name" in the config takes one that lives elsewhere. A
+backbone is a class `(*, option=..., dtype, rngs)` with `channels`, stage -> C, whose call
+`(x, rngs=None)` gives `Features`. A head is a class `(channels, num_classes, *, option=..., dtype,
+rngs)` whose call `(features, rngs=None)` gives `Scores`.
 """
 
-import difflib
-import functools
-import importlib
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from segjax import registry
 from segjax.errors import InputError, choose
 from segjax.models import crf_rnn, multiscale
 from segjax.models.backbones import googlenet, mobilenet, resnet, segnet_encoder, vgg, vgg_atrous
@@ -127,8 +127,8 @@ def build(
     """A network in training mode.
 
     Args:
-        backbone, head, aux: `name` in the registry or "module:Class", and the options that its
-            constructor takes.
+        backbone, head, aux: `name`, of BACKBONES or HEADS or "module:Name", and the options of its
+            constructor; `aux` may be None.
         num_classes: K.
         dtype: of the computation, "float32" or "bfloat16".
         multi_scale: None, or `scales` and `align` of `multiscale.fused`: the network is run at
@@ -143,58 +143,29 @@ def build(
     for name, part in (("aux", aux), ("crf", crf)):
         if part is not None and multi_scale:
             raise InputError(f"config.model: {name} and multi_scale do not go together.")
-    dtype = jnp.dtype(dtype)
-    trunk = _make(BACKBONES, "backbone", backbone)(dtype=dtype, rngs=rngs)
-    make_head = functools.partial(_make, HEADS)
-    arguments = {"channels": trunk.channels, "num_classes": num_classes, "dtype": dtype}
-    main = make_head("head", head)(**arguments, rngs=rngs)
-    side = make_head("aux", aux)(**arguments, rngs=rngs) if aux else None
+    if multi_scale:
+        key = "config.model.multi_scale"
+        registry.bind(multiscale.fused, multi_scale, key, name="it", positional=("network", "x"))
+    arguments = {"dtype": jnp.dtype(dtype), "rngs": rngs}
+    trunk = _named(BACKBONES, backbone, "backbone", arguments)
+    if not hasattr(trunk, "channels"):
+        raise InputError(
+            f"config.model.backbone.name: {backbone['name']} has no `channels`, stage -> C."
+        )
+    arguments = {"channels": trunk.channels, "num_classes": num_classes} | arguments
+    main = _named(HEADS, head, "head", arguments)
+    side = _named(HEADS, aux, "aux", arguments) if aux else None
     last = None
     if crf is not None:
-        last = _bound(crf_rnn.CRFRNN, "crf", "CRF-RNN", crf)(num_classes)
+        last = registry.bind(
+            crf_rnn.CRFRNN, crf, crf_rnn.KEY, name="CRF-RNN", positional=("num_classes",)
+        )(num_classes)
     return Segmenter(trunk, main, side, multi_scale, last)
 
 
-def _make(registry: Mapping[str, type], part: str, options: Mapping) -> Callable[..., nnx.Module]:
-    """The constructor named in `options`, with the rest of them bound."""
-    options = dict(options)
-    name = options.pop("name")
-    return _bound(_find(registry, part, name), part, name, options)
-
-
-def _bound(cls: type, part: str, name: str, options: Mapping) -> Callable[..., nnx.Module]:
-    """A constructor with options bound that it must know."""
-    options = dict(options)
-    known = inspect.signature(cls.__init__).parameters
-    given_later = ("self", "channels", "num_classes", "dtype", "rngs")
-    allowed = [key for key in known if key not in given_later]
-    for key in options:
-        if key not in allowed:
-            raise InputError(
-                f"config.model.{part}: {name} takes no {key!r}; allowed: {', '.join(allowed)}."
-            )
-    missing = [
-        key
-        for key in allowed
-        if known[key].default is inspect.Parameter.empty and key not in options
-    ]
-    if missing:
-        raise InputError(f"config.model.{part}: {name} needs {', '.join(missing)}.")
-    return functools.partial(cls, **options)
-
-
-def _find(registry: Mapping[str, type], part: str, name: str) -> type:
-    if ":" in name:
-        module, _, attribute = name.partition(":")
-        try:
-            return getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError, TypeError, ValueError) as error:
-            raise InputError(f"config.model.{part}: cannot import {name!r}: {error}.") from error
-    if name not in registry:
-        near = difflib.get_close_matches(name, registry, 1)
-        hint = f' Did you mean "{near[0]}"?' if near else ""
-        raise InputError(
-            f"config.model.{part}: unknown name {name!r}; known: {', '.join(sorted(registry))}, "
-            f"or module:Class.{hint}"
-        )
-    return registry[name]
+def _named(
+    table: registry.Table, config: Mapping, part: str, arguments: Mapping[str, Any]
+) -> nnx.Module:
+    """The part of a network that `config` names, with its options and `arguments`."""
+    make = registry.resolve(table, config, f"config.model.{part}", keywords=tuple(arguments))
+    return make(**arguments)

@@ -1,12 +1,12 @@
-"""Convolutions in the form that is fastest where the program runs.
+"""Convolutions in the form that is fastest on the device that runs them.
 
-Accelerators get XLA's own convolution. XLA:CPU has weak spots: the weight gradient of a 3 x 3
-convolution (up to twenty times slower than the forward), dilations, and kernels about as large as
-the map. There, matrix products take its place: over shifted copies (im2col), or over Winograd's
-tiles, which also multiply less. A dilated convolution is cut into the grids that it does not mix;
-where its taps see much padding, it is a sum over the taps of what each does see. The choice is made
-when the program is lowered, so one trace serves every device; experiments/benchmarks/convolutions
-has the times.
+Accelerators use XLA's convolution. XLA:CPU has weak spots: the weight gradient of a 3 x 3
+convolution (up to twenty times slower than the forward pass), dilations, and kernels about as large
+as the map. Matrix products replace it there: over shifted copies (im2col), or over Winograd's
+tiles, which also multiply less. A dilated convolution is split into the grids that it does not mix;
+if its taps read much padding, it is a sum over taps that skips the padding. The choice is made when
+the program is lowered, so one trace serves every device; experiments/benchmarks/convolutions has
+the times.
 """
 
 import functools
@@ -18,9 +18,10 @@ import jax.numpy as jnp
 from segjax.models import winograd
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
-"""Zeros before and after, of rows and of columns; below 0 takes away."""
+"""Zeros before and after the rows, and before and after the columns; below 0: a crop."""
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+"""Axes of maps, kernels and results, for `jax.lax.conv_general_dilated`."""
 
 
 def convolve(
@@ -31,12 +32,22 @@ def convolve(
     dilation: int = 1,
     pads: Pads = ((0, 0), (0, 0)),
 ) -> jax.Array:
-    """[B, H, W, C], [k, k, C, K] -> [B, (H + pads - (k - 1) dilation - 1) // stride + 1, ..., K].
+    """Convolution with a square kernel, in the form that is fastest on its device.
 
-    Taps that see nothing but padding are left out: on a map smaller than its rate, an atrous
-    convolution of 3 x 3 is one of 1 x 1.
+    Taps that read only padding are dropped: on a map smaller than its rate, a 3 x 3 atrous
+    convolution becomes a 1 x 1 convolution.
+
+    Args:
+        x: [B, H, W, C], the map.
+        kernel: [k, k, C, K], the weights.
+        stride: step between windows.
+        dilation: step between the taps of a window.
+        pads: zeros around the map.
+
+    Returns:
+        [B, (H + pads - (k - 1) dilation - 1) // stride + 1, ..., K].
     """
-    kernel, pads = _living(x, kernel, stride, dilation, pads)
+    kernel, pads = _live_taps(x, kernel, stride, dilation, pads)
     sides = {kernel.shape[0], kernel.shape[1]}
     if sides == {1} and pads == ((0, 0), (0, 0)):
         return x[:, ::stride, ::stride] @ kernel[0, 0]
@@ -47,9 +58,14 @@ def convolve(
 
 
 def pads_of(padding: int | str, x: jax.Array, kernel: int, stride: int, dilation: int) -> Pads:
-    """So many zeros on each side; or "tf": TensorFlow's SAME, h = ceil(H / stride).
+    """The padding of a convolution of [B, H, W, C] with a square kernel.
 
-    TensorFlow puts the odd zero at the end, so that where a feature lies depends on the size.
+    Args:
+        padding: zeros on each side; or "tf": TensorFlow's SAME, for a result of ceil(H / stride)
+            rows. TensorFlow puts an odd zero at the end: a feature's place depends on the size.
+        x: the map.
+        kernel: side of the kernel.
+        stride, dilation: steps between windows and between taps.
     """
     if padding != "tf":
         return ((padding, padding),) * 2
@@ -58,8 +74,8 @@ def pads_of(padding: int | str, x: jax.Array, kernel: int, stride: int, dilation
     return tuple((total // 2, total - total // 2) for total in totals)
 
 
-def _living(x, kernel, stride: int, dilation: int, given: Pads) -> tuple[jax.Array, Pads]:
-    """The kernel without taps that see only padding, and its padding."""
+def _live_taps(x, kernel, stride: int, dilation: int, given: Pads) -> tuple[jax.Array, Pads]:
+    """The kernel without the outer taps that read only padding, and its padding."""
     window, pads = [], []
     for size, taps, (before, after) in zip(x.shape[1:3], kernel.shape[:2], given, strict=True):
         count = (size + before + after - (taps - 1) * dilation - 1) // stride + 1
@@ -91,7 +107,7 @@ def conv_form(
 
 
 def matmul_form(x: jax.Array, kernel: jax.Array, pads: Pads = ((0, 0),) * 2) -> jax.Array:
-    """The same, neither strided nor dilated, as one product over the k x l shifted copies of x."""
+    """`conv_form` without stride and dilation, as one product over k x l shifted copies of x."""
     x = jax.lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *((*p, 0) for p in pads), (0, 0, 0)))
     rows, cols = (
         [slice(tap, x.shape[axis] - (taps - 1 - tap)) for tap in range(taps)]
@@ -104,12 +120,12 @@ def matmul_form(x: jax.Array, kernel: jax.Array, pads: Pads = ((0, 0),) * 2) -> 
 def overlap_form(
     x: jax.Array, kernel: jax.Array, dilation: int = 1, pads: Pads = ((0, 0),) * 2
 ) -> jax.Array:
-    """The same without stride: a sum over the taps, each of the pixels whose copy lies in x."""
+    """`conv_form` without stride, as a sum over the taps that skips what lies in the padding."""
     sizes = [
         n + sum(pad) - (taps - 1) * dilation
         for n, pad, taps in zip(x.shape[1:3], pads, kernel.shape, strict=False)
     ]
-    dtype = jnp.promote_types(x.dtype, jnp.float32)  # of the sum
+    dtype = jnp.promote_types(x.dtype, jnp.float32)  # type of the sum
     total = jnp.zeros((x.shape[0], *sizes, kernel.shape[-1]), dtype)
     for i in range(kernel.shape[0]):
         for j in range(kernel.shape[1]):
@@ -124,16 +140,17 @@ def overlap_form(
     return total.astype(x.dtype)
 
 
-# Its own derivative rule, so that only x and the kernel are kept for the way back (not the copies,
-# nor both branches of the choice), and the way back chooses by device again.
+# With this derivative rule the backward pass keeps only x and the kernel (not the copies, nor both
+# branches of the choice) and chooses its form by device again.
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def conv_any(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, pads: Pads) -> jax.Array:
-    """[B, H, W, C], [k, l, C, K] -> [B, h, w, K]."""
+    """Any convolution, its form chosen by device: [B, H, W, C], [k, l, C, K] -> [B, h, w, K]."""
     cpu, default = _forms(x, kernel, stride, dilation, pads)
     return jax.lax.platform_dependent(x, kernel, cpu=cpu, default=default)
 
 
 def _forms(x, kernel, stride: int, dilation: int, pads: Pads):
+    """The functions (x, kernel) -> result for CPU and for other devices."""
     default = functools.partial(conv_form, stride=stride, dilation=dilation, pads=pads)
     large = 2 * max(kernel.shape[:2]) >= min(x.shape[1:3])
     if stride == 1 and dilation > 1:
@@ -160,9 +177,10 @@ conv_any.defvjp(_any_forward, _any_backward)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def conv_3x3(x: jax.Array, kernel: jax.Array, padding: int, dilation: int = 1) -> jax.Array:
-    """[B, H, W, C], [3, 3, C, K] -> [B, H + 2 padding - 2 dilation, ..., K].
+    """3 x 3 convolution of stride 1, its form chosen by device.
 
-    A dilation above 1 wants as much padding.
+    [B, H, W, C], [3, 3, C, K] -> [B, H + 2 padding - 2 dilation, ..., K]. A dilation above 1 needs
+    a padding of the same number.
     """
     default = functools.partial(_plain, padding=padding, dilation=dilation)
     cpu = functools.partial(_convolve_on_cpu, padding=padding, dilation=dilation)
@@ -178,34 +196,34 @@ def _conv_3x3_forward(x, kernel, padding, dilation):
 
 
 def _conv_3x3_backward(padding, dilation, kept, cotangent):
-    def of_x(x, kernel, cotangent):
+    def x_gradient(x, kernel, cotangent):
         return jax.vjp(lambda x: _plain(x, kernel, padding, dilation), x)[1](cotangent)[0]
 
-    def of_x_on_cpu(x, kernel, cotangent):
+    def x_gradient_on_cpu(x, kernel, cotangent):
         del x
         mirrored = kernel[::-1, ::-1].swapaxes(2, 3)
         return _convolve_on_cpu(cotangent, mirrored, 2 * dilation - padding, dilation)
 
-    def of_kernel(x, kernel, cotangent):
+    def kernel_gradient(x, kernel, cotangent):
         return jax.vjp(lambda k: _plain(x, k, padding, dilation), kernel)[1](cotangent)[0]
 
-    def of_kernel_on_cpu(x, kernel, cotangent):
+    def kernel_gradient_on_cpu(x, kernel, cotangent):
         if _sees_little(x, dilation):
             form = functools.partial(_overlapping, x, dilation=dilation)
             return jax.vjp(form, kernel)[1](cotangent)[0]
         if dilation > 1:
             x, cotangent = (_to_grids(a, dilation) for a in (x, cotangent))
         if _pays(x, kernel, least_features=32):
-            found = winograd.kernel_gradient(x, cotangent, padding // dilation)
-            return found.astype(kernel.dtype)
+            gradient = winograd.kernel_gradient(x, cotangent, padding // dilation)
+            return gradient.astype(kernel.dtype)
         form = functools.partial(_plain, x, padding=padding // dilation, dilation=1)
         return jax.vjp(form, kernel)[1](cotangent)[0]
 
-    # Two choices: the gradient of an image is not wanted, and is then not computed.
+    # One choice for each gradient: XLA drops the gradient of the image, which nothing uses.
     arguments = (*kept, cotangent)
     return (
-        jax.lax.platform_dependent(*arguments, cpu=of_x_on_cpu, default=of_x),
-        jax.lax.platform_dependent(*arguments, cpu=of_kernel_on_cpu, default=of_kernel),
+        jax.lax.platform_dependent(*arguments, cpu=x_gradient_on_cpu, default=x_gradient),
+        jax.lax.platform_dependent(*arguments, cpu=kernel_gradient_on_cpu, default=kernel_gradient),
     )
 
 
@@ -229,9 +247,9 @@ def _overlapping(x: jax.Array, kernel: jax.Array, dilation: int) -> jax.Array:
 
 
 def _sees_little(x: jax.Array, dilation: int) -> bool:
-    """Whether a dilated 3 x 3 convolution meets padding so often that a sum over taps is faster.
+    """Whether a dilated 3 x 3 convolution reads so much padding that a sum over taps is faster.
 
-    Measured: from 0.7 of the products downwards it is, at 0.84 grids are.
+    Measured: the sum is faster if 0.7 of the products or fewer read the map; at 0.84 grids are.
     """
     shares = [(1 + 2 * max(0, n - dilation) / n) / 3 for n in x.shape[1:3]]
     return dilation > 1 and math.prod(shares) < 0.75
@@ -240,7 +258,7 @@ def _sees_little(x: jax.Array, dilation: int) -> bool:
 def _to_grids(x: jax.Array, rate: int) -> jax.Array:
     """The rate x rate grids that an atrous convolution does not mix: [B, H, W, C] -> [B r r, ...].
 
-    Filled up with zeros, which is what lies beyond the border anyway.
+    Grids are padded to equal sizes with zeros, as the border is.
     """
     batch, height, width, features = x.shape
     x = jnp.pad(x, ((0, 0), (0, -height % rate), (0, -width % rate), (0, 0)))
@@ -257,10 +275,10 @@ def _from_grids(x: jax.Array, rate: int, size: tuple[int, int]) -> jax.Array:
 
 
 def _pays(x: jax.Array, kernel: jax.Array, least_features: int) -> bool:
-    """Whether tiles are faster than XLA's convolution: measured on two AVX2 cores.
+    """Whether Winograd's tiles are faster than XLA's convolution, as measured on two AVX2 cores.
 
-    Few features: transforming the tiles takes longer than it saves. Few pixels: so does
-    transforming the kernel. Tiles are computed in float32.
+    With few features, transforming the tiles takes longer than it saves; with few pixels,
+    transforming the kernel does. Tiles compute in float32, so float64 goes without them.
     """
     pixels = math.prod(x.shape[:3])
     narrow = min(kernel.shape[2:]) < least_features

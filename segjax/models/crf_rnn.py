@@ -18,29 +18,33 @@ from segjax.models.features import Scores
 
 KEY = "config.model.crf"
 ENOUGH = 6
-"""Vertices a pixel that no image exceeds: the corners of a simplex in five dimensions."""
+"""Vertices a pixel that suffice for every image: the corners of a simplex in five dimensions."""
 
 
 class CRFRNN(nnx.Module):
-    """Iterations of mean field on a network's scores, with weights between all pairs of classes.
+    """Mean field on a network's scores, with learned weights between all pairs of classes.
 
-    In an iteration the messages of both kernels, weighted means over all pixels, are mixed by a
-    K x K matrix each, summed, and turned into the cost of each class by a third (section 4). What
-    fills a canvas up around an image takes part, as in the release.
+    In every iteration each of the two kernels sends messages, weighted means over all pixels. A
+    K x K matrix mixes the messages of each kernel, and a third one turns their sum into the cost
+    of each class (section 4). As in the release, pixels that only pad an image take part.
 
     Args:
         num_classes: K.
-        iterations: in training; more of them make gradients vanish (section 5.1).
-        test_iterations: afterwards.
-        theta_alpha, theta_beta: deviations of the bilateral kernel: pixels, and colour in units of
-            0 to 255. They are not trained.
-        theta_gamma: of the spatial kernel, in pixels.
-        w1, w2: first weights of the bilateral and of the spatial kernel, times identity. The
-            Caffe release trains from 5 and 3; the Keras release, which loads trained ones, has 1.
-        spatial: how the spatial kernel is summed, see `kernels.spatial`.
-        vertices: of the bilateral lattice, a pixel: what there is room for. Photographs need less
-            than 1 at 500 pixels and more the smaller they are; ENOUGH always does. Without room
-            scores are NaN, and `Scores.overflow` says what would do.
+        iterations: number of iterations in training; with more, gradients vanish (section 5.1).
+        test_iterations: number of iterations in evaluation.
+        theta_alpha, theta_beta: standard deviations of the bilateral kernel, in pixels and in
+            units of colour of 0 to 255. They are not trained.
+        theta_gamma: standard deviation of the spatial kernel, in pixels; not trained.
+        w1, w2: initial weights of the bilateral and the spatial kernel, times the identity. The
+            Caffe release trains from 5 and 3; the Keras release, which loads trained weights, has
+            1.
+        spatial: form of the spatial kernel, "lattice" or "gaussian": see `kernels.spatial`.
+        vertices: capacity of the bilateral lattice, in vertices a pixel. Photographs of 500 pixels
+            need less than 1, smaller ones more; ENOUGH always suffices. An image that does not fit
+            gets NaN scores, and `Scores.overflow` holds the number of vertices that it needs.
+
+    Raises:
+        InputError: if an option has a value that is not allowed.
     """
 
     def __init__(
@@ -58,18 +62,18 @@ class CRFRNN(nnx.Module):
         vertices: float = 2.0,
     ):
         choose(f"{KEY}.spatial", spatial, kernels.SPATIAL)
-        above = {
+        positive = {
             "theta_alpha": theta_alpha,
             "theta_beta": theta_beta,
             "theta_gamma": theta_gamma,
             "vertices": vertices,
         }
-        for name, value in above.items():
+        for name, value in positive.items():
             if not value > 0:
-                raise InputError(f"{KEY}.{name}: {value}; it is above 0.")
+                raise InputError(f"{KEY}.{name} must be above 0, got {value}.")
         for name, value in {"iterations": iterations, "test_iterations": test_iterations}.items():
             if not (isinstance(value, int) and value >= 1):
-                raise InputError(f"{KEY}.{name}: {value}; it is a whole number, 1 or more.")
+                raise InputError(f"{KEY}.{name} must be a whole number, 1 or more; got {value}.")
         identity = jnp.eye(num_classes)
         self.bilateral_weights = nnx.Param(w1 * identity)
         self.spatial_weights = nnx.Param(w2 * identity)
@@ -82,19 +86,19 @@ class CRFRNN(nnx.Module):
         self.training = True
 
     def set_view(self, use_running_average: bool | None = None) -> None:
-        """Called by `nnx.view`: whoever takes the norms' averages is not training.
+        """Receives the mode from `nnx.view`: a view whose norms use running averages evaluates.
 
-        Not `deterministic`, which stays off where an evaluation samples with dropout.
+        `deterministic` does not tell: it stays off if an evaluation samples with dropout.
         """
         if use_running_average is not None:
             self.training = not use_running_average
 
     def __call__(self, scores: Scores, image: jax.Array) -> Scores:
-        """Scores [B, h, w, K], [B, H, W, 3] -> Scores float32 [B, H, W, K] of the image's pixels.
+        """Scores [B, h, w, K], [B, H, W, 3] -> Scores float32 [B, H, W, K] on the image's pixels.
 
         Args:
-            scores: of a head.
-            image: RGB of 0 to 255, as large as the network's input.
+            scores: scores of a head.
+            image: uint8 or float, RGB of 0 to 255, as large as the network's input.
         """
         size = image.shape[1:3]
         logits = resize.brought(scores.values, *scores.matrices(size))
@@ -103,11 +107,11 @@ class CRFRNN(nnx.Module):
             jnp.matmul(self.compatibility[...], weights[...], precision="highest")
             for weights in (self.bilateral_weights, self.spatial_weights)
         ]
-        near = kernels.spatial(size, self.theta_gamma, by=self.spatial, normalization="after")
+        spatial = kernels.spatial(size, self.theta_gamma, by=self.spatial, normalization="after")
 
         def refined(row):
             logits, image = row
-            alike = kernels.bilateral(
+            bilateral = kernels.bilateral(
                 image,
                 self.theta_alpha,
                 self.theta_beta,
@@ -115,18 +119,18 @@ class CRFRNN(nnx.Module):
                 normalization="after",
             )
             unary = logits.reshape(-1, logits.shape[-1])
-            found = mean_field.infer(unary, (alike, near), costs, iterations=iterations)
-            return found.reshape(logits.shape), alike.overflow
+            result = mean_field.infer(unary, (bilateral, spatial), costs, iterations=iterations)
+            return result.reshape(logits.shape), bilateral.overflow
 
-        # In a loop over a batch that is spread over devices each would do all of it.
-        spread = jax.device_count() > 1
+        # In a loop over a batch that is split over devices, every device would compute all of it.
+        several = jax.device_count() > 1
         rows = logits, image
-        values, overflow = jax.vmap(refined)(rows) if spread else crf.by_image(refined, rows)
+        values, overflow = jax.vmap(refined)(rows) if several else crf.by_image(refined, rows)
         return Scores(values, resize.Resize("half_pixel", 1), overflow)
 
 
 def cause(wanted: float) -> str:
-    """Why there was no room for an image, and what to do: a sentence.
+    """A sentence that says why the lattice had no room for an image, and what to change.
 
     Args:
         wanted: `crf_vertices_wanted` of `Scores.wanted`, above 0.
@@ -138,15 +142,18 @@ def cause(wanted: float) -> str:
         )
     return (
         f"{KEY}.vertices is too small: an image needs {math.ceil(100 * wanted) / 100:.2f} vertices "
-        f"a pixel ({ENOUGH} are always enough; the number changes memory and time, no result)."
+        f"a pixel ({ENOUGH} always suffice; the number changes memory and time, not the result)."
     )
 
 
 def check(wanted: float) -> None:
-    """Passes what was evaluated with room enough.
+    """Passes if the lattice had room for every image that was evaluated.
+
+    Args:
+        wanted: `crf_vertices_wanted` of `Scores.wanted`.
 
     Raises:
-        InputError: of `cause`, if `wanted` is above 0.
+        InputError: with `cause`, if `wanted` is above 0.
     """
     if wanted > 0:
-        raise InputError(f"{cause(float(wanted))} A run's is in its config.json.")
+        raise InputError(f"{cause(float(wanted))} The value of a run stands in its config.json.")

@@ -1,4 +1,4 @@
-"""Learned upsampling by two: the field's "deconvolution" layer.
+"""Learned upsampling by two, which papers call a deconvolution layer.
 
 Long, Shelhamer, Darrell: Fully Convolutional Networks for Semantic Segmentation, CVPR 2015, section
 3.3.
@@ -13,30 +13,32 @@ from segjax.models import resize
 
 
 class LearnedUp2(nnx.Module):
-    """Transposed convolution of stride 2, bilinear at the start.
+    """Transposed convolution of stride 2 that starts as bilinear upsampling.
 
     Args:
-        features: C.
-        kernel: k, its side, even.
-        mixes: every channel takes part in every other, from a weight of zero on; False: one kernel
-            a channel.
+        features: channels, C.
+        kernel: side of the kernel, k, even and 4 or more.
+        mixes: True: every output channel reads all input channels, the others with a weight that
+            starts at zero. False: every channel has a kernel of its own.
     """
 
     def __init__(self, features: int, *, kernel: int = 4, mixes: bool = False):
-        # Its own triangle has a width of 4 whatever the kernel's: beyond it the weights are zero.
+        # Bilinear upsampling by 2 is 4 wide: a larger kernel starts with zeros around it.
         ramp = np.pad(resize.bilinear_kernel(4), (kernel - 4) // 2)
         start = np.outer(ramp, ramp)[:, :, None, None]
         pairs = np.eye(features) if mixes else np.ones((1, features))
         self.kernel = nnx.Param(jnp.asarray(start * pairs, jnp.float32))
 
-    def __call__(self, x: jax.Array, size: tuple[int, int], *, start: int | None = None):
+    def __call__(
+        self, x: jax.Array, size: tuple[int, int], *, start: int | None = None
+    ) -> jax.Array:
         """[B, h, w, C] -> float32 [B, *size, C].
 
         Args:
             x: the map.
-            size: H, W, at most 2h and 2w.
-            start: first row and column taken of the full map of 2h - 2 + k; None: those where the
-                pixels lie on the input's, (k - 2) / 2.
+            size: H and W; start + H is at most 2h - 2 + k, the height of the full map.
+            start: first row and column that are kept of the full map; None: (k - 2) / 2, which
+                puts pixels 2i and 2i + 1 on pixel i of the input.
         """
         kernel = self.kernel[...]
         side, groups = kernel.shape[0], 1 if kernel.shape[2] > 1 else x.shape[-1]
@@ -48,7 +50,7 @@ class LearnedUp2(nnx.Module):
             lhs_dilation=(2, 2),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
             feature_group_count=groups,
-            precision="highest",  # as `resize.apply`: scores are not rounded on accelerators
+            precision="highest",  # as in `resize.apply`: accelerators would round the scores
         )
         start = (side - 2) // 2 if start is None else start
         return full[:, start : start + size[0], start : start + size[1]]

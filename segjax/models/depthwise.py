@@ -1,9 +1,10 @@
-"""Depthwise convolutions in the form that is fastest where the program runs.
+"""Depthwise convolutions in the form that is fastest on the device that runs them.
 
 XLA:CPU computes them in a naive loop, 6 to 40 times slower than the sum over shifted copies that
-takes its place there (experiments/benchmarks/convolutions). The kernel's gradient is a plain sum on
-every device: XLA's is a convolution grouped by batch, which comes out wrong (by a per cent) where
-an image's height is split over devices; jaxlib 0.10.2, a test of every network shows it.
+replaces it there (experiments/benchmarks/convolutions). The kernel's gradient is a plain sum on
+every device: XLA uses a convolution grouped by batch, whose result is wrong by a per cent if an
+image's height is split over devices (jaxlib 0.10.2; the test of a step on several devices shows
+it).
 """
 
 import functools
@@ -16,7 +17,14 @@ from segjax.models.convolution import DIMENSIONS, Pads
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def depthwise(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, pads: Pads) -> jax.Array:
-    """Each channel by itself: [B, H, W, C], [k, k, 1, C] -> [B, h, w, C]."""
+    """Convolves each channel by itself: [B, H, W, C], [k, k, 1, C] -> [B, h, w, C].
+
+    Args:
+        x: the map.
+        kernel: the weights.
+        stride, dilation: steps between windows and between taps.
+        pads: zeros around the map.
+    """
     options = {"stride": stride, "dilation": dilation, "pads": pads}
     cpu = functools.partial(_shifted, **options)
     default = functools.partial(_grouped, **options)
@@ -41,8 +49,8 @@ def _shifted(x, kernel, stride: int, dilation: int, pads: Pads) -> jax.Array:
     x = _padded(x, pads)
     rows, cols = _windows(x, kernel.shape[0], stride, dilation)
     taps = kernel.reshape(-1, kernel.shape[-1])
-    seen = (x[:, row, col] for row in rows for col in cols)
-    return sum(part * tap for part, tap in zip(seen, taps, strict=True))
+    parts = (x[:, row, col] for row in rows for col in cols)
+    return sum(part * tap for part, tap in zip(parts, taps, strict=True))
 
 
 def _padded(x: jax.Array, pads: Pads) -> jax.Array:
@@ -50,7 +58,7 @@ def _padded(x: jax.Array, pads: Pads) -> jax.Array:
 
 
 def _windows(padded: jax.Array, size: int, stride: int, dilation: int) -> list[list[slice]]:
-    """What each tap sees, of rows and of columns."""
+    """The rows that each tap reads, and the columns."""
     reach = (size - 1) * dilation
     return [
         [slice(k * dilation, length - reach + k * dilation, stride) for k in range(size)]
@@ -66,9 +74,9 @@ def _backward(stride, dilation, pads, kept, cotangent):
     x, kernel = kept
     options = {"stride": stride, "dilation": dilation, "pads": pads}
 
-    def of_x(form):
+    def x_gradient(form):
         def pull(kernel, cotangent):
-            # Linear in x: its value does not matter.
+            # The form is linear in x: the value of x does not matter.
             zeros = jnp.zeros(x.shape, x.dtype)
             return jax.vjp(lambda x: form(x, kernel, **options), zeros)[1](cotangent)[0]
 
@@ -79,10 +87,12 @@ def _backward(stride, dilation, pads, kept, cotangent):
         name: functools.partial(form, size=size, **options)
         for name, form in (("cpu", _row_by_row), ("default", _at_once))
     }
-    gradient = jax.lax.platform_dependent(x, cotangent, **sums)
+    kernel_gradient = jax.lax.platform_dependent(x, cotangent, **sums)
     return (
-        jax.lax.platform_dependent(kernel, cotangent, cpu=of_x(_shifted), default=of_x(_grouped)),
-        gradient.astype(kernel.dtype),
+        jax.lax.platform_dependent(
+            kernel, cotangent, cpu=x_gradient(_shifted), default=x_gradient(_grouped)
+        ),
+        kernel_gradient.astype(kernel.dtype),
     )
 
 
@@ -90,7 +100,7 @@ depthwise.defvjp(_forward, _backward)
 
 
 def _at_once(x, cotangent, size: int, stride: int, dilation: int, pads: Pads) -> jax.Array:
-    """The kernel's gradient, one sum for every tap: float32 [k, k, 1, C]."""
+    """The kernel's gradient with one sum for every tap: float32 [k, k, 1, C]."""
     x, cotangent = _padded(x, pads).astype(jnp.float32), cotangent.astype(jnp.float32)
     rows, cols = _windows(x, size, stride, dilation)
     taps = [jnp.sum(x[:, row, col] * cotangent, axis=(0, 1, 2)) for row in rows for col in cols]
@@ -98,22 +108,22 @@ def _at_once(x, cotangent, size: int, stride: int, dilation: int, pads: Pads) ->
 
 
 def _row_by_row(x, cotangent, size: int, stride: int, dilation: int, pads: Pads) -> jax.Array:
-    """The same with sums that stay in a CPU's cache."""
+    """`_at_once` with sums over single rows, which stay in a CPU's cache."""
     x = _padded(x, pads)
     height, width, features = cotangent.shape[1:]
     _, cols = _windows(x, size, stride, dilation)
 
     def row_of(array, image, row):
         start = (image, row, 0, 0)
-        found = jax.lax.dynamic_slice(array, start, (1, 1, *array.shape[2:]))
-        return found[0, 0].astype(jnp.float32)
+        line = jax.lax.dynamic_slice(array, start, (1, 1, *array.shape[2:]))
+        return line[0, 0].astype(jnp.float32)
 
     def body(sums, number):
         image, row = number // height, number % height
-        below = row_of(cotangent, image, row)
-        above = [row_of(x, image, row * stride + i * dilation) for i in range(size)]
-        seen = (line[col] for line in above for col in cols)
-        return tuple(total + part * below for total, part in zip(sums, seen, strict=True)), None
+        output = row_of(cotangent, image, row)
+        inputs = [row_of(x, image, row * stride + i * dilation) for i in range(size)]
+        parts = (line[col] for line in inputs for col in cols)
+        return tuple(total + part * output for total, part in zip(sums, parts, strict=True)), None
 
     zeros = (jnp.zeros((width, features)),) * size**2
     sums, _ = jax.lax.scan(body, zeros, jnp.arange(x.shape[0] * height))

@@ -1,4 +1,4 @@
-"""What flows between the parts of a model: `Features` into a head, `Scores` out of it."""
+"""The data between the parts of a network: `Features` go into a head, `Scores` come out of it."""
 
 import dataclasses
 import math
@@ -14,23 +14,24 @@ from segjax.models.resize import Resize
 from segjax.models.unpooling import Selection
 
 ALIGNMENTS = ("centres", "corners", "half_pixel")
+"""Rules that bring a stage to a finer grid: see `Features.to_image`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-    """What a backbone gives its head.
+    """The stages that a backbone computes from a batch of images, and where they lie.
 
     Attributes:
         stages: name -> [B, h, w, C]: "stage1" to "stage5" (`stageN` ends with the N-th pooling or
-            stride) and what the backbone adds, such as VGG's "fc7".
-        strides: name -> image pixels per feature pixel.
-        border: "same" where feature i covers the pixels from stride x i on, but for its shift;
-            "caffe" where the network ran on an image padded by 100 (heads then crop by the
-            release's offsets).
-        shifts: name -> image pixels, (down, right), by which the centres of features lie beyond
-            those of the blocks of stride x stride pixels; 0 where not named. Unpadded poolings make
-            them, and strides that begin at the first pixel.
-        pool_selections: name -> what max pooling chose, for networks that unpool.
+            stride) and stages that a backbone adds, such as VGG's "fc7".
+        strides: name -> image pixels per feature.
+        border: "same": feature i covers `stride` pixels from pixel stride x i on, moved by its
+            shift. "caffe": the network ran on an image padded by 100 pixels, and heads crop by
+            the release's offsets.
+        shifts: name -> (down, right) in image pixels: the distance from the centre of a block of
+            stride x stride pixels to the centre of its feature. A stage that is not listed has no
+            shift. Unpadded poolings and strides that start at the first pixel cause shifts.
+        pool_selections: name -> the choices of max pooling, for networks that unpool.
     """
 
     stages: Mapping[str, jax.Array]
@@ -40,30 +41,43 @@ class Features:
     pool_selections: Mapping[str, Selection] = dataclasses.field(default_factory=dict)
 
     def upsampling(self, coarse: str, fine: str | None = None) -> Resize:
-        """How a stage comes to the grid of a finer one, or of the image: centre on centre.
+        """The resize from a stage to the grid of a finer one, centre on centre.
 
-        For `border` "same"; bilinear, clamped beyond the outermost centres.
+        It is bilinear and clamps beyond the outermost centres. It holds for `border` "same" only.
+
+        Args:
+            coarse: name of the stage that is resized.
+            fine: name of the finer stage; None: the image.
         """
-        nothing = (0.0, 0.0)
-        stride, shift = 1, nothing
+        no_shift = (0.0, 0.0)
+        stride, shift = 1, no_shift
         if fine is not None:
-            stride, shift = self.strides[fine], self.shifts.get(fine, nothing)
-        moved = self.shifts.get(coarse, nothing)
-        offset = tuple((a - b) / stride for a, b in zip(shift, moved, strict=True))
+            stride, shift = self.strides[fine], self.shifts.get(fine, no_shift)
+        coarse_shift = self.shifts.get(coarse, no_shift)
+        offset = tuple((a - b) / stride for a, b in zip(shift, coarse_shift, strict=True))
         return Resize("half_pixel", self.strides[coarse] // stride, offset)
 
     def between(self, coarse: str, fine: str, align: str) -> Resize:
-        """How a stage comes to the grid of a finer one; `align` as for `to_image`."""
+        """The resize from a stage to the grid of a finer one; `align` is that of `to_image`.
+
+        Raises:
+            InputError: if `align` is not one of ALIGNMENTS.
+        """
         choose("config.model.head.align", align, ALIGNMENTS)
         return self.upsampling(coarse, fine) if align == "centres" else Resize(align)
 
     def to_image(self, stage: str, align: str) -> Resize:
-        """How scores of a stage come to the image.
+        """The resize from the scores of a stage to the image.
 
-        `align` is one of ALIGNMENTS: "centres" takes them from where their centres lie; with
-        networks whose strides begin at the first pixel these are the corner-aligned zooms of their
-        Caffe and TensorFlow releases, at every size. "corners" and "half_pixel" stretch the map
-        over the image by that convention, as implementations do that do not ask where centres lie.
+        Args:
+            stage: name of the stage.
+            align: "centres" places every score where its centre lies. For networks whose strides
+                start at the first pixel this equals, at every size, the corner-aligned zoom of
+                their Caffe and TensorFlow releases. "corners" and "half_pixel" stretch the map
+                over the image by that convention, as implementations do that ignore the centres.
+
+        Raises:
+            InputError: if `align` is not one of ALIGNMENTS.
         """
         choose("config.model.head.align", align, ALIGNMENTS)
         return self.upsampling(stage) if align == "centres" else Resize(align)
@@ -71,13 +85,13 @@ class Features:
 
 @flax.struct.dataclass
 class Scores:
-    """Class scores at the head's own resolution, and how they come to the image.
+    """Class scores at the resolution of the head, and the resize that brings them to the image.
 
     Attributes:
-        values: [B, h, w, K], before softmax.
-        resize: from these rows and columns to those of the network's input.
-        overflow: of a CRF's (`values` are then of the image's pixels): int32 [B], the vertices that
-            it would have needed where it had no room for an image, else 0.
+        values: float [B, h, w, K], before softmax.
+        resize: from the grid of `values` to the pixels of the network's input.
+        overflow: int32 [B], set by a CRF alone (whose `values` lie on the image's pixels): the
+            vertices that an image needs if its lattice had no room for them, else 0.
     """
 
     values: jax.Array
@@ -85,14 +99,17 @@ class Scores:
     overflow: jax.Array | None = None
 
     def wanted(self) -> dict[str, jax.Array]:
-        """`crf_vertices_wanted` float32 []: the most that a CRF lacked, vertices a pixel; or {}."""
+        """{"crf_vertices_wanted": float32 []}: vertices a pixel that the largest overflow needs.
+
+        It is 0 if no image overflowed. Without a CRF the dict is empty.
+        """
         if self.overflow is None:
             return {}
         pixels = math.prod(self.values.shape[1:3])
         return {"crf_vertices_wanted": jnp.max(self.overflow).astype(jnp.float32) / pixels}
 
     def sample(self, label: jax.Array) -> jax.Array:
-        """The label of the pixel nearest to each score's place: [B, H, W] -> [B, h, w]."""
+        """The label of the pixel nearest to each score: [B, H, W] -> [B, h, w]."""
         rows, cols = (
             self.resize.centres(self.values.shape[axis], label.shape[axis], axis - 1)
             for axis in (1, 2)
@@ -102,10 +119,12 @@ class Scores:
     def matrices(
         self, size: tuple[int, int], seen: tuple[int, int] | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """float32 ([H, h], [W, w]): from `values` to an image of `size`.
+        """The resize from `values` to an image as two matrices, float32 [H, h] and [W, w].
 
-        `seen` is the size of the network's input where the image was resized before it; the two
-        resizes are linear, so they become one matrix.
+        Args:
+            size: H and W of the image.
+            seen: size of the network's input, if the image was resized for it; None: `size`. Both
+                resizes are linear, so their product is one matrix.
         """
         seen = seen or size
         up, back = self.resize.matrices(self.values.shape[1:3], seen), Resize("half_pixel")

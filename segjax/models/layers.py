@@ -13,14 +13,16 @@ from flax import nnx
 from segjax.models import convolution, norms
 from segjax.models.depthwise import depthwise
 
-_CHUNK = 1 << 18
+_CHUNK = 1 << 18  # numbers in a piece of `he_normal`
 
 
-def he_normal(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
-    """Normal with variance 2 / fan-in (He et al. 2015), for kernels [..., C, K].
+def he_normal(
+    key: jax.Array, shape: tuple[int, ...], dtype: jax.typing.DTypeLike = jnp.float32
+) -> jax.Array:
+    """Normal numbers of variance 2 / fan-in (He et al. 2015), for kernels [..., C, K].
 
-    Drawn in pieces of one size, so that one compiled program serves every layer of a network: a
-    program for each shape costs a second each on CPU.
+    They are drawn in pieces of one size, so that one compiled program serves every layer: a
+    program for each shape would take a second each on CPU.
     """
     pieces = -(-math.prod(shape) // _CHUNK)
     draws = jnp.concatenate([_normals(key, piece) for piece in range(pieces)])
@@ -28,8 +30,10 @@ def he_normal(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.
     return (scale * draws[: math.prod(shape)]).reshape(shape).astype(dtype)
 
 
-def small_normal(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
-    """Normal with deviation 0.01."""
+def small_normal(
+    key: jax.Array, shape: tuple[int, ...], dtype: jax.typing.DTypeLike = jnp.float32
+) -> jax.Array:
+    """Normal numbers of mean 0 and standard deviation 0.01."""
     return 0.01 * jax.random.normal(key, shape, dtype)
 
 
@@ -41,21 +45,21 @@ def _normals(key: jax.Array, piece: int) -> jax.Array:
 def max_pool_2x2(x: jax.Array) -> jax.Array:
     """Max over 2 x 2, stride 2, rounding up as Caffe does: [B, H, W, C] -> [B, ceil(H/2), ...].
 
-    The maximum of four strided slices: on CPU its gradient is ten times faster than that of
-    `reduce_window`. Where values tie, the first in reading order takes the gradient.
+    It is the maximum of four strided slices: on CPU its gradient is ten times faster than that of
+    `reduce_window`. Of equal values, the first in reading order takes the gradient.
     """
     return _max_pool(to_even(x))
 
 
 def to_even(x: jax.Array) -> jax.Array:
-    """[B, H, W, C], filled up to even H and W with the lowest number."""
+    """Pads [B, H, W, C] to even H and W with the lowest finite number."""
     height, width = x.shape[1:3]
     lowest = jnp.finfo(x.dtype).min
     return jnp.pad(x, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), constant_values=lowest)
 
 
-# Its own derivative rule: that of `jnp.maximum` compares the result with each value for equality,
-# and a compiler that computes one of them twice, in programs that round differently, finds none
+# This derivative rule replaces that of `jnp.maximum`, which compares the result with each value for
+# equality: if the compiler computes one of them twice, in programs that round differently, none is
 # equal. Up to 6 % of the windows then passed no gradient at all.
 @jax.custom_vjp
 def _max_pool(x: jax.Array) -> jax.Array:
@@ -67,7 +71,14 @@ def _corners(x: jax.Array) -> list[jax.Array]:
 
 
 def first_best(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The greatest of every 2 x 2, and uint8 which: the first in reading order. Even H and W."""
+    """The maximum of every 2 x 2 and which of the four it is, the first of equal ones.
+
+    Args:
+        x: float [B, H, W, C], H and W even.
+
+    Returns:
+        float [B, H/2, W/2, C], the maxima, and uint8 of the same shape: 0 to 3 in reading order.
+    """
     best, *others = _corners(x)
     winner = jnp.zeros(best.shape, jnp.uint8)
     for i, corner in enumerate(others, 1):
@@ -77,7 +88,15 @@ def first_best(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def to_corners(winner: jax.Array, x: jax.Array) -> jax.Array:
-    """Values into the chosen ones of 2 x 2, zero elsewhere: [B, h, w, C] -> [B, 2h, 2w, C]."""
+    """Writes each value to the pixel of 2 x 2 that `winner` names, zeros elsewhere.
+
+    Args:
+        winner: uint8 [B, h, w, C], 0 to 3 in reading order: see `first_best`.
+        x: [B, h, w, C], the values.
+
+    Returns:
+        [B, 2h, 2w, C].
+    """
     winner, x = (v.repeat(2, axis=1).repeat(2, axis=2) for v in (winner, x))
     down, right = (jnp.arange(winner.shape[axis], dtype=jnp.uint8) % 2 for axis in (1, 2))
     return jnp.where(winner == 2 * down[:, None, None] + right[:, None], x, 0)
@@ -85,7 +104,7 @@ def to_corners(winner: jax.Array, x: jax.Array) -> jax.Array:
 
 def _max_pool_forward(x):
     best, winner = first_best(x)
-    return best, jax.lax.optimization_barrier(winner)  # computed once, for the same reason
+    return best, jax.lax.optimization_barrier(winner)  # computed once: see above `_max_pool`
 
 
 def _max_pool_backward(winner, cotangent):
@@ -96,28 +115,29 @@ _max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
 def local_response_norm(x: jax.Array) -> jax.Array:
-    """x / (1 + 1e-4 mean of 5 squares)^0.75 across channels (Krizhevsky et al. 2012, in Caffe).
+    """Local response normalisation across 5 channels (Krizhevsky et al. 2012, as Caffe has it).
 
-    [B, H, W, C] -> [B, H, W, C]; channels beyond the ends count as zero.
+    [B, H, W, C] -> [B, H, W, C]: x / (1 + 1e-4 m)^0.75 with m the mean square of the channel and
+    two neighbours on either side. Channels beyond the ends count as zero.
     """
-    wide = x.astype(jnp.float32)  # a part in ten thousand is lost in bfloat16
+    wide = x.astype(jnp.float32)  # bfloat16 loses one part in ten thousand
     channel = np.arange(x.shape[-1])
-    window = np.abs(channel[:, None] - channel) <= 2  # a product with a band: one step to compile
+    window = np.abs(channel[:, None] - channel) <= 2  # a band matrix: one product to compile
     total = jnp.matmul(wide * wide, window.astype(np.float32), precision="highest")
     base = 1 + (1e-4 / 5) * total
     return (wide * jax.lax.rsqrt(base * jnp.sqrt(base))).astype(x.dtype)
 
 
 class Conv(nnx.Module):
-    """k x k convolution in the form that is fastest where it runs: see `convolution.convolve`.
+    """k x k convolution in the form that is fastest on its device: see `convolution.convolve`.
 
     Args:
         features_in, features: channels of the input and the output.
         kernel: k.
         padding: zeros on each side, or "tf": see `convolution.pads_of`.
-        use_bias: add one number to each output channel.
-        stride, dilation: of the windows, of their taps.
-        kernel_init: draws the kernel.
+        use_bias: whether a bias is added to each output channel.
+        stride, dilation: steps between windows and between taps.
+        kernel_init: draws the kernel: (key, shape) -> array.
         dtype: type of the computation; parameters stay float32.
         rngs: supplies the initialisation keys.
     """
@@ -133,7 +153,7 @@ class Conv(nnx.Module):
         stride: int = 1,
         dilation: int = 1,
         kernel_init: Callable = he_normal,
-        dtype=None,
+        dtype: jax.typing.DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
         shape = (kernel, kernel, features_in, features)
@@ -153,10 +173,13 @@ class Conv(nnx.Module):
         return x + self.bias[...].astype(dtype) if hasattr(self, "bias") else x
 
 
-def score_layer(features: int, num_classes: int, *, dtype=None, rngs: nnx.Rngs) -> Conv:
-    """1 x 1 convolution to the classes, with a bias; drawn from N(0, 0.01) as DeepLab's releases.
+def score_layer(
+    features: int, num_classes: int, *, dtype: jax.typing.DTypeLike | None = None, rngs: nnx.Rngs
+) -> Conv:
+    """1 x 1 convolution from `features` channels to the classes, with a bias.
 
-    Small at the start, so that the first prediction is nearly uniform.
+    Its kernel has a standard deviation of 0.01, as in DeepLab's releases: the first prediction is
+    nearly uniform.
     """
     return Conv(
         features,
@@ -171,14 +194,14 @@ def score_layer(features: int, num_classes: int, *, dtype=None, rngs: nnx.Rngs) 
 
 
 class DepthwiseConv(nnx.Module):
-    """k x k convolution of each channel by itself.
+    """Depthwise k x k convolution: each channel is convolved by itself.
 
     Args:
         features: channels.
-        kernel: k.
         padding: zeros on each side, or "tf": see `convolution.pads_of`.
-        stride, dilation: of the windows, of their taps.
-        use_bias: add one number to each channel.
+        use_bias: whether a bias is added to each channel.
+        kernel: k.
+        stride, dilation: steps between windows and between taps.
         dtype: type of the computation; parameters stay float32.
         rngs: supplies the initialisation keys.
     """
@@ -192,7 +215,7 @@ class DepthwiseConv(nnx.Module):
         kernel: int = 3,
         stride: int = 1,
         dilation: int = 1,
-        dtype=None,
+        dtype: jax.typing.DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
         self.kernel = nnx.Param(he_normal(rngs.params(), (kernel, kernel, 1, features)))
@@ -212,19 +235,19 @@ class DepthwiseConv(nnx.Module):
 
 
 class ConvBlock(nnx.Module):
-    """Convolution, norm, activation: what networks are made of.
+    """Convolution, norm and activation: the block that most networks are built from.
 
     Args:
         features_in, features: channels of the input and the output.
         kernel: k, the side of the windows.
+        norm: see `norms.make`.
         padding: zeros on each side, or "tf" (`convolution.pads_of`); None: as many as keep the size
-            at stride 1, k odd.
-        norm: see `norms.make`. With one, the convolution has no bias: the norm would take it away
-            again, and its gradient would be nothing but rounding.
-        use_bias: None as `norm` says; True beside a norm, as some releases have it.
-        depthwise: each channel by itself; `features` is then `features_in`.
-        stride, dilation: of the windows, of their taps.
-        activation: comes last, or None.
+            at stride 1, for odd k.
+        use_bias: None: a bias only without a norm, which would subtract it again and leave its
+            gradient nothing but rounding errors. True: also with a norm, as some releases have it.
+        depthwise: whether each channel is convolved by itself; `features` equals `features_in`.
+        stride, dilation: steps between windows and between taps.
+        activation: the last step, or None.
         dtype: type of the computation; parameters stay float32.
         rngs: supplies the initialisation keys.
     """
@@ -242,7 +265,7 @@ class ConvBlock(nnx.Module):
         stride: int = 1,
         dilation: int = 1,
         activation: Callable | None = nnx.relu,
-        dtype=None,
+        dtype: jax.typing.DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
         make = DepthwiseConv if depthwise else functools.partial(Conv, features_in)

@@ -1,4 +1,4 @@
-"""Large kernels as lines: convolutions along one axis, and pairs of them.
+"""Large kernels built from lines: convolutions along one axis, and pairs of them.
 
 Peng, Zhang, Yu, Luo, Sun: Large Kernel Matters - Improve Semantic Segmentation by Global
 Convolutional Network, CVPR 2017, section 3.2.
@@ -19,15 +19,15 @@ DOWN, ACROSS = 1, 2  # axes of [B, H, W, C]
 class LineConv(nnx.Module):
     """Convolution along one axis, to few channels.
 
-    One product to all taps' outputs, then a sum of k shifted ones: the matrix unit sees k K columns
-    instead of K, and no long kernel.
+    One matrix product gives the outputs of all taps, and k shifted copies of them are summed: the
+    matrix unit gets k K columns instead of K, and there is no long kernel.
 
     Args:
-        features_in, features: channels of the input and the output.
+        features_in, features: channels of the input and the output, C and K.
         taps: k, odd.
         axis: DOWN or ACROSS.
-        use_bias: add one number to each output channel.
-        stride: in both axes.
+        use_bias: whether a bias is added to each output channel.
+        stride: step between windows, along both axes.
         dtype: type of the computation; parameters stay float32.
         rngs: supplies the initialisation keys.
     """
@@ -41,7 +41,7 @@ class LineConv(nnx.Module):
         axis: int,
         use_bias: bool,
         stride: int = 1,
-        dtype=None,
+        dtype: jax.typing.DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
         self.kernel = nnx.Param(layers.he_normal(rngs.params(), (taps, 1, features_in, features)))
@@ -72,15 +72,15 @@ class LineConv(nnx.Module):
 
 
 class LineBlock(nnx.Module):
-    """`LineConv`, norm, ReLU.
+    """`LineConv`, norm and ReLU.
 
     Args:
         features_in, features: channels of the input and the output.
-        norm: see `norms.make`.
-        **options: taps, axis, stride, dtype, rngs.
+        norm: see `norms.make`. Without a norm the convolution has a bias.
+        **options: taps, axis, stride, dtype and rngs of `LineConv`.
     """
 
-    def __init__(self, features_in: int, features: int, *, norm: Mapping[str, Any], **options):
+    def __init__(self, features_in: int, features: int, *, norm: Mapping[str, Any], **options: Any):
         bare = norm["name"] == "none"
         self.conv = LineConv(features_in, features, use_bias=bare, **options)
         layer = norms.make(norm, features, dtype=options["dtype"], rngs=options["rngs"])
@@ -94,15 +94,16 @@ class LineBlock(nnx.Module):
 
 
 class GlobalConv(nnx.Module):
-    """k x k in two ways: down then across, and across then down, summed; no norm, no activation.
+    """k x k kernel as the sum of two paths, down then across and across then down.
+
+    There is no norm and no activation.
 
     Args:
         features_in, features: channels of the input and the output.
-        taps, use_bias: see `LineConv`.
-        **options: dtype, rngs.
+        **options: taps, use_bias, dtype and rngs of `LineConv`.
     """
 
-    def __init__(self, features_in: int, features: int, **options):
+    def __init__(self, features_in: int, features: int, **options: Any):
         def pair(first: int, second: int) -> nnx.List:
             return nnx.List(
                 [

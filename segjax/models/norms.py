@@ -1,6 +1,6 @@
-"""Normalisation of channels, by name: what `norm` of a backbone or head says.
+"""Normalisation layers by name: the `norm` option of backbones and heads.
 
-`{"name": "batch", "momentum": 0.9, "epsilon": 1e-5}`; the last two may be left out.
+An example is `{"name": "batch", "momentum": 0.9, "epsilon": 1e-5}`; the last two may be left out.
 """
 
 import math
@@ -22,31 +22,33 @@ _OPTIONS = {
 }
 
 
-def make(norm: Mapping[str, Any], features: int, *, dtype, rngs: nnx.Rngs) -> nnx.Module | None:
-    """A layer [..., features] -> [..., features], or None.
+def make(
+    norm: Mapping[str, Any], features: int, *, dtype: jax.typing.DTypeLike | None, rngs: nnx.Rngs
+) -> nnx.Module | None:
+    """The norm layer of a name, [..., features] -> [..., features]; None for "none".
 
     Args:
-        norm: `name` and options. "batch": over the global batch, whatever devices it lies on (Ioffe
+        norm: `name` and options. "batch": over the global batch, on any number of devices (Ioffe
             and Szegedy 2015); `momentum` is the share of the running statistics that a step keeps.
-            "frozen": by running statistics, scale and bias that no step changes, as fine-tuning
-            with small batches wants (Chen et al. 2017, section 4.1); if it `trains`, scale and bias
-            are changed (the release of RefineNet). "group": over `groups` of
-            channels of each image (Wu and He 2018). "none": weights that hold their norm already;
+            "frozen": running statistics, scale and bias that no step changes, for fine-tuning with
+            small batches (Chen et al. 2017, section 4.1); with `trains`, scale and bias are trained
+            (the release of RefineNet). "group": over groups of channels of each image (Wu and He
+            2018), gcd(`groups`, `features`) of them. "none": for weights with the norm folded in;
             convolutions then have a bias.
         features: channels.
         dtype: type of the computation.
         rngs: supplies the initialisation keys.
 
     Raises:
-        InputError: on an unknown name or option.
+        InputError: if the name or an option is unknown.
     """
     norm = dict(norm)
     name = norm.pop("name", None)
-    choose("config.model, a norm's name", name, NORMS)
+    choose("config.model.*.norm.name", name, NORMS)
     for key in norm:
         if key not in _OPTIONS[name]:
             allowed = ", ".join(_OPTIONS[name]) or "none"
-            raise InputError(f"config.model: norm {name!r} takes no {key!r}; allowed: {allowed}.")
+            raise InputError(f"config.model.*.norm: {name!r} takes no {key!r}; allowed: {allowed}.")
     options = _OPTIONS[name] | norm
     if name == "batch":
         return BatchNorm(features, **options, dtype=dtype, rngs=rngs)
@@ -60,10 +62,11 @@ def make(norm: Mapping[str, Any], features: int, *, dtype, rngs: nnx.Rngs) -> nn
 
 
 class _Statistic(nnx.BatchStat):
-    """A running statistic that is always replaced whole.
+    """A running statistic that is only ever assigned as a whole.
 
-    Flax asks an assigned value for its sharding; a traced one has none, and JAX's error about that,
-    which flax drops, reads the whole program so far. Tracing would be quadratic in the layers.
+    Flax asks an assigned value for its sharding. A traced value has none, and to write the error
+    text, which flax drops, JAX reads the whole program traced so far: tracing would take time
+    quadratic in the number of layers.
     """
 
     def __setitem__(self, key: Any, value: jax.Array) -> None:
@@ -73,7 +76,12 @@ class _Statistic(nnx.BatchStat):
 
 
 class BatchNorm(nnx.BatchNorm):
-    """Batch norm that refuses to normalise one value, which is zero whatever the image shows."""
+    """Batch norm that refuses to normalise a single value, which would be zero for every image.
+
+    Args:
+        features: channels.
+        **options: those of `nnx.BatchNorm`.
+    """
 
     def __init__(self, features: int, **options: Any):
         super().__init__(features, **options)
@@ -83,30 +91,37 @@ class BatchNorm(nnx.BatchNorm):
         """[B, H, W, C] -> [B, H, W, C].
 
         Raises:
-            InputError: in training, if a channel has one value.
+            InputError: in training, if each channel holds one value only.
         """
         if not self.use_running_average and x.size == x.shape[-1]:
             raise InputError(
-                "Batch norm would see one value a channel (one image whose map is 1 x 1). Train "
+                "Batch norm would see one value a channel (one image with a map of 1 x 1): train "
                 'with a larger batch_size or a smaller accumulate, or choose the norm "frozen" or '
-                '"group", such as --config.model.head.norm.name=group.'
+                '"group", for example by --config.model.head.norm.name=group.'
             )
         return super().__call__(x)
 
 
 class FrozenNorm(nnx.Module):
-    """Batch norm whose statistics are not updated, nor scale and bias trained.
+    """Batch norm with fixed running statistics, and a fixed scale and bias unless it `trains`.
 
     Args:
         features: channels.
         epsilon: added to the variance.
-        trains: whether scale and bias are trained after all.
+        trains: whether scale and bias are parameters, which training changes.
         dtype: type of the result.
     """
 
-    def __init__(self, features: int, *, epsilon: float, trains: bool = False, dtype=None):
-        own = nnx.Param if trains else nnx.BatchStat
-        self.scale, self.bias = own(jnp.ones(features)), own(jnp.zeros(features))
+    def __init__(
+        self,
+        features: int,
+        *,
+        epsilon: float,
+        trains: bool = False,
+        dtype: jax.typing.DTypeLike | None = None,
+    ):
+        kind = nnx.Param if trains else nnx.BatchStat
+        self.scale, self.bias = kind(jnp.ones(features)), kind(jnp.zeros(features))
         self.mean, self.var = nnx.BatchStat(jnp.zeros(features)), nnx.BatchStat(jnp.ones(features))
         self.epsilon = epsilon
         self.dtype = dtype

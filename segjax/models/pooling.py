@@ -1,4 +1,4 @@
-"""Pooling over overlapping windows, with either rounding; over a fixed number of bins."""
+"""Pooling over overlapping windows, with either rounding, and over a fixed number of bins."""
 
 import functools
 
@@ -16,12 +16,21 @@ def max_pool(
 ) -> jax.Array:
     """Max over window x window: [B, H, W, C] -> [B, h, w, C].
 
-    h = (H + 2 padding - window) / stride + 1, at least 1; rounded up as Caffe does, and then one
-    less where the last window would begin beyond the image, or down as PyTorch does. Windows are
-    clipped at the border.
-    One axis after the other: the maximum of `window` strided slices each, whose gradient is ten
-    times faster on CPU than that of `reduce_window`. Where values tie, the first in reading order
-    takes the gradient.
+    Windows are clipped at the border. Each axis is the maximum of `window` strided slices, one axis
+    after the other: on CPU its gradient is ten times faster than that of `reduce_window`. Of equal
+    values, the first in reading order takes the gradient.
+
+    Args:
+        x: float [B, H, W, C].
+        window: side of the windows, in pixels.
+        stride: step between windows.
+        padding: pixels added on each side, of the lowest finite number.
+        rounding: of h = (H + 2 padding - window) / stride + 1, which is at least 1. "ceil": up, as
+            Caffe does, and one less if the last window would start beyond the image. "floor":
+            down, as PyTorch does.
+
+    Raises:
+        InputError: if `rounding` is neither.
     """
     choose("rounding", rounding, ROUNDINGS)
     up = rounding == "ceil"
@@ -32,9 +41,9 @@ def max_pool(
 
 
 def average_pool_3x3(x: jax.Array) -> jax.Array:
-    """Mean over 3 x 3 at stride 1, of which zeros beyond the border are a part, as in Caffe.
+    """Mean over 3 x 3 at stride 1: [B, H, W, C] -> [B, H, W, C].
 
-    [B, H, W, C] -> [B, H, W, C].
+    Zeros beyond the border count, as in Caffe.
     """
     for axis in (1, 2):
         pads = [(0, 0)] * x.ndim
@@ -45,10 +54,10 @@ def average_pool_3x3(x: jax.Array) -> jax.Array:
 
 
 def bins_matrix(size: int, bins: int) -> np.ndarray:
-    """float32 [bins, size]: means over bins that cover an axis, adaptive average pooling.
+    """Adaptive average pooling along one axis as a matrix, float32 [bins, size].
 
-    Bin i reaches from floor(i size / bins) to ceil((i + 1) size / bins), as in PyTorch: where bins
-    do not divide the size they overlap, and no size is too small.
+    Bin i reaches from floor(i size / bins) to ceil((i + 1) size / bins), as in PyTorch: bins
+    overlap if they do not divide the size, and no size is too small.
     """
     edges = np.arange(bins)[:, None] * size
     at = np.arange(size)[None, :]
@@ -56,7 +65,7 @@ def bins_matrix(size: int, bins: int) -> np.ndarray:
     return (inside / inside.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-# Its own derivative rule, for the reason given at `layers.max_pool_2x2`.
+# This derivative rule replaces that of `jnp.maximum`: see above `layers._max_pool`.
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4, 5))
 def _pool_axis(
     x: jax.Array, axis: int, pooled: int, window: int, stride: int, padding: int
@@ -65,13 +74,14 @@ def _pool_axis(
 
 
 def _size(size: int, window: int, stride: int, padding: int, up: bool) -> int:
+    """The number of windows along an axis."""
     room = size + 2 * padding - window
     pooled = max(1, (-(-room // stride) if up else room // stride) + 1)
     return pooled - 1 if pooled > 1 and (pooled - 1) * stride >= size + padding else pooled
 
 
 def _slices(x, axis: int, pooled: int, window: int, stride: int, padding: int) -> list[jax.Array]:
-    """Element k of every window, for each k; the lowest number outside."""
+    """Element k of every window, for each k; the lowest finite number outside of x."""
     size = x.shape[axis]
     reach = (pooled - 1) * stride + window
     pads = [(0, 0)] * x.ndim
@@ -87,7 +97,7 @@ def _pool_forward(x, axis, pooled, window, stride, padding):
     for k, other in enumerate(others, 1):
         winner = jnp.where(other > best, jnp.uint8(k), winner)
         best = jnp.maximum(best, other)  # keeps a nan
-    # An empty array carries the size of the input.
+    # An empty array carries the size of the input to the backward pass.
     size = jnp.zeros((x.shape[axis], 0))
     return best, (jax.lax.optimization_barrier(winner), size)
 

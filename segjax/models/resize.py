@@ -1,7 +1,7 @@
-"""Every resize convention, as small matrices: no gather, no atomics, the same bits every time.
+"""Bilinear resizes of every convention as small matrices: no gathers, no atomics, the same bits.
 
 A bilinear resize is separable: `rows @ image @ cols.T`, with matrices that depend on the sizes
-alone. They are made in numpy while the program is traced and become constants of it.
+alone. They are computed in numpy while a program is traced and become its constants.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ CONVENTIONS = ("half_pixel", "corners", "transposed")
 
 @dataclasses.dataclass(frozen=True)
 class Resize:
-    """How the rows (or columns) of one grid become those of another.
+    """A bilinear resize from one grid to another, along rows and along columns.
 
     Attributes:
         convention: "half_pixel": output j lies at (j + 0.5) / factor - 0.5 of the input, clamped to
@@ -24,10 +24,15 @@ class Resize:
             align_corners=True; Caffe's Interp; TensorFlow's code of DeepLab). "transposed": the
             transposed convolution of Long et al. 2015, kernel 2 x factor, stride factor, no
             padding, bilinear weights; zero outside.
-        factor: output pixels per input pixel; None takes output size / input size, for "corners"
+        factor: output pixels per input pixel; None: output size / input size, or for "corners"
             (output size - 1) / (input size - 1).
-        offset: output pixels that are cropped at the start, of both axes or (rows, columns); any
-            number, negative too, but for "transposed", whose grids begin at one place.
+        offset: output pixels that are cropped at the start, one number for both axes or (rows,
+            columns). They may be fractions and negative, except for "transposed", which takes one
+            whole number.
+
+    Raises:
+        ValueError: if the convention is unknown, or "transposed" has no factor or a fraction as
+            its offset.
     """
 
     convention: str
@@ -47,22 +52,30 @@ class Resize:
     def matrices(
         self, size_in: tuple[int, int], size_out: tuple[int, int]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """float32 ([H, h], [W, w]): of rows and of columns, for `apply`."""
+        """The matrices of rows and columns for `apply`: float32 [H, h] and [W, w].
+
+        Args:
+            size_in: (h, w).
+            size_out: (H, W).
+        """
         return tuple(self.matrix(size_in[axis], size_out[axis], axis) for axis in (0, 1))
 
     def matrix(self, size_in: int, size_out: int, axis: int = 0) -> np.ndarray:
-        """float32 [size_out, size_in] of one axis; rows sum to one, but for "transposed"."""
+        """The matrix of one axis, 0 for rows or 1 for columns: float32 [size_out, size_in].
+
+        Its rows sum to one, except for "transposed".
+        """
         target, source = np.arange(size_out), np.arange(size_in)
         return self.weights(target, source, size_in, size_out, axis)
 
     def weights(
         self, target: np.ndarray, source: np.ndarray, size_in: int, size_out: int, axis: int = 0
     ) -> np.ndarray:
-        """The part of `matrix` for these rows and columns, without the rest of it.
+        """A part of `matrix`, computed without the rest of it.
 
         Args:
-            target: int [r], rows; those beyond the output repeat its border.
-            source: int [c], columns; those beyond the input get 0.
+            target: int [r], the rows; rows beyond the output repeat its border.
+            source: int [c], the columns; columns beyond the input get 0.
             size_in, size_out, axis: see `matrix`.
 
         Returns:
@@ -82,12 +95,15 @@ class Resize:
     def positions(
         self, target: np.ndarray, size_in: int, size_out: int, axis: int = 0
     ) -> np.ndarray:
-        """Where in the input output pixels lie, clamped to it: float64; not for "transposed"."""
+        """Positions of output pixels in the input, clamped to it: int [r] -> float64 [r].
+
+        Not for "transposed".
+        """
         position = self._position(self._offset(axis) + target, size_in, size_out)
         return np.clip(position, 0, size_in - 1)
 
     def centres(self, size_in: int, size_out: int, axis: int = 0) -> np.ndarray:
-        """int [size_in]: the output pixel nearest to where each input pixel lies."""
+        """The output pixel nearest to each input pixel: int [size_in]."""
         at = np.arange(size_in)
         if self.convention == "corners":
             grow = (size_out - 1) / max(size_in - 1, 1) if self.factor is None else self.factor
@@ -95,7 +111,7 @@ class Resize:
         else:
             factor = size_out / size_in if self.factor is None else self.factor
             position = (at + 0.5) * factor - 0.5
-            position += factor / 2 if self.convention == "transposed" else 0  # kernels begin there
+            position += factor / 2 if self.convention == "transposed" else 0  # where kernels start
         position = position - self._offset(axis)
         return np.clip(np.floor(position + 0.5).astype(int), 0, size_out - 1)
 
@@ -103,7 +119,7 @@ class Resize:
         return self.offset[axis] if isinstance(self.offset, tuple) else self.offset
 
     def _position(self, target: np.ndarray, size_in: int, size_out: int) -> np.ndarray:
-        """Where in the input an output pixel lies."""
+        """Positions of output pixels in the input, not clamped."""
         if self.convention == "corners":
             shrink = (
                 (size_in - 1) / max(size_out - 1, 1) if self.factor is None else 1 / self.factor
@@ -114,34 +130,34 @@ class Resize:
 
 
 def bilinear_kernel(size: int) -> np.ndarray:
-    """float64 [size]: the triangle of the FCN release, symmetric for odd and even sizes."""
+    """The bilinear kernel of the FCN release along one axis, symmetric: float64 [size]."""
     half = (size + 1) // 2
     centre = half - 1 if size % 2 else half - 0.5
     return 1 - np.abs(np.arange(size) - centre) / half
 
 
 def apply(x: jax.Array, rows: np.ndarray | jax.Array, cols: np.ndarray | jax.Array) -> jax.Array:
-    """[B, h, w, C], [H, h], [W, w] -> float32 [B, H, W, C].
+    """Resizes maps by two matrices: [B, h, w, C], [H, h], [W, w] -> float32 [B, H, W, C].
 
-    Full float32 products: on accelerators the default would round scores to 8 or 10 bits.
+    The products have full float32 precision: by default accelerators round to 8 or 10 bits.
     """
     x = x.astype(jnp.float32)
     x = jnp.einsum("Hh,bhwc->bHwc", rows, x, precision="highest")
     return jnp.einsum("Ww,bHwc->bHWc", cols, x, precision="highest")
 
 
-def resized(x: jax.Array, size: tuple[int, int], how: Resize) -> jax.Array:
-    """[B, h, w, C] -> float32 [B, *size, C]."""
-    return apply(x, *how.matrices(x.shape[1:3], size))
+def resized(x: jax.Array, size: tuple[int, int], rule: Resize) -> jax.Array:
+    """Resizes maps by a rule: [B, h, w, C] -> float32 [B, *size, C]."""
+    return apply(x, *rule.matrices(x.shape[1:3], size))
 
 
 def brought(x: jax.Array, rows: np.ndarray, cols: np.ndarray) -> jax.Array:
-    """`apply`, without products where a map's pixels are the result's."""
+    """`apply`, but a crop without products if the result's pixels are those of the map."""
     if keeps_pixels(rows, cols):
         return x[:, : rows.shape[0], : cols.shape[0]].astype(jnp.float32)
     return apply(x, rows, cols)
 
 
 def keeps_pixels(rows: np.ndarray, cols: np.ndarray) -> bool:
-    """Whether the first rows and columns of a map are what `apply` would give."""
+    """Whether `apply` with these matrices would only crop a map at its end."""
     return all(np.array_equal(matrix, np.eye(*matrix.shape)) for matrix in (rows, cols))

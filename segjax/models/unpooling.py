@@ -1,7 +1,7 @@
-"""Max pooling that remembers what it chose, and unpooling to where that was.
+"""Max pooling that keeps the places of the maxima, and unpooling to these places.
 
-Badrinarayanan, Kendall, Cipolla: SegNet, PAMI 2017, section 3. A choice among 2 x 2 takes two bits;
-four channels share a byte. There is no gather and no scatter: a choice is compared, not followed.
+Badrinarayanan, Kendall, Cipolla: SegNet, PAMI 2017, section 3. A place within 2 x 2 takes two bits;
+four channels share a byte. Comparisons with the place replace gathers and scatters.
 """
 
 import flax.struct
@@ -15,12 +15,12 @@ _SHIFTS = (0, 2, 4, 6)
 
 @flax.struct.dataclass
 class Selection:
-    """What `max_pool` chose.
+    """The places of the maxima that `max_pool` chose.
 
     Attributes:
-        packed: uint8 [B, ceil(H/2), ceil(W/2), ceil(C/4)]: bits 2k and 2k + 1 are channel 4c + k's;
-            0 to 3 in reading order.
-        size: H and W, before pooling.
+        packed: uint8 [B, ceil(H/2), ceil(W/2), ceil(C/4)]: bits 2k and 2k + 1 of byte c hold the
+            place for channel 4c + k, 0 to 3 in reading order.
+        size: H and W before pooling.
         channels: C.
     """
 
@@ -30,22 +30,22 @@ class Selection:
 
 
 def max_pool(x: jax.Array) -> tuple[jax.Array, Selection]:
-    """Max over 2 x 2, stride 2, rounding up as Caffe does, and where it was.
+    """Max over 2 x 2, stride 2, rounding up as Caffe does, and the places of the maxima.
 
-    Where values tie, the first in reading order is chosen.
+    Of equal values, the first in reading order is chosen.
 
     Args:
         x: [B, H, W, C].
 
     Returns:
-        [B, ceil(H/2), ceil(W/2), C], and the choice.
+        The maxima, [B, ceil(H/2), ceil(W/2), C], and their places.
     """
     pooled, packed = _pool(layers.to_even(x))
     return pooled, Selection(packed, x.shape[1:3], x.shape[3])
 
 
 def unpool(x: jax.Array, selection: Selection) -> jax.Array:
-    """Values to where they were chosen, zero elsewhere: [B, h, w, C] -> [B, H, W, C]."""
+    """Writes values to the selected places, zeros elsewhere: [B, h, w, C] -> [B, H, W, C]."""
     height, width = selection.size
     winner = _unpack(selection.packed, selection.channels)
     return layers.to_corners(winner, x)[:, :height, :width]
@@ -58,9 +58,10 @@ def _pool(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def _forward(x):
     best, winner = layers.first_best(x)
-    # Computed once: in two programs that round differently two corners could be the best.
+    # Computed once: two programs that round differently could choose two corners.
     packed = jax.lax.optimization_barrier(_pack(winner))
-    return (best, packed), (packed, jnp.zeros((x.shape[3], 0)))  # which carries the channels
+    # The empty array carries the number of channels to the backward pass.
+    return (best, packed), (packed, jnp.zeros((x.shape[3], 0)))
 
 
 def _backward(kept, cotangents):
@@ -72,7 +73,7 @@ _pool.defvjp(_forward, _backward)
 
 
 def _pack(winner: jax.Array) -> jax.Array:
-    """uint8 [..., C], 0 to 3 -> uint8 [..., ceil(C/4)]."""
+    """Packs four channels into a byte: uint8 [..., C], 0 to 3 -> uint8 [..., ceil(C/4)]."""
     fill = [(0, 0)] * (winner.ndim - 1) + [(0, -winner.shape[-1] % 4)]
     groups = jnp.pad(winner, fill).reshape(*winner.shape[:-1], -1, 4)
     return sum(groups[..., k] << jnp.uint8(shift) for k, shift in enumerate(_SHIFTS))

@@ -127,10 +127,10 @@ def test_its_matrices_may_have_a_rate_of_their_own():
     [
         ({"theta_delta": 1.0}, "model.crf: CRF-RNN takes no 'theta_delta'; allowed: .*theta_gamma"),
         ({"spatial": "box"}, "config.model.crf.spatial: unknown 'box'; known: lattice, gaussian"),
-        ({"vertices": 0}, "config.model.crf.vertices: 0; it is above 0"),
-        ({"theta_beta": float("nan")}, "config.model.crf.theta_beta: nan; it is above 0"),
-        ({"iterations": 0}, "config.model.crf.iterations: 0; it is a whole number, 1 or more"),
-        ({"test_iterations": 2.5}, "config.model.crf.test_iterations: 2.5"),
+        ({"vertices": 0}, "config.model.crf.vertices must be above 0, got 0"),
+        ({"theta_beta": float("nan")}, "config.model.crf.theta_beta must be above 0, got nan"),
+        ({"iterations": 0}, "config.model.crf.iterations must be a whole number, 1 or more; got 0"),
+        ({"test_iterations": 2.5}, "config.model.crf.test_iterations must be .*got 2.5"),
     ],
 )
 def test_what_is_not_allowed_is_one_clear_line(changes, message):

@@ -105,9 +105,9 @@ def test_no_norm_is_no_layer():
     [
         (
             {"name": "batchnorm"},
-            "norm's name: unknown 'batchnorm'; known: batch, frozen, group, none",
+            r"config.model.\*.norm.name: unknown 'batchnorm'; known: batch, frozen, group, none",
         ),
-        ({}, "norm's name: unknown None; known: batch"),
+        ({}, "norm.name: unknown None; known: batch"),
         ({"name": "group", "momentum": 0.9}, "'group' takes no 'momentum'; allowed: groups, eps"),
         ({"name": "none", "epsilon": 1.0}, "'none' takes no 'epsilon'; allowed: none"),
     ],
