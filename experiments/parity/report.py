@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.shared import pages
+from segjax import files
 
 
 def write(name: str, about: Mapping[str, Any], measured: Mapping, parts: Sequence[str]) -> None:
@@ -17,7 +18,7 @@ def write(name: str, about: Mapping[str, Any], measured: Mapping, parts: Sequenc
         parts: the page's title, and the paragraphs behind the command and the circumstances.
     """
     folder = pathlib.Path(__file__).parent
-    pages.write_json(folder / f"{name}.json", {**about, **measured})
+    files.write_json(folder / f"{name}.json", {**about, **measured})
     title, *rest = parts
     where = (
         f"{about['oracle']}; {about['hardware']}; {about['date']}; "

@@ -2,9 +2,12 @@
 
     python -m experiments.records.lecture_layout --camvid=DIR --output=DIR
 
-`images_prepped_<split>/` and `annotations_prepped_<split>/` for train (367) and test (233). Masks
-are RGB PNGs with the id in all three channels, 0 to 11. Without `--classes` 11, CamVid's void, is a
-twelfth class, as it is in the lecture; with it, classes.txt names the eleven and makes 11 void.
+`python -m segjax.main --config=fcn8_lecture:lecture --config.data.root=DIR` trains on the folder.
+
+The folder holds `images_prepped_<split>/` and `annotations_prepped_<split>/` for train (367) and
+test (233). Masks are RGB PNGs with the id in all three channels, 0 to 11. Without `--classes` 11,
+CamVid's void, is a twelfth class, as it is in the lecture; with it, classes.txt names the eleven
+classes and makes 11 void.
 """
 
 import argparse

@@ -1,7 +1,6 @@
 """What the pages of all rooms are made of: circumstances, commands, tables, pictures."""
 
 import datetime
-import json
 import pathlib
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -60,13 +59,13 @@ def made(result: Mapping[str, Any], now: str) -> str:
         now: the command that repeats it, as the page shows it.
     """
     if "commit" in result:
-        where = f"at commit {result['commit']}"
+        start, verb = f"Made at commit {result['commit']}", ""
     elif "recorded_in" in result:
-        where = f"for commit {result['recorded_in']}"
+        start, verb = f"Recorded in commit {result['recorded_in']}", ", made"
     else:
         return ""
     then = result.get("command", now).strip()
-    return f"Made {where}." if then == now.strip() else f"Made {where} by `{then}`."
+    return f"{start}." if then == now.strip() else f"{start}{verb} by `{then}`."
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -77,12 +76,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def write(path: pathlib.Path, parts: Sequence[str]) -> None:
     """Writes a page from its paragraphs; empty ones are left out."""
-    files.write(path, ("\n\n".join(part for part in parts if part) + "\n").encode())
-
-
-def write_json(path: pathlib.Path, result: Any, *, indent: int = 2) -> None:
-    """Writes a measurement."""
-    files.write(path, (json.dumps(result, indent=indent) + "\n").encode())
+    files.write_text(path, "\n\n".join(part for part in parts if part) + "\n")
 
 
 def write_jpeg(path: pathlib.Path, picture: np.ndarray, *, quality: int = 85) -> None:

@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.records.fcn_patchwise import run as patchwise
+from experiments.records.fcn_patchwise import forms
 from segjax.models import functional, resize
 from segjax.models.deconvolution import LearnedUp2
 from tests import tiny
 
 K = 3
 NET = {"widths": (4, 5, 6), "depth": 1, "fc_kernel": 3, "fc_width": 8, "num_classes": K}
-FIELD, STRIDE = patchwise.geometry(**NET)
+FIELD, STRIDE = forms.geometry(**NET)
 
 
 def draw(seed: int, *shape: int) -> jax.Array:
@@ -27,7 +27,7 @@ def draw(seed: int, *shape: int) -> jax.Array:
 @pytest.fixture(scope="module")
 def classifier():
     """fn(float [B, H, W, 3]) -> scores, compiled once a shape; its biases are drawn too."""
-    net = tiny.network(lambda rngs: patchwise.PatchNet(**NET, rngs=rngs))
+    net = tiny.network(lambda rngs: forms.PatchNet(**NET, rngs=rngs))
     run = jax.jit(lambda params, x: functional.merge(net.evaluation, params, {})(x))
     return functools.partial(run, net.params)
 
@@ -52,8 +52,8 @@ def test_a_score_of_the_map_is_that_of_the_classifier_on_its_patch(classifier, s
 def test_both_forms_agree_at_any_stride(classifier, stride):
     image = draw(0, 65, 57, 3)
     cut = {"field": FIELD, "stride": stride}
-    each = patchwise.patchwise(classifier, image, batch=5, **cut)
-    whole = patchwise.convolutional(classifier, image, net_stride=STRIDE, **cut)
+    each = forms.patchwise(classifier, image, batch=5, **cut)
+    whole = forms.convolutional(classifier, image, net_stride=STRIDE, **cut)
     assert each.shape == ((65 - FIELD) // stride + 1, (57 - FIELD) // stride + 1, K)
     tiny.assert_close(whole, each)
 

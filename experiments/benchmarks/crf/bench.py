@@ -161,7 +161,9 @@ def theirs(image: np.ndarray, logits: np.ndarray, crf: crfs.DenseCrf) -> np.ndar
 def page() -> str:
     """The page in Markdown, from what was measured on any platform."""
     parts = ["# The fully connected CRF: time"]
-    parts.append('```bash\npython -m experiments.benchmarks.crf.bench --hardware="2 CPU cores"\n```')
+    parts.append(
+        '```bash\npython -m experiments.benchmarks.crf.bench --hardware="2 CPU cores"\n```'
+    )
     for path in sorted(HERE.glob("bench-*.json")):
         record = json.loads(path.read_text())
         software = ", ".join(f"{k} {v}" for k, v in record["versions"].items() if k != "devices")

@@ -1,12 +1,11 @@
 #!/usr/bin/env bash
 # FCN-8s at the paper's width on CamVid at 360 x 480, on a GPU: train, val, test once.
-#   SEGJAX_DATA=DIR bash experiments/camvid/full_width.sh "NAME OF THE GPU"
+#   SEGJAX_DATA=DIR bash experiments/records/camvid_gpu/full_width.sh "NAME OF THE GPU"
 set -euo pipefail
-cd "$(dirname "$0")/../.."
+cd "$(dirname "$0")/../../.."
 work=runs/fcn8s-camvid-full
 flags=(
-  --config=configs/fcn8s.py:camvid
-  --config.model.backbone.width=64 --config.model.backbone.fc_width=4096
+  --config=fcn8s:camvid
   --config.input_scale=1.0 --config.augment.size=360,480
   --config.dtype=bfloat16 --config.batch_size=16 --config.optim.lr=0.05
   --config.total_steps="${STEPS:-6000}"
@@ -14,5 +13,5 @@ flags=(
 python -m segjax.main "${flags[@]}" --workdir="$work"
 python -m segjax.evaluate --workdir="$work" --split=val --step=best
 python -m segjax.evaluate --workdir="$work" --split=test --step=best
-python experiments/record.py --workdir="$work" --output=experiments/camvid_full \
+python -m experiments.records.run_page --workdir="$work" --output=experiments/records/camvid_full \
   --command="python -m segjax.main ${flags[*]}" --hardware="${1:?name the GPU}"

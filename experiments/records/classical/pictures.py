@@ -1,27 +1,31 @@
-"""The pictures of docs/classical.md: every recipe on a photograph that scikit-image ships.
+"""The pictures of docs/classical.md: every classical recipe on a photograph of scikit-image.
 
-python -m experiments.records.classical.pictures
+    python -m experiments.records.classical.pictures
+
+Writes docs/classical/<recipe>.jpg, or into `--output`.
 """
 
+import argparse
 import importlib
 import pathlib
 
-import cv2
 import jax
 import numpy as np
 from skimage import data
 
+from experiments.shared import pages
 from segjax import classical
 from segjax.pictures import layout, region_maps
 
-OUTPUT = pathlib.Path(__file__).parents[3] / "docs" / "classical"
 BOX = (8, 62, 388, 492)  # around the cup and its saucer
 
 
 def main() -> None:
-    """Writes docs/classical/<recipe>.jpg, boundaries and mean colours, or what was cut out."""
+    """Draws boundaries and mean colours of each method's regions, or the object cut out."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--output", type=pathlib.Path, default=pages.ROOT / "docs" / "classical")
+    given = parser.parse_args()
     image = data.coffee()
-    OUTPUT.mkdir(parents=True, exist_ok=True)
     for name in classical.METHODS:
         config = importlib.import_module(f"configs.{name}").get_config()
         method = jax.jit(classical.build(**config.method))
@@ -37,7 +41,7 @@ def main() -> None:
             ]
             print(f"{name}: {labels.max() + 1} regions")
         picture = layout.join(cells, axis=1, gap=4)
-        cv2.imwrite(str(OUTPUT / f"{name}.jpg"), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
+        pages.write_jpeg(given.output / f"{name}.jpg", picture, quality=88)
 
 
 if __name__ == "__main__":

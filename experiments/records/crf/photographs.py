@@ -2,99 +2,91 @@
 
     SEGJAX_WEIGHTS=DIR python -m experiments.records.crf.photographs --hardware="2 CPU cores"
 
-What `python -m segjax.predict --config=configs/deeplab_v3_mobilenet_voc.py --crf=deeplab_v1` does.
+It does what `python -m segjax.predict --config=deeplab_v3_mobilenet_voc --crf=deeplab_v1` does.
 There is no truth for scikit-image's photographs: the parameters are the release's for VOC 2012.
-Writes photographs.json, photographs.jpg and photographs.md beside this file.
+Writes photographs.json, photographs.jpg and photographs.md beside this file, or into `--output`.
 """
 
 import argparse
-import datetime
-import json
 import pathlib
 
 import cv2
 import numpy as np
-import skimage
 
 from configs import deeplab_v3_mobilenet_voc
-from experiments.records.voc_photographs.run import PHOTOS, counts
+from experiments.shared import pages, photographs
 from segjax import files, predict
-from segjax.evaluation import evaluator as evaluation
+from segjax.data.spec import DatasetSpec
+from segjax.evaluation import evaluator
 from segjax.pictures import label_maps, layout
-from segjax.runs import run_folder
 
-HERE = pathlib.Path(__file__).parent
 PRESET = "deeplab_v1"
-_WIDTH = 480  # of a photograph in the picture
+WIDTH = 480  # of a photograph in the picture
+COMMAND = "SEGJAX_WEIGHTS=DIR python -m experiments.records.crf.photographs --hardware=TEXT"
 
 
 def main() -> None:
     """Labels the photographs and writes the page."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--hardware", required=True, help="for the page")
+    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path(__file__).parent)
     given = parser.parse_args()
-    folder = pathlib.Path(skimage.__file__).parent / "data"
-    images = predict.Images([folder / name for name in PHOTOS])
+    images = predict.Images([photographs.folder() / name for name in photographs.NAMES])
     sizes = np.array([images[i][1].shape for i in range(len(images))])
     config = deeplab_v3_mobilenet_voc.get_config()
-    parts, ts, how = predict.pretrained(config, sizes, crf=PRESET)
-    evaluator = evaluation.Evaluator(parts, images, sizes, how | {"limit": 0})
+    parts, ts, protocol = predict.pretrained(config, sizes, crf=PRESET)
+    labeller = evaluator.Evaluator(parts, images, sizes, protocol | {"limit": 0})
     rows, pictures = {}, {}
-    for _, batch, out in evaluator.batches(ts.params, ts.batch_stats):
-        before = evaluation.cut(batch, out["before"])
-        for i, (image, _, after) in evaluation.examples(batch, out["prediction"]).items():
+    for _, batch, out in labeller.batches(ts.params, ts.batch_stats):
+        before = evaluator.cut(batch, out["before"])
+        for i, (image, _, after) in evaluator.examples(batch, out["prediction"]).items():
             rows[i] = {
-                "photograph": PHOTOS[i],
-                "before": counts(before[i], parts.spec.classes),
-                "after": counts(after, parts.spec.classes),
+                "photograph": photographs.NAMES[i],
+                "before": photographs.class_pixels(before[i], parts.spec.classes),
+                "after": photographs.class_pixels(after, parts.spec.classes),
                 "changed": float(np.mean(before[i] != after)),
             }
             pictures[i] = row(image, before[i], after, parts.spec)
     sheet = layout.join([pictures[i] for i in sorted(pictures)], axis=0, gap=12)
-    encoded = cv2.imencode(".jpg", sheet[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, 85))[1]
-    files.write(HERE / "photographs.jpg", encoded.tobytes())
-    result = {
-        "hardware": given.hardware,
-        "date": str(datetime.date.today()),
-        "versions": run_folder.versions(),
-        "crf": how["crf"],
+    pages.write_jpeg(given.output / "photographs.jpg", sheet)
+    result = pages.circumstances(COMMAND, given.hardware) | {
+        "crf": protocol["crf"],
         "rows": [rows[i] for i in sorted(rows)],
     }
-    (HERE / "photographs.json").write_text(json.dumps(result, indent=2) + "\n")
-    (HERE / "photographs.md").write_text(page(result))
+    files.write_json(given.output / "photographs.json", result)
+    pages.write(given.output / "photographs.md", page(result))
 
 
-def row(image: np.ndarray, before: np.ndarray, after: np.ndarray, spec) -> np.ndarray:
+def row(image: np.ndarray, before: np.ndarray, after: np.ndarray, spec: DatasetSpec) -> np.ndarray:
     """One photograph, all at the same width."""
-    size = (_WIDTH, round(_WIDTH * image.shape[0] / image.shape[1]))
+    size = (WIDTH, round(WIDTH * image.shape[0] / image.shape[1]))
     labels = [cv2.resize(x, size, interpolation=cv2.INTER_NEAREST_EXACT) for x in (before, after)]
     image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     return label_maps.before_after(image, *labels, spec)
 
 
-def page(result: dict) -> str:
-    """The page in Markdown."""
-    software = ", ".join(f"{k} {v}" for k, v in result["versions"].items() if k != "devices")
-    lines = ["| photograph | before | after | pixels that changed |", "|---|---|---|---|"]
+def page(result: dict) -> list[str]:
+    """The paragraphs of the page."""
+    rows = []
     for one in result["rows"]:
         shares = []
         for when in ("before", "after"):
             total = sum(one[when].values())
             shares.append(", ".join(f"{name} {n / total:.1%}" for name, n in one[when].items()))
-        lines.append(f"| {one['photograph']} | {' | '.join(shares)} | {one['changed']:.1%} |")
+        rows.append([one["photograph"], *shares, f"{one['changed']:.1%}"])
     crf = ", ".join(
         f"{key} {result['crf'][key]:g}"
         for key in ("w1", "theta_alpha", "theta_beta", "w2", "theta_gamma", "iterations")
     )
-    parts = [
+    return [
         "# A CRF behind DeepLab v3, on photographs",
-        "```bash\nSEGJAX_WEIGHTS=DIR python -m experiments.records.crf.photographs --hardware=TEXT\n```",
-        f"{result['hardware']}; {result['date']}; {software}. DeepLab v3 on MobileNetV2, PASCAL "
-        f"VOC's 21 classes; {result['crf']['name']}: {crf}. No truth: see the edges.",
-        "\n".join(lines),
+        pages.block(COMMAND),
+        f"{result['hardware']}; {result['date']}; {pages.software(result['versions'])}. "
+        f"{pages.made(result, COMMAND)} DeepLab v3 on MobileNetV2, PASCAL VOC's 21 classes; "
+        f"{result['crf']['name']}: {crf}. There is no truth: look at the edges.",
+        pages.table(["photograph", "before", "after", "pixels that changed"], rows),
         "![before and after](photographs.jpg)",
     ]
-    return "\n\n".join(parts) + "\n"
 
 
 if __name__ == "__main__":

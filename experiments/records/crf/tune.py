@@ -1,6 +1,7 @@
 """The five parameters of a CRF behind a trained network: by a grid, and by gradient from its best.
 
-    SEGJAX_DATA=DIR python -m experiments.records.crf.tune --workdir=RUN --output=FILE.json --hardware=TEXT
+    SEGJAX_DATA=DIR python -m experiments.records.crf.tune --workdir=RUN --output=FILE.json \
+        --hardware=TEXT
 
 DeepLab searches w1, theta_alpha and theta_beta on 100 validation images, coarse to fine. Here one
 compiled program scores the whole grid on an image: kernels are built once for all weights. The
@@ -9,7 +10,6 @@ of all five; it lowers the cross-entropy of the marginals, which is not mIoU.
 """
 
 import argparse
-import datetime
 import functools
 import itertools
 import json
@@ -21,14 +21,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from segjax import crf as crfs
-from segjax.crf import kernels, mean_field
+from experiments.shared import pages
+from segjax import files
+from segjax.crf import DenseCrf, kernels, mean_field
 from segjax.data import catalog
 from segjax.evaluation import steps
 from segjax.losses import pixels
 from segjax.metrics import confusion
 from segjax.models import resize
-from segjax.runs import progress, run_folder
+from segjax.runs import progress
 from segjax.training import assembly
 
 PARAMETERS = ("w1", "theta_alpha", "theta_beta", "w2", "theta_gamma")
@@ -61,7 +62,7 @@ def main() -> None:
     alone = score(examples, None)
     rows = search(examples, GRID)
     best = max(rows, key=lambda row: row["miou"])
-    start = crfs.DenseCrf(**{key: best[key] for key in PARAMETERS})
+    start = DenseCrf(**{key: best[key] for key in PARAMETERS})
     tuned, losses = descend(examples, start, given.steps, given.lr)
     found = {
         "network": alone["miou"],
@@ -75,18 +76,15 @@ def main() -> None:
         },
         "start": score(examples, start),
     }
-    record = {
+    command = "python -m experiments.records.crf.tune --workdir=RUN --output=FILE.json"
+    record = pages.circumstances(command, given.hardware) | {
         "run": given.workdir.name,
         "step": int(ts.step),
         "split": given.split,
         "images": len(examples),
-        "hardware": given.hardware,
-        "date": str(datetime.date.today()),
-        "versions": run_folder.versions(),
         **found,
     }
-    given.output.parent.mkdir(parents=True, exist_ok=True)
-    given.output.write_text(json.dumps(record, indent=1) + "\n")
+    files.write_json(given.output, record)
     shown = {key: found[key] for key in ("network", "best", "gradient")}
     shown["gradient"] = {k: v for k, v in shown["gradient"].items() if k != "losses"}
     print(json.dumps(shown, indent=1))
@@ -182,8 +180,8 @@ def _each(function: Callable, rows: jax.Array):
 
 
 def descend(
-    examples: Sequence[Example], start: crfs.DenseCrf, steps_: int, lr: float
-) -> tuple[crfs.DenseCrf, list[float]]:
+    examples: Sequence[Example], start: DenseCrf, steps_: int, lr: float
+) -> tuple[DenseCrf, list[float]]:
     """All five parameters by Adam on their logarithms, an image a step; the mean of the last third.
 
     Returns:
@@ -218,7 +216,7 @@ def descend(
     return start.replace(**tuned), losses
 
 
-def score(examples: Sequence[Example], crf: crfs.DenseCrf | None) -> dict[str, float]:
+def score(examples: Sequence[Example], crf: DenseCrf | None) -> dict[str, float]:
     """mIoU and loss with one CRF, or of the network alone."""
     capacity = crf and vertices(examples, crf.theta_alpha, crf.theta_beta)
 

@@ -1,27 +1,24 @@
-"""GoogLeNet as a classifier and fully convolutionally on scikit-image's photographs.
+"""Heat maps of an ImageNet classifier on scikit-image's photographs: maps, scores, a page.
 
     SEGJAX_WEIGHTS=DIR python -m experiments.records.fcn_heatmaps.run --hardware="2 CPU cores"
 
-Long, Shelhamer, Darrell 2015, section 3.1, figure 2. Writes heatmaps.{json,md,jpg} beside this
-file: what the classifier says of the central 224 pixels, what it says of the whole photograph, and
-how much of the best class's map lies on the object.
+Long, Shelhamer, Darrell 2015, section 3.1, figure 2. The page compares what the classifier says of
+the central 224 pixels with what it says of the whole photograph, and tells how much of the best
+class's map lies on the object. Writes heatmaps.json, heatmaps.jpg and README.md beside this file,
+or into `--output`.
 """
 
 import argparse
-import datetime
-import json
 import pathlib
 from typing import Any
 
-import cv2
 import numpy as np
-import skimage
 
 from configs import imagenet_heatmap
+from experiments.shared import pages, photographs
 from segjax import files, heatmaps
 from segjax.data import sources
 from segjax.pictures import layout
-from segjax.runs import run_folder
 
 # Photograph: the object's box (top, left, bottom, right) by hand, in parts of the whole.
 PHOTOS = {
@@ -30,18 +27,28 @@ PHOTOS = {
     "rocket.jpg": (0.25, 0.44, 0.98, 0.56),
 }
 SHORT, CROP = 256, 224
+COMMAND = 'SEGJAX_WEIGHTS=DIR python -m experiments.records.fcn_heatmaps.run --hardware="..."'
+HEAD = (
+    "photograph",
+    "central 224 of a short side of 256",
+    "whole photograph",
+    "object's box",
+    "best map in it",
+    "density in / out",
+)
 
 
 def main() -> None:
     """Runs the three photographs and writes the page."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--hardware", required=True, help="for the page")
+    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path(__file__).parent)
     given = parser.parse_args()
     classifier = heatmaps.Maps(imagenet_heatmap.get_config())
-    folder = pathlib.Path(skimage.__file__).parent / "data"
     rows, pictures = [], []
     for name, box in PHOTOS.items():
-        photo = heatmaps.to_short_side(sources.read_image(folder / name), SHORT)
+        image = sources.read_image(photographs.folder() / name)
+        photo = heatmaps.to_short_side(image, SHORT)
         top, left = ((n - CROP) // 2 for n in photo.shape[:2])
         centre = classifier(photo[top : top + CROP, left : left + CROP])
         whole = classifier(photo)
@@ -54,23 +61,15 @@ def main() -> None:
             }
         )
         pictures.append(heatmaps.best_picture(photo, whole, classifier.names))
-    here = pathlib.Path(__file__).parent
-    sheet = layout.join(pictures, axis=0, gap=16)
-    encoded = cv2.imencode(".jpg", sheet[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, 85))[1]
-    files.write(here / "heatmaps.jpg", encoded.tobytes())
-    result = {
-        "hardware": given.hardware,
-        "date": str(datetime.date.today()),
-        "versions": run_folder.versions(),
-        "rows": rows,
-    }
-    (here / "heatmaps.json").write_text(json.dumps(result, indent=2) + "\n")
-    (here / "heatmaps.md").write_text(page(result))
+    pages.write_jpeg(given.output / "heatmaps.jpg", layout.join(pictures, axis=0, gap=16))
+    result = pages.circumstances(COMMAND, given.hardware) | {"rows": rows}
+    files.write_json(given.output / "heatmaps.json", result)
+    pages.write(given.output / "README.md", page(result))
 
 
-def best(found: dict[str, np.ndarray], names: list[str]) -> list[tuple[str, float]]:
+def best(maps: dict[str, np.ndarray], names: list[str]) -> list[tuple[str, float]]:
     """The three most probable classes."""
-    return [(names[i], round(float(found["probability"][i]), 3)) for i in found["best"][:3]]
+    return [(names[i], round(float(maps["probability"][i]), 3)) for i in maps["best"][:3]]
 
 
 def on_object(heat: np.ndarray, box: tuple[float, ...]) -> dict[str, float]:
@@ -88,35 +87,36 @@ def on_object(heat: np.ndarray, box: tuple[float, ...]) -> dict[str, float]:
     }
 
 
-def page(result: dict[str, Any]) -> str:
-    """The page in Markdown."""
+def page(result: dict[str, Any]) -> list[str]:
+    """The paragraphs of the page."""
 
-    def told(classes):
+    def told(classes: list) -> str:
         return ", ".join(f"{name.split(',')[0]} {p:.2f}" for name, p in classes)
 
-    versions = ", ".join(f"{k} {v}" for k, v in result["versions"].items() if k != "devices")
-    lines = [
-        "| photograph | central 224 of a short side of 256 | whole photograph | object's box | "
-        "best map in it | density in / out |",
-        "|" + "---|" * 6,
+    rows = [
+        [
+            row["photograph"],
+            told(row["centre"]),
+            told(row["whole"]),
+            f"{100 * row['box_share']:.0f} %",
+            f"{100 * row['map_share']:.0f} %",
+            str(row["density"]),
+        ]
+        for row in result["rows"]
     ]
-    for row in result["rows"]:
-        lines.append(
-            f"| {row['photograph']} | {told(row['centre'])} | {told(row['whole'])} "
-            f"| {100 * row['box_share']:.0f} % | {100 * row['map_share']:.0f} % "
-            f"| {row['density']} |"
-        )
-    parts = [
+    return [
         "# A classifier, fully convolutionally",
-        '```bash\nSEGJAX_WEIGHTS=DIR python -m experiments.records.fcn_heatmaps.run --hardware="..."\n```',
-        f"{result['hardware']}; {result['date']}; {versions}; BVLC GoogLeNet, half-precision "
-        "file; photographs of scikit-image.",
-        "\n".join(lines),
-        "The box is the object's, by hand; the map is the softmax at each place of the class "
-        "that is best for the whole photograph.",
+        pages.block(COMMAND),
+        f"{result['hardware']}; {result['date']}; {pages.software(result['versions'])}; BVLC "
+        "GoogLeNet, half-precision file; photographs of scikit-image. "
+        f"{pages.made(result, COMMAND)}",
+        "A photograph of yours: `SEGJAX_WEIGHTS=DIR python -m segjax.predict "
+        "--config=imagenet_heatmap --save=heatmaps --input=photo.jpg --output=out`.",
+        pages.table(HEAD, rows),
+        "The box is the object's, by hand. The map is the softmax at each place of the class that "
+        "is best for the whole photograph.",
         "![maps of the best classes](heatmaps.jpg)",
     ]
-    return "\n\n".join(parts) + "\n"
 
 
 if __name__ == "__main__":

@@ -1,15 +1,13 @@
-"""A 10,000 x 10,000 image through `segjax.predict`: time, and the most memory that it took.
+"""An image of 10,000 x 10,000 through `segjax.predict`: the time, and the most memory in use.
 
-    python -m experiments.records.large_image.run --hardware="2 CPU cores" [--side=10000] [--workdir=DIR]
+    SEGJAX_WEIGHTS=DIR python -m experiments.records.large_image.run --hardware="2 CPU cores"
 
-The image is a street scene drawn large. Without --workdir the network is the VOC DeepLab v3 of
-`configs/deeplab_v3_mobilenet_voc.py`, whose weights $SEGJAX_WEIGHTS holds. Writes
-experiments/large_image.{json,md,jpg}.
+The image is a street scene drawn large; `--side` changes its size, `--workdir` takes a run's
+network in place of the VOC DeepLab v3 of configs/deeplab_v3_mobilenet_voc.py. Writes
+large_image.json, large_image.jpg and README.md beside this file, or into `--output`.
 """
 
 import argparse
-import datetime
-import json
 import pathlib
 import resource
 import subprocess
@@ -20,52 +18,49 @@ import time
 import cv2
 import numpy as np
 
+from experiments.shared import pages
 from segjax import files
 from segjax.data import catalog
-from segjax.runs import run_folder
 
 FOLDER = pathlib.Path(__file__).parent
-RECIPE = "configs/deeplab_v3_mobilenet_voc.py"
+RECIPE = "deeplab_v3_mobilenet_voc"
+COMMAND = 'SEGJAX_WEIGHTS=DIR python -m experiments.records.large_image.run --hardware="..."'
 PROTOCOL = "single, tile=(513, 513), blend='smooth'"
 
 
 def main() -> None:
-    """Draws the image, labels it in a process of its own, writes the page."""
+    """Draws the image, labels it in another process, writes the page."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--hardware", required=True, help="for the page")
     parser.add_argument("--side", type=int, default=10_000)
     parser.add_argument("--workdir", default="", help="a run, in place of the VOC network")
     parser.add_argument("--protocol", default=PROTOCOL)
+    parser.add_argument("--output", type=pathlib.Path, default=FOLDER)
     given = parser.parse_args()
     network = f"--workdir={given.workdir}" if given.workdir else f"--config={RECIPE}"
-    with tempfile.TemporaryDirectory() as folder:
-        path = pathlib.Path(folder, "large.jpg")
+    with tempfile.TemporaryDirectory() as scratch:
+        path = pathlib.Path(scratch, "large.jpg")
         cv2.imwrite(str(path), draw(given.side))
         command = [
             sys.executable, "-m", "segjax.predict", network, f"--input={path}",
-            f"--output={folder}/out", f"--protocol={given.protocol}",
+            f"--output={scratch}/out", f"--protocol={given.protocol}",
         ]  # fmt: skip
         start = time.perf_counter()
-        subprocess.run(command, check=True)
+        subprocess.run(command, check=True, cwd=pages.ROOT)
         seconds = time.perf_counter() - start
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-        label = cv2.imread(f"{folder}/out/large.png", cv2.IMREAD_UNCHANGED)
-        overlay = cv2.imread(f"{folder}/out/large_overlay.png")
+        label = cv2.imread(f"{scratch}/out/large.png", cv2.IMREAD_UNCHANGED)
+        overlay = cv2.imread(f"{scratch}/out/large_overlay.png")[..., ::-1]
     small = cv2.resize(overlay, (1000, round(1000 * overlay.shape[0] / overlay.shape[1])))
-    encoded = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 75])[1]
-    files.write(FOLDER / "large_image.jpg", encoded.tobytes())
-    result = {
-        "command": f'python -m segjax.predict {network} --protocol="{given.protocol}"',
-        "date": datetime.date.today().isoformat(),
-        "hardware": given.hardware,
-        "versions": run_folder.versions(),
+    pages.write_jpeg(given.output / "large_image.jpg", small, quality=75)
+    result = pages.circumstances(COMMAND, given.hardware) | {
+        "predict": f'python -m segjax.predict {network} --protocol="{given.protocol}"',
         "size": list(label.shape[:2]),
         "seconds": round(seconds, 1),
         "peak_gib": round(peak, 2),
     }
-    (FOLDER / "large_image.json").write_text(json.dumps(result, indent=2) + "\n")
-    (FOLDER / "large_image.md").write_text(page(result))
-    print(page(result))
+    files.write_json(given.output / "large_image.json", result)
+    pages.write(given.output / "README.md", page(result))
 
 
 def draw(side: int) -> np.ndarray:
@@ -78,17 +73,21 @@ def draw(side: int) -> np.ndarray:
     return canvas[:side, :side]
 
 
-def page(result: dict) -> str:
-    """The page in Markdown."""
-    software = ", ".join(f"{k} {v}" for k, v in result["versions"].items() if "device" not in k)
-    return (
-        "# An image of {} x {}\n\n".format(*result["size"])
-        + f"```bash\n{result['command']} --input=large.jpg --output=out\n```\n\n"
-        f"{result['hardware']}; {result['date']}; {software}.\n\n"
-        f"Labelled in {result['seconds'] / 60:.1f} minutes, reading, writing and compiling "
-        f"included; the process took at most **{result['peak_gib']:.2f} GiB**.\n\n"
-        "![the labels over the image](large_image.jpg)\n"
+def page(result: dict) -> list[str]:
+    """The paragraphs of the page."""
+    predict = result.get(
+        "predict", f'python -m segjax.predict --config={RECIPE} --protocol="{PROTOCOL}"'
     )
+    software = pages.software(result["versions"], device=False)
+    return [
+        "# An image of {} x {}".format(*result["size"]),
+        pages.block(COMMAND),
+        f"It draws the image and measures `{predict} --input=large.jpg --output=out`.",
+        f"{result['hardware']}; {result['date']}; {software}. {pages.made(result, COMMAND)}",
+        f"Labelled in {result['seconds'] / 60:.1f} minutes, reading, writing and compiling "
+        f"included; the process took at most **{result['peak_gib']:.2f} GiB**.",
+        "![the labels over the image](large_image.jpg)",
+    ]
 
 
 if __name__ == "__main__":

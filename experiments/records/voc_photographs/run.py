@@ -2,90 +2,75 @@
 
     SEGJAX_WEIGHTS=DIR python -m experiments.records.voc_photographs.run --hardware="2 CPU cores"
 
-What `python -m segjax.predict --config=configs/deeplab_v3_mobilenet_voc.py` does. Writes
-photographs.json, README.md and photographs.jpg beside this file.
+It does what `python -m segjax.predict --config=deeplab_v3_mobilenet_voc` does. Writes
+photographs.json, photographs.jpg and README.md beside this file, or into `--output`.
 """
 
 import argparse
-import datetime
-import json
 import pathlib
 import tempfile
 
 import cv2
 import numpy as np
-import skimage
 
 from configs import deeplab_v3_mobilenet_voc
+from experiments.shared import pages, photographs
 from segjax import files, predict
 from segjax.data import png, sources
 from segjax.pictures import layout
-from segjax.runs import run_folder
 
-_WIDTH = 480  # of a photograph in the picture
-PHOTOS = ("chelsea.png", "astronaut.png", "coffee.png", "rocket.jpg")
+WIDTH = 480  # of a photograph in the picture
+COMMAND = "SEGJAX_WEIGHTS=DIR python -m experiments.records.voc_photographs.run --hardware=TEXT"
 
 
 def main() -> None:
     """Labels the photographs and writes the page."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--hardware", required=True, help="for the page")
+    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path(__file__).parent)
     given = parser.parse_args()
-    folder = pathlib.Path(skimage.__file__).parent / "data"
-    images = predict.Images([folder / name for name in PHOTOS])
+    images = predict.Images([photographs.folder() / name for name in photographs.NAMES])
     sizes = np.array([images[i][1].shape for i in range(len(images))])
-    parts, ts, how = predict.pretrained(deeplab_v3_mobilenet_voc.get_config(), sizes)
+    parts, ts, protocol = predict.pretrained(deeplab_v3_mobilenet_voc.get_config(), sizes)
     rows, pictures = [], []
-    with tempfile.TemporaryDirectory() as output:
-        predict.write_labels(parts, ts, how, images, sizes, pathlib.Path(output))
-        for i, name in enumerate(PHOTOS):
-            stem = pathlib.Path(output, images.name(i))
+    with tempfile.TemporaryDirectory() as scratch:
+        predict.write_labels(parts, ts, protocol, images, sizes, pathlib.Path(scratch))
+        for i, name in enumerate(photographs.NAMES):
+            stem = pathlib.Path(scratch, images.name(i))
             label = png.decode_mask(stem.with_suffix(".png").read_bytes(), name)
-            rows.append({"photograph": name, "pixels": counts(label, parts.spec.classes)})
+            pixels = photographs.class_pixels(label, parts.spec.classes)
+            rows.append({"photograph": name, "pixels": pixels})
             overlay = sources.read_image(stem.with_name(f"{images.name(i)}_overlay.png"))
-            height = round(_WIDTH * overlay.shape[0] / overlay.shape[1])
-            pictures.append(cv2.resize(overlay, (_WIDTH, height), interpolation=cv2.INTER_AREA))
-    here = pathlib.Path(__file__).parent
-    encoded = cv2.imencode(".jpg", _sheet(pictures)[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, 85))[1]
-    files.write(here / "photographs.jpg", encoded.tobytes())
-    result = {
-        "hardware": given.hardware,
-        "date": str(datetime.date.today()),
-        "versions": run_folder.versions(),
-        "rows": rows,
-    }
-    (here / "photographs.json").write_text(json.dumps(result, indent=2) + "\n")
-    (here / "README.md").write_text(page(result))
+            height = round(WIDTH * overlay.shape[0] / overlay.shape[1])
+            pictures.append(cv2.resize(overlay, (WIDTH, height), interpolation=cv2.INTER_AREA))
+    pages.write_jpeg(given.output / "photographs.jpg", sheet(pictures))
+    result = pages.circumstances(COMMAND, given.hardware) | {"rows": rows}
+    files.write_json(given.output / "photographs.json", result)
+    pages.write(given.output / "README.md", page(result))
 
 
-def counts(label: np.ndarray, classes: tuple[str, ...]) -> dict[str, int]:
-    """Class -> pixels, the most first."""
-    found = sorted(zip(*np.unique(label, return_counts=True), strict=True), key=lambda x: -x[1])
-    return {classes[i]: int(count) for i, count in found}
-
-
-def _sheet(pictures: list[np.ndarray]) -> np.ndarray:
+def sheet(pictures: list[np.ndarray]) -> np.ndarray:
+    """Four pictures, two a row."""
     rows = [layout.join(pictures[i : i + 2], axis=1, gap=12) for i in (0, 2)]
     return layout.join(rows, axis=0, gap=12)
 
 
-def page(result: dict) -> str:
-    """The page in Markdown."""
-    software = ", ".join(f"{k} {v}" for k, v in result["versions"].items() if k != "devices")
-    lines = ["| photograph | pixels |", "|---|---|"]
+def page(result: dict) -> list[str]:
+    """The paragraphs of the page."""
+    rows = []
     for row in result["rows"]:
         total = sum(row["pixels"].values())
-        parts = [f"{name} {n} ({n / total:.1%})" for name, n in row["pixels"].items()]
-        lines.append(f"| {row['photograph']} | {', '.join(parts)} |")
-    parts = [
+        shares = [f"{name} {n} ({n / total:.1%})" for name, n in row["pixels"].items()]
+        rows.append([row["photograph"], ", ".join(shares)])
+    return [
         "# A working model without training",
-        "```bash\nSEGJAX_WEIGHTS=DIR python -m experiments.records.voc_photographs.run --hardware=TEXT\n```",
-        f"{result['hardware']}; {result['date']}; {software}. DeepLab v3 on MobileNetV2, PASCAL "
-        "VOC's 21 classes, weights of an 8-bit network; photographs of scikit-image at their size.",
-        "\n".join(lines),
+        pages.block(COMMAND),
+        f"{result['hardware']}; {result['date']}; {pages.software(result['versions'])}. "
+        f"{pages.made(result, COMMAND)} DeepLab v3 on MobileNetV2, PASCAL VOC's 21 classes, "
+        "weights of an 8-bit network; photographs of scikit-image at their size.",
+        pages.table(["photograph", "pixels"], rows),
         "![the photographs, labelled](photographs.jpg)",
     ]
-    return "\n\n".join(parts) + "\n"
 
 
 if __name__ == "__main__":
