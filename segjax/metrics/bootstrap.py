@@ -1,9 +1,9 @@
-"""How far a score would move with other images of the same kind: the bootstrap.
+"""Bootstrap intervals: the spread of a score over other images of the same kind.
 
-Images are drawn anew, with replacement, and the score of the drawn set is taken, as often as
-wanted (Efron, Tibshirani: An Introduction to the Bootstrap, 1993, chapter 13). Scores of pixels as
-if these were independent would be far too sure of themselves; so are those of images that are
-alike, such as the frames of a film.
+A set of images is drawn with replacement and scored, many times (Efron, Tibshirani: An Introduction
+to the Bootstrap, 1993, chapter 13). Images are the unit, because the pixels of one image are not
+independent and would give far too narrow intervals. Similar images, such as the frames of a film,
+still give intervals that are too narrow.
 """
 
 import dataclasses
@@ -13,16 +13,19 @@ import numpy as np
 from segjax.metrics import confusion
 
 DRAWS = 2000
+"""Number of drawn sets."""
+
 LEVEL = 0.95
+"""Share of the drawn scores that an interval contains."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """A score and its interval.
+    """A score with its confidence interval.
 
     Attributes:
-        value: of all images.
-        low, high: its interval of `LEVEL`.
+        value: the score of all images.
+        low, high: ends of the interval of `LEVEL`.
     """
 
     value: float
@@ -31,12 +34,12 @@ class Interval:
 
 
 def miou(marginals: np.ndarray, *, draws: int = DRAWS, seed: int = 0) -> Interval:
-    """mIoU with its interval.
+    """mIoU of n images with its interval.
 
     Args:
-        marginals: int [n, 3, K], of every image: see `confusion.marginals`.
-        draws: sets of n images that are drawn.
-        seed: of the draws.
+        marginals: int [n, 3, K], `confusion.marginals` of each image.
+        draws: number of drawn sets, n images each.
+        seed: seed of the draws.
     """
     weights = _draws(len(marginals), draws, seed)
     return _interval(
@@ -45,14 +48,16 @@ def miou(marginals: np.ndarray, *, draws: int = DRAWS, seed: int = 0) -> Interva
 
 
 def miou_difference(a: np.ndarray, b: np.ndarray, *, draws: int = DRAWS, seed: int = 0) -> Interval:
-    """mIoU of `a` less that of `b` on the same images, each draw taking the same of both."""
+    """mIoU of `a` minus mIoU of `b` on the same images; each draw takes the same images of both."""
     weights = _draws(len(a), draws, seed)
     drawn = confusion.miou(_sums(weights, a)) - confusion.miou(_sums(weights, b))
     return _interval(float(confusion.miou(a.sum(0)) - confusion.miou(b.sum(0))), drawn)
 
 
-def iou_differences(a: np.ndarray, b: np.ndarray, *, draws: int = DRAWS, seed: int = 0):
-    """The same for the IoU of every class: a list of K; nan where a class is absent."""
+def iou_differences(
+    a: np.ndarray, b: np.ndarray, *, draws: int = DRAWS, seed: int = 0
+) -> list[Interval]:
+    """`miou_difference` for the IoU of each of K classes; nan for an absent class."""
     weights = _draws(len(a), draws, seed)
     drawn = confusion.iou(_sums(weights, a)) - confusion.iou(_sums(weights, b))
     value = confusion.iou(a.sum(0)) - confusion.iou(b.sum(0))
@@ -60,13 +65,13 @@ def iou_differences(a: np.ndarray, b: np.ndarray, *, draws: int = DRAWS, seed: i
 
 
 def _draws(images: int, draws: int, seed: int) -> np.ndarray:
-    """float64 [draws, n]: how often each image is drawn."""
+    """float64 [draws, n]: the number of times each image is drawn."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(images, np.full(images, 1 / images), size=draws).astype(np.float64)
 
 
 def _sums(weights: np.ndarray, marginals: np.ndarray) -> np.ndarray:
-    """[draws, n], [n, 3, K] -> float64 [draws, 3, K]."""
+    """Marginals of the drawn sets: [draws, n], [n, 3, K] -> float64 [draws, 3, K]."""
     flat = np.asarray(marginals, np.float64).reshape(len(marginals), -1)
     return (weights @ flat).reshape(len(weights), *marginals.shape[1:])
 

@@ -1,4 +1,4 @@
-"""The confusion matrix and the scores of Long et al. 2015, section 5, that come from it."""
+"""The confusion matrix and the scores computed from it (Long et al. 2015, section 5)."""
 
 import dataclasses
 
@@ -8,15 +8,15 @@ import numpy as np
 
 
 def count(pred: jax.Array, label: jax.Array, num_classes: int) -> jax.Array:
-    """Pixels by (truth, prediction).
+    """The confusion matrix: pixels by (truth, prediction).
 
     Args:
         pred: uint8 [...], classes.
-        label: uint8 [...], classes; anything at or above `num_classes`, VOID included, is left out.
+        label: uint8 [...], classes; pixels at or above `num_classes`, such as VOID, do not count.
         num_classes: K.
 
     Returns:
-        int32 [K, K]; add batches up in int64 on the host.
+        int32 [K, K]; sum batches in int64 on the host.
     """
     truth = label.astype(jnp.int32)  # uint8 would wrap in the product
     index = jnp.where(truth < num_classes, truth * num_classes + pred, num_classes**2)
@@ -25,38 +25,38 @@ def count(pred: jax.Array, label: jax.Array, num_classes: int) -> jax.Array:
 
 
 def marginals(confusion: np.ndarray) -> np.ndarray:
-    """Pixels by class that are right, of the truth, and predicted: [..., K, K] -> [..., 3, K].
+    """Correct, true and predicted pixels of each class: [..., K, K] -> [..., 3, K].
 
-    All that IoU is made of; unlike whole matrices, few enough to keep for every image.
+    They suffice for IoU and, unlike whole matrices, are small enough to keep for every image.
     """
     right = np.diagonal(confusion, axis1=-2, axis2=-1)
     return np.stack([right, confusion.sum(-1), confusion.sum(-2)], axis=-2)
 
 
 def iou(marginals: np.ndarray) -> np.ndarray:
-    """Of every class: [..., 3, K] -> float64 [..., K]; nan where it is absent."""
+    """IoU of each class: [..., 3, K] -> float64 [..., K]; nan for an absent class."""
     right, truth, predicted = np.moveaxis(np.asarray(marginals), -2, 0)
     return _ratio(right, truth + predicted - right)
 
 
 def miou(marginals: np.ndarray) -> np.ndarray:
-    """Mean IoU over the classes in truth or prediction: [..., 3, K] -> float64 [...]; or nan."""
-    found = iou(marginals)
-    present = ~np.isnan(found)
-    return _ratio(np.where(present, found, 0).sum(-1), present.sum(-1))
+    """Mean IoU over the classes in truth or prediction: [..., 3, K] -> float64 [...], or nan."""
+    by_class = iou(marginals)
+    present = ~np.isnan(by_class)
+    return _ratio(np.where(present, by_class, 0).sum(-1), present.sum(-1))
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """Scores of a whole data set, from one confusion matrix.
+    """The scores of a data set, from one confusion matrix.
 
     Attributes:
         confusion: int64 [K, K], pixels by (truth, prediction).
-        pixel_accuracy, mean_accuracy, miou, fwiou: 0 to 1; nan where nothing was counted. Mean
-            accuracy is over the classes that occur in the truth; miou over those in truth or
-            prediction; fwiou weighs each class by its share of the truth.
-        iou, accuracy: float64 [K]; nan for a class that is absent.
-        classes_counted: over how many classes miou is a mean.
+        pixel_accuracy, mean_accuracy, miou, fwiou: 0 to 1; nan if no pixel was counted. Mean
+            accuracy averages over the classes in the truth, miou over the classes in truth or
+            prediction; fwiou weights each class by its share of the truth.
+        iou, accuracy: float64 [K]; nan for an absent class.
+        classes_counted: number of classes over which miou averages.
     """
 
     confusion: np.ndarray
@@ -69,7 +69,7 @@ class Report:
     classes_counted: int
 
     def scalars(self) -> dict[str, float]:
-        """The scores by their short names, for logs."""
+        """The mean scores by their short names, for logs."""
         return {
             "miou": self.miou,
             "pixel_accuracy": self.pixel_accuracy,
@@ -79,7 +79,7 @@ class Report:
 
 
 def report(confusion: np.ndarray) -> Report:
-    """Divides the counts: int64 [K, K] -> Report."""
+    """The scores of a confusion matrix, int64 [K, K]."""
     confusion = np.asarray(confusion, np.int64)
     right, truth, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
     union = truth + predicted - right

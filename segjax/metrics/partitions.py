@@ -1,13 +1,14 @@
-"""Scores of a segmentation against one or several human ones.
+"""Partition scores: superpixels and segmentations without classes against human segmentations.
 
-Pixels are counted on the device, in integers; ratios are taken on the host in float64. A human
-segmentation is an int32 map in which -1, or any negative number, has no truth and is left out.
+Integer pixel counts come from the device; the host computes ratios in float64. A human segmentation
+is an int32 map; pixels with negative numbers have no truth and do not count. Against several
+humans, a score is the mean over them.
 
 Superpixels: Neubert and Protzel, "Superpixel Benchmark and Comparison", 2012 (undersegmentation
 error); Liu et al., CVPR 2011 (achievable segmentation accuracy); Moore et al., CVPR 2008 (explained
 variation); Schick et al., ICPR 2012 (compactness); as collected by Stutz et al., CVIU 2018.
 Partitions: Arbelaez et al., PAMI 2011, section 3 (covering, probabilistic Rand index, variation of
-information). Against several humans, a score is the mean over them.
+information).
 """
 
 import functools
@@ -24,7 +25,7 @@ from segjax.metrics import region_boundaries
 def superpixel_scores(
     image: np.ndarray, labels: np.ndarray, humans: Sequence[np.ndarray]
 ) -> dict[str, float]:
-    """How well superpixels respect what people drew, and their own qualities.
+    """The superpixel scores of a label map against human segmentations.
 
     Args:
         image: uint8 [H, W, 3], RGB.
@@ -32,12 +33,12 @@ def superpixel_scores(
         humans: int [H, W] each.
 
     Returns:
-        `rec1`, `rec2` (boundary recall within r = 1 and 2 pixels), `ue`, `asa`, `ev`, `co`, all 0
-        to 1; `regions`, how many there are; `pieces`, how many 4-connected ones.
+        `rec1` and `rec2` (boundary recall within r = 1 and 2 pixels), `ue`, `asa`, `ev` and `co`,
+        all 0 to 1; `regions`, the number of regions; `pieces`, the number of 4-connected pieces.
     """
     counts = overlaps(labels, humans)
     hits = region_boundaries.recall_counts(labels, humans, radii=(1, 2))
-    recall = [float(region_boundaries.mean_ratio(found, total)) for found, total in hits]
+    recall = [float(region_boundaries.mean_ratio(near, total)) for near, total in hits]
     return {
         "rec1": recall[0],
         "rec2": recall[1],
@@ -51,14 +52,14 @@ def superpixel_scores(
 
 
 def partition_scores(labels: np.ndarray, humans: Sequence[np.ndarray]) -> dict[str, float]:
-    """How near a segmentation comes to those that people drew.
+    """The partition scores of a segmentation against human segmentations.
 
     Args:
         labels: int [H, W], 0 to K - 1.
         humans: int [H, W] each.
 
     Returns:
-        `covering` and `pri`, 0 to 1; `vi` in bits, from 0 on; `regions`, how many there are.
+        `covering` and `pri`, 0 to 1; `vi` in bits, 0 or more; `regions`, the number of regions.
     """
     counts = overlaps(labels, humans)
     return {
@@ -74,14 +75,14 @@ def overlaps(labels: np.ndarray, humans: Sequence[np.ndarray]) -> list[np.ndarra
 
     Args:
         labels: int [H, W], 0 to K - 1.
-        humans: int [H, W] each; negative is left out.
+        humans: int [H, W] each; negative pixels do not count.
 
     Returns:
-        int64 [K, G] for each human, G its largest number plus one.
+        int64 [K, G] for each human; G is its largest number plus one.
     """
     rows = int(labels.max()) + 1
     columns = [max(int(human.max()) + 1, 1) for human in humans]
-    # Capacities are powers of two, so that few programs serve a whole data set.
+    # Capacities are powers of two, so that few compiled programs serve a data set.
     capacity = _power_of_two(rows), _power_of_two(max(columns))
     labels = jnp.asarray(labels, jnp.int32)
     counts = [_count(labels, jnp.asarray(human, jnp.int32), *capacity) for human in humans]
@@ -103,33 +104,33 @@ def _power_of_two(count: int) -> int:
 
 
 def undersegmentation_error(counts: np.ndarray) -> float:
-    """UE: what superpixels leak over segments, the smaller side of each: [K, G] -> 0 to 1."""
+    """UE: leaks of superpixels over segments, each by its smaller side: [K, G] -> 0 to 1."""
     whole = counts.sum(axis=1, keepdims=True)
     return float(_ratio(np.minimum(counts, whole - counts).sum(), counts.sum()))
 
 
 def achievable_accuracy(counts: np.ndarray) -> float:
-    """ASA: pixels that are right if each superpixel takes its best segment: [K, G] -> 0 to 1."""
+    """ASA: share of correct pixels if superpixels take their best segments: [K, G] -> 0 to 1."""
     return float(_ratio(counts.max(axis=1).sum(), counts.sum()))
 
 
 def covering(counts: np.ndarray) -> float:
-    """Covering of the human's segments: the best IoU of each, by its size: [K, G] -> 0 to 1."""
+    """Covering: best IoU of each human segment, weighted by its size: [K, G] -> 0 to 1."""
     union = counts.sum(axis=1, keepdims=True) + counts.sum(axis=0) - counts
     best = (counts / np.maximum(union, 1)).max(axis=0)
     return float(_ratio((counts.sum(axis=0) * best).sum(), counts.sum()))
 
 
 def rand_index(counts: np.ndarray) -> float:
-    """Share of pixel pairs that both join, or both part: [K, G] -> 0 to 1; nan for one pixel."""
-    counts = counts.astype(np.float64)  # squares of pixel counts
+    """Rand index: share of pixel pairs that both join or both part: [K, G] -> 0 to 1, or nan."""
+    counts = counts.astype(np.float64)  # integers could overflow when squared
     total = counts.sum()
     parted = 0.5 * ((counts.sum(0) ** 2).sum() + (counts.sum(1) ** 2).sum()) - (counts**2).sum()
     return float(1 - _ratio(parted, 0.5 * total * (total - 1)))
 
 
 def variation_of_information(counts: np.ndarray) -> float:
-    """VI: H(S | G) + H(G | S) in bits: [K, G] -> 0 and up (Meila 2005)."""
+    """VI: H(S | G) + H(G | S) in bits (Meila 2005): [K, G] -> 0 or more."""
     share = counts / max(counts.sum(), 1)
 
     def entropy(p: np.ndarray) -> float:
@@ -137,11 +138,11 @@ def variation_of_information(counts: np.ndarray) -> float:
         return float(-(p * np.log2(p)).sum())
 
     value = 2 * entropy(share) - entropy(share.sum(axis=0)) - entropy(share.sum(axis=1))
-    return max(value, 0.0)  # rounding
+    return max(value, 0.0)  # rounding may give a negative value
 
 
 def explained_variation(image: np.ndarray, labels: np.ndarray) -> float:
-    """EV: colour variance between regions over all of it; 1 for an image of one colour.
+    """EV: share of the colour variance between regions; 1 for an image of one colour.
 
     Args:
         image: uint8 [H, W, C].
@@ -158,9 +159,9 @@ def explained_variation(image: np.ndarray, labels: np.ndarray) -> float:
 
 
 def compactness(labels: np.ndarray) -> float:
-    """CO: isoperimetric quotients 4 pi |S| / perimeter^2, by size: int [H, W] -> 0 to pi / 4.
+    """CO: mean isoperimetric quotient 4 pi |S| / perimeter^2 by size: int [H, W] -> 0 to pi / 4.
 
-    The perimeter counts pixel edges, those on the image's frame with them.
+    The perimeter counts pixel edges, including those at the border of the image.
     """
     framed = np.pad(labels, 1, constant_values=-1)
     sides = np.zeros(labels.shape, np.int64)
@@ -173,9 +174,10 @@ def compactness(labels: np.ndarray) -> float:
 
 
 def count_pieces(labels: np.ndarray) -> int:
-    """How many 4-connected pieces of equal labels there are: int [H, W] -> count.
+    """Number of 4-connected pieces of equal labels: int [H, W] -> count.
 
-    On a grid of twice the size pixels are joined by a cell between them where their labels agree.
+    OpenCV counts them on a grid of twice the size, where a cell between two pixels joins them if
+    their labels agree.
     """
     height, width = labels.shape
     grid = np.zeros((2 * height - 1, 2 * width - 1), np.uint8)

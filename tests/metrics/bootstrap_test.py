@@ -7,13 +7,13 @@ K = 4
 
 
 def population(rng, images: int, skill: float = 0.7) -> np.ndarray:
-    """int64 [n, 3, K]: images that differ in difficulty and in what they show."""
+    """Marginals int64 [n, 3, K] of images that differ in difficulty and in their classes."""
     counts = np.zeros((images, K, K), np.int64)
-    for one in counts:
+    for matrix in counts:
         shares = rng.dirichlet(np.full(K, 0.7))
         right = np.clip(skill + rng.normal(0, 0.15), 0.05, 0.99)
         noise = np.full((K, K), (1 - right) / K) + right * np.eye(K)
-        one[:] = rng.multinomial(2000, (shares[:, None] * noise).ravel()).reshape(K, K)
+        matrix[:] = rng.multinomial(2000, (shares[:, None] * noise).ravel()).reshape(K, K)
     return confusion.marginals(counts)
 
 
@@ -26,38 +26,38 @@ def test_the_value_is_the_score_of_all_images():
 
 
 @pytest.mark.parametrize("images", [40, 150])
-def test_intervals_hold_the_true_score_as_often_as_they_say(images):
+def test_intervals_contain_the_true_score_at_their_level(images):
     rng = np.random.default_rng(1)
     everything = population(rng, 100_000)
     truth = float(confusion.miou(everything.sum(0)))
-    trials, held = 400, 0
+    trials, hits = 400, 0
     for trial in range(trials):
         chosen = everything[rng.integers(0, len(everything), images)]
         interval = bootstrap.miou(chosen, draws=400, seed=trial)
-        held += interval.low <= truth <= interval.high
-    # 0.95 less what is known of percentile intervals of so few, three standard errors of 400 trials
-    assert 0.95 - 0.02 - 3 * 0.011 <= held / trials <= 0.99
+        hits += interval.low <= truth <= interval.high
+    # 0.95 less the known bias of percentile intervals of few images and 3 standard errors
+    assert 0.95 - 0.02 - 3 * 0.011 <= hits / trials <= 0.99
 
 
-def test_a_pair_is_drawn_together():
+def test_a_difference_draws_the_same_images_of_both():
     rng = np.random.default_rng(2)
     a = population(rng, 60)
     b = a.copy()
     b[:, 0] = (b[:, 0] * 0.98).astype(np.int64)  # a little worse on every image
     difference = bootstrap.miou_difference(a, b)
-    assert difference.low > 0  # sure, though each alone is not:
+    assert difference.low > 0  # certain, although the single intervals overlap:
     assert bootstrap.miou(b).high > bootstrap.miou(a).low
     same = bootstrap.miou_difference(a, a)
     assert (same.value, same.low, same.high) == (0, 0, 0)
-    of_classes = bootstrap.iou_differences(a, b)
-    assert len(of_classes) == K
-    assert all(i.low > 0 for i in of_classes)
-    assert of_classes[1].value == pytest.approx(
+    by_class = bootstrap.iou_differences(a, b)
+    assert len(by_class) == K
+    assert all(i.low > 0 for i in by_class)
+    assert by_class[1].value == pytest.approx(
         confusion.iou(a.sum(0))[1] - confusion.iou(b.sum(0))[1]
     )
 
 
-def test_a_class_that_is_absent_is_no_number():
+def test_an_absent_class_is_nan():
     marginals = np.zeros((5, 3, 2), np.int64)
     marginals[:, :, 0] = 10
     assert bootstrap.miou(marginals).value == 1

@@ -43,7 +43,7 @@ def test_scores_of_three_classes_by_hand():
 
 
 def test_an_absent_class_counts_in_no_mean():
-    # Class 1 is in neither; class 2 is predicted where it is not.
+    # Class 1 is absent from both; class 2 is predicted but absent from the truth.
     report = confusion.report(np.array([[8, 0, 2], [0, 0, 0], [0, 0, 0]]))
     np.testing.assert_array_equal(np.isnan(report.iou), [False, True, False])
     np.testing.assert_array_equal(np.isnan(report.accuracy), [False, True, True])
@@ -60,7 +60,7 @@ def test_nothing_counted_is_nan_and_not_zero():
 
 
 def test_counts_stay_exact_beyond_the_precision_of_floats():
-    big = 2**53  # big + 1 is no float64
+    big = 2**53  # big + 1 has no exact float64
     report = confusion.report(np.array([[big, 1], [0, big + 1]]))
     assert report.confusion.dtype == np.int64
     assert report.confusion.sum() == 2 * big + 2

@@ -7,7 +7,7 @@ from segjax.metrics import partitions
 
 
 def halves(height: int = 4, width: int = 8) -> np.ndarray:
-    """Left 0, right 1."""
+    """A map with region 0 in the left half and region 1 in the right."""
     return np.tile((np.arange(width) >= width // 2).astype(np.int32), (height, 1))
 
 
@@ -18,10 +18,10 @@ def test_a_perfect_segmentation_has_perfect_scores():
 
 
 def test_one_region_for_two_halves_by_hand():
-    truth, one = halves(), np.zeros((4, 8), np.int32)
-    scores = partitions.partition_scores(one, [truth])
+    truth, single = halves(), np.zeros((4, 8), np.int32)
+    scores = partitions.partition_scores(single, [truth])
     assert scores["covering"] == pytest.approx(0.5)
-    # Of 32 * 31 / 2 pairs those across the halves, 16 * 16, are joined wrongly.
+    # 16 * 16 of the 32 * 31 / 2 pairs lie across the halves and are joined wrongly.
     assert scores["pri"] == pytest.approx(1 - 256 / 496)
     assert scores["vi"] == pytest.approx(1.0)
 
@@ -51,11 +51,11 @@ def test_leaks_count_by_their_smaller_side():
     assert partitions.achievable_accuracy(counts) == pytest.approx(28 / 32)
 
 
-def test_pixels_without_truth_are_left_out():
+def test_pixels_without_truth_do_not_count():
     truth = halves()
     truth[:, 0] = -1
     labels = halves()
-    labels[:, 0] = 2  # whatever a method says there
+    labels[:, 0] = 2  # the prediction there does not matter
     scores = partitions.partition_scores(labels, [truth])
     assert scores["covering"] == 1
     assert scores["vi"] == 0
@@ -97,14 +97,13 @@ def test_compactness_of_squares_and_of_a_line():
 
 def test_pieces_are_counted_once_each():
     assert partitions.count_pieces(halves()) == 2
-    assert (
-        partitions.count_pieces(np.eye(4, dtype=int)) == 6
-    )  # four corners of the diagonal, two rests
+    diagonal = np.eye(4, dtype=int)  # four pieces on it and one on each side
+    assert partitions.count_pieces(diagonal) == 6
     assert partitions.count_pieces(np.zeros((1, 1), int)) == 1
     assert partitions.count_pieces(np.array([[0, 1, 0, 1]])) == 4
 
 
-def test_superpixel_scores_of_a_grid_that_is_too_fine_are_perfect_but_for_compactness():
+def test_a_grid_finer_than_the_truth_has_perfect_superpixel_scores_except_compactness():
     image = np.repeat((halves() * 200)[..., None], 3, axis=2).astype(np.uint8)
     columns = np.tile(np.arange(8) // 2, (4, 1))
     scores = partitions.superpixel_scores(image, columns, [halves(), halves()])

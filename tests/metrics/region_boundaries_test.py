@@ -5,13 +5,13 @@ from segjax.metrics import region_boundaries
 
 
 def step_at(column: int, height: int = 6, width: int = 40) -> np.ndarray:
-    """0 left of the column, 1 from it on."""
+    """A map with region 0 left of the column and region 1 from it on."""
     return np.tile((np.arange(width) >= column).astype(np.int32), (height, 1))
 
 
 @pytest.mark.parametrize("disc", [False, True])
 @pytest.mark.parametrize("radius", [0, 1, 2, 5, 30])
-def test_near_is_what_a_distance_says(radius, disc):
+def test_near_pixels_are_those_within_the_distance(radius, disc):
     rng = np.random.default_rng(radius)
     mask = rng.random((13, 17)) < 0.02
     ys, xs = np.nonzero(mask)
@@ -26,14 +26,14 @@ def test_recall_is_full_up_to_the_window_and_none_beyond():
     truth = step_at(20)  # boundary pixels in columns 19 and 20
     for shift, share in ((0, (1, 1)), (1, (1, 1)), (2, (0.5, 1)), (3, (0, 0.5)), (4, (0, 0))):
         counts = region_boundaries.recall_counts(step_at(20 + shift), [truth], radii=(1, 2))
-        assert tuple(found[0] / total[0] for found, total in counts) == share
+        assert tuple(matched[0] / total[0] for matched, total in counts) == share
 
 
-def test_a_human_without_boundaries_has_no_share_in_the_mean():
+def test_a_human_without_boundaries_does_not_enter_the_mean():
     truths = [step_at(20), np.zeros((6, 40), np.int32), step_at(20)]
-    ((found, total),) = region_boundaries.recall_counts(step_at(20), truths, radii=(1,))
+    ((matched, total),) = region_boundaries.recall_counts(step_at(20), truths, radii=(1,))
     np.testing.assert_array_equal(total, [12, 0, 12])
-    assert region_boundaries.mean_ratio(found, total) == 1
+    assert region_boundaries.mean_ratio(matched, total) == 1
     assert np.isnan(region_boundaries.mean_ratio(np.zeros(1), np.zeros(1)))
 
 
@@ -55,7 +55,7 @@ def test_the_tolerance_is_a_share_of_the_diagonal():
         assert counts["right"] == counts["found"] == right
 
 
-def test_pixels_without_truth_are_no_boundary():
+def test_pixels_without_truth_are_never_boundary_pixels():
     truth = step_at(20)
     truth[:3] = -1
     counts = region_boundaries.f_counts(step_at(20), [truth], tolerance=0.001)
@@ -63,7 +63,7 @@ def test_pixels_without_truth_are_no_boundary():
     assert counts["found"] == 3
 
 
-def test_nothing_drawn_is_not_a_number_but_no_failure():
+def test_scores_without_drawn_pixels_are_nan():
     empty = region_boundaries.f_counts(np.zeros((5, 5), int), [np.zeros((5, 5), int)])
     scores = region_boundaries.f_measure(empty)
     assert np.isnan(scores["precision"])
