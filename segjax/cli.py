@@ -6,7 +6,7 @@ import os
 import pathlib
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import ml_collections
 from absl import app, flags, logging
@@ -35,11 +35,13 @@ class Verb:
         main: takes the words of the command line, the program's name first. An `InputError` is one
             line and exit status 1.
         words: how many words, beside flags, the verb takes at most.
+        moved: flags that the verb no longer has -> what there is instead.
     """
 
     define_flags: Callable[[], None]
     main: Callable[[list[str]], None]
     words: int = 0
+    moved: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def run(self) -> None:
         """Runs the verb on the words of `sys.argv`."""
@@ -51,6 +53,10 @@ class Verb:
             if _HELP & set(argv):
                 print(self.manual(names))
                 sys.exit()
+            for word in argv[1:]:
+                name = word.lstrip("-").partition("=")[0]
+                if word.startswith("-") and name in self.moved:
+                    fail(InputError(f"--{name}: {self.moved[name]}"))
             return _parse(argv)
 
         app.run(self._guarded, flags_parser=parse)

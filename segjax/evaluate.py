@@ -5,7 +5,6 @@
 `--statistics=train` first estimates the batch norms' statistics again over that split.
 `--superpixels=configs/slic.py` also says what a vote within superpixels makes of the predictions,
 and the best that any labelling of those superpixels could reach.
-`--compare A B` says by how much A is better than B; both are run folders, or their eval-*.json.
 """
 
 import pathlib
@@ -17,8 +16,8 @@ from ml_collections import config_flags
 from segjax import cli
 from segjax.data import catalog
 from segjax.errors import InputError
-from segjax.evaluation import comparison, report, superpixel_vote
 from segjax.evaluation import evaluator as evaluation
+from segjax.evaluation import report, superpixel_vote
 from segjax.evaluation.protocol import parse
 from segjax.pictures import label_maps, layout
 from segjax.runs import progress
@@ -28,9 +27,7 @@ from segjax.training import assembly, norm_statistics
 def define_flags() -> None:
     """The flags of the verb."""
     cli.define("workdir", "split", "step", "weights", "protocol", "crf", "distributed")
-    cli.define(output=("compare", "folder of a comparison"))
     flags.DEFINE_string("statistics", "", "split they are estimated over; '': as trained")
-    flags.DEFINE_string("compare", "", "what is compared with the word after it")
     config_flags.DEFINE_config_file(
         "superpixels",
         None,
@@ -38,14 +35,8 @@ def define_flags() -> None:
     )
 
 
-def main(argv: list[str]) -> None:
-    """Prints the scores and writes them into the run folder, or compares two of them."""
-    if bool(flags.FLAGS.compare) != bool(argv[1:]):
-        raise InputError("--compare A B takes two run folders or files; nothing else takes words.")
-    if flags.FLAGS.compare:
-        both = pathlib.Path(flags.FLAGS.compare), pathlib.Path(argv[1])
-        comparison.run(*both, flags.FLAGS.split, pathlib.Path(flags.FLAGS.output))
-        return
+def main(_argv: list[str]) -> None:
+    """Prints the scores and writes them into the run folder."""
     cli.start_processes()
     workdir = pathlib.Path(flags.FLAGS.workdir)
     parts, ts, meta = assembly.restore(workdir, flags.FLAGS.step)
@@ -133,7 +124,9 @@ def _evaluate(
     return result, vote
 
 
-VERB = cli.Verb(define_flags, main, words=1)
+VERB = cli.Verb(
+    define_flags, main, moved={"compare": "it is a verb now: python -m segjax.compare A B"}
+)
 
 if __name__ == "__main__":
     VERB.run()

@@ -8,7 +8,7 @@ import pytest
 from segjax import cli
 from tests import programs
 
-VERBS = ("main", "evaluate", "predict", "prepare", "weights")
+VERBS = ("main", "compare", "evaluate", "predict", "prepare", "weights")
 
 
 def test_all_verbs_are_imported_together_and_define_no_flag():
@@ -34,11 +34,12 @@ def test_all_verbs_are_imported_together_and_define_no_flag():
 @pytest.mark.parametrize(
     ("verb", "flags"),
     [
+        ("compare", "output split"),
         ("main", "config coordinator distributed process_id processes replay workdir"),
         (
             "evaluate",
-            "compare coordinator crf distributed output process_id processes protocol split "
-            "statistics step superpixels weights workdir",
+            "coordinator crf distributed process_id processes protocol split statistics step "
+            "superpixels weights workdir",
         ),
         ("predict", "config crf input output protocol step workdir"),
         ("prepare", "config output split"),

@@ -123,7 +123,6 @@ def test_bad_input_is_one_line_and_status_one(trained, tmp_path):
         ),
         "broken.jpg": ("predict", f"--workdir={trained}", f"--input={broken}"),
         "no checkpoint '77'": ("evaluate", f"--workdir={trained}", "--step=77"),
-        "--compare A B takes two": ("evaluate", "--compare", str(trained)),
     }  # fmt: skip
     for expected, (verb, *flags) in cases.items():
         told = programs.line(programs.verb(verb, *flags, SEGJAX_DATA=str(tmp_path / "nowhere")))

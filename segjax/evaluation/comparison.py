@@ -1,27 +1,25 @@
-"""Two evaluations of the same images: by how much one is better, for how sure, and where.
-
-Numbers come from what `segjax.evaluate` stored, so that runs, checkpoints and protocols can be
-compared without running anything again.
-"""
+"""The comparison of two stored evaluations of the same images."""
 
 import dataclasses
 import json
 import pathlib
-import zipfile
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from segjax import files, tables
-from segjax.data import catalog, png
+from segjax.data import catalog
+from segjax.data.sources import Source
 from segjax.errors import InputError
-from segjax.evaluation import report
+from segjax.evaluation import kept_labels, report
 from segjax.metrics import bootstrap, confusion
+from segjax.metrics.metric import number, percent
 from segjax.pictures import label_maps, layout
 from segjax.runs import progress, run_folder
 
 SHOWN = 10
-"""Images that are drawn."""
+"""Images in the picture."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,9 +28,9 @@ class Stored:
 
     Attributes:
         path: its file of scores.
-        fields: what is in it.
+        fields: the content of that file.
         names: of its images.
-        marginals: int64 [n, 3, K].
+        marginals: int64 [n, 3, K] of its images, see `confusion.marginals`.
         index: int64 [n], items of the data set.
     """
 
@@ -44,64 +42,47 @@ class Stored:
 
     @property
     def title(self) -> str:
-        """Run, step and views, in few words."""
-        how = self.fields["protocol"]
-        names = [how["views"]["name"], *([how["crf"]["name"]] if how.get("crf") else [])]
+        """Run, step, views and CRF in a few words."""
+        protocol = self.fields["protocol"]
+        names = [protocol["views"]["name"]]
+        if protocol.get("crf"):
+            names.append(protocol["crf"]["name"])
         return f"{self.path.parent.name}, step {self.fields['step']}, {', '.join(names)}"
 
 
-class LabelMaps:
-    """The label maps beside a file of scores.
+@dataclasses.dataclass(frozen=True)
+class Disagreement:
+    """An image and the share of its labelled pixels that two evaluations label differently."""
 
-    Args:
-        path: of the scores.
-
-    Raises:
-        InputError: if there are none.
-    """
-
-    def __init__(self, path: pathlib.Path):
-        parts = report.labels_of(path)
-        if not parts:
-            raise InputError(
-                f"{path} has no label maps beside it ({path.stem}-labels.zip): run "
-                "segjax.evaluate once more."
-            )
-        self._path = path
-        self._where: dict[str, zipfile.ZipFile] = {}
-        for file in parts:
-            try:
-                opened = zipfile.ZipFile(file)
-            except (OSError, zipfile.BadZipFile) as error:
-                raise InputError(f"{file} cannot be read: {error}.") from error
-            self._where |= dict.fromkeys(opened.namelist(), opened)
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        """uint8 [H, W], of the image of this name."""
-        file = f"{name}.png"
-        if file not in self._where:
-            raise InputError(f"{self._path}: there is no label map of {name}.")
-        return png.decode_mask(self._where[file].read(file), f"{self._path}: {file}")
+    share: float
+    name: str
+    index: int
 
 
 def load(path: pathlib.Path, split: str) -> Stored:
-    """An eval-*.json, or that of a run folder and a split.
+    """Reads an eval-*.json, or that of a run folder and a split ("" for the config's).
 
     Raises:
-        InputError: if it is not there, or lacks what every image adds.
+        InputError: if it is missing or damaged, or lacks the counts of single images.
     """
     if path.is_dir():
         path = report.path_of(path, split or run_folder.read_config(path).eval.split)
     if not path.is_file():
-        raise InputError(f"--compare: there is no {path}: run segjax.evaluate first.")
+        raise InputError(f"compare: there is no {path}: run segjax.evaluate first.")
     arrays = path.with_suffix(".npz")
     try:
         fields = json.loads(path.read_text())
-        with np.load(arrays, allow_pickle=False) as found:
-            return Stored(path, fields, found["names"].tolist(), found["marginals"], found["index"])
+        with np.load(arrays, allow_pickle=False) as by_image:
+            return Stored(
+                path,
+                fields,
+                by_image["names"].tolist(),
+                by_image["marginals"],
+                by_image["index"],
+            )
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
-            f"--compare: {path} and {arrays.name} hold no scores by image ({error}); run "
+            f"compare: {path} and {arrays.name} hold no scores by image ({error}); run "
             "segjax.evaluate once more."
         ) from error
 
@@ -110,7 +91,7 @@ def aligned(a: Stored, b: Stored) -> Stored:
     """`b` with its images in the order of `a`.
 
     Raises:
-        InputError: if they were not made of the same images and classes.
+        InputError: if data set, classes or images differ.
     """
     for what, one, two in (
         ("data set", a.fields["data"], b.fields["data"]),
@@ -118,79 +99,91 @@ def aligned(a: Stored, b: Stored) -> Stored:
         ("images", sorted(a.names), sorted(b.names)),
     ):
         if one != two:
-            raise InputError(f"--compare: {a.path} and {b.path} are of different {what}.")
+            raise InputError(f"compare: {a.path} and {b.path} are of different {what}.")
     where = {name: i for i, name in enumerate(b.names)}
     order = [where[name] for name in a.names]
     return dataclasses.replace(b, names=a.names, marginals=b.marginals[order], index=b.index[order])
 
 
 def run(first: pathlib.Path, second: pathlib.Path, split: str, output: pathlib.Path) -> None:
-    """Prints and writes the comparison: compare.json and disagreements.png in `output`."""
+    """Prints a comparison and writes compare.json and disagreements.png.
+
+    Args:
+        first, second: run folders or files of scores.
+        split: of run folders; "" for the config's.
+        output: folder.
+
+    Raises:
+        InputError: if they cannot be read, or are not of the same images.
+    """
     a = load(first, split)
     b = aligned(a, load(second, split))
     rows, fields = differences(a, b)
     print(f"A: {a.title}\nB: {b.title}")
     print(tables.format_table(rows, ("", "A %", "B %", "A - B", "interval")))
-    part = run_folder.read_config(a.path.parent)
-    dataset = catalog.load(**part.data)
+    dataset = catalog.load(**run_folder.read_config(a.path.parent).data)
     source = dataset.splits[a.fields["protocol"]["split"]]
-    line = progress.ProgressLine("image", len(a.names))
-    maps = LabelMaps(a.path), LabelMaps(b.path)
-    found = []
-    for done, (name, index) in enumerate(zip(a.names, a.index, strict=True), 1):
-        of_a, of_b = (both[name] for both in maps)
-        truth = source[int(index)][1]
-        counted = truth < dataset.spec.num_classes
-        share = float((of_a != of_b)[counted].mean()) if counted.any() else 0.0
-        found.append((share, name, int(index)))
-        line.show(done)
-    line.close()
-    found.sort(key=lambda entry: (-entry[0], entry[1]))
-    fields["disagreement"] = {name: share for share, name, _ in found}
+    maps = kept_labels.Reader(a.path), kept_labels.Reader(b.path)
+    images = disagreements(a, source, maps, dataset.spec.num_classes)
+    fields["disagreement"] = {image.name: image.share for image in images}
     shown = []
-    for share, name, index in found[:SHOWN]:
-        image, truth = source[index]
-        shown.append(
-            (f"{name}: {100 * share:.1f} % differ", image, truth, *(m[name] for m in maps))
-        )
-    picture = label_maps.disagreements(shown, dataset.spec)
-    layout.write_png(output / "disagreements.png", picture)
+    for image in images[:SHOWN]:
+        caption = f"{image.name}: {100 * image.share:.1f} % differ"
+        shown.append((caption, *source[image.index], *(labels[image.name] for labels in maps)))
+    layout.write_png(output / "disagreements.png", label_maps.disagreements(shown, dataset.spec))
     files.write_json(output / "compare.json", fields)
     print(f"Written: {output / 'compare.json'} and disagreements.png")
 
 
-def differences(a: Stored, b: Stored) -> tuple[list[tuple], dict[str, Any]]:
-    """mIoU and every class: rows for people, and fields for JSON.
+def disagreements(
+    stored: Stored,
+    source: Source,
+    maps: Sequence[kept_labels.Reader],
+    num_classes: int,
+) -> list[Disagreement]:
+    """All images of an evaluation, the one with the largest disagreement first.
 
-    An interval that does not hold 0 says that the difference is not the choice of images.
+    Args:
+        stored: one of the two evaluations.
+        source: the split.
+        maps: the label maps of both.
+        num_classes: K; other labels do not count.
     """
+    line = progress.ProgressLine("image", len(stored.names))
+    images = []
+    for done, (name, index) in enumerate(zip(stored.names, stored.index, strict=True), 1):
+        differ = maps[0][name] != maps[1][name]
+        counted = source[int(index)][1] < num_classes
+        share = float(differ[counted].mean()) if counted.any() else 0.0
+        images.append(Disagreement(share, name, int(index)))
+        line.show(done)
+    line.close()
+    return sorted(images, key=lambda image: (-image.share, image.name))
+
+
+def differences(a: Stored, b: Stored) -> tuple[list[tuple], dict[str, Any]]:
+    """mIoU and the IoU of every class: rows for people, and fields for JSON."""
     total = bootstrap.miou_difference(a.marginals, b.marginals)
     by_class = bootstrap.iou_differences(a.marginals, b.marginals)
-    classes = [*a.fields["iou"]]
-    both = [(confusion.miou(s.marginals.sum(0)), confusion.iou(s.marginals.sum(0))) for s in (a, b)]
+    sums = [stored.marginals.sum(0) for stored in (a, b)]
+    scores = [[confusion.miou(counts), *confusion.iou(counts)] for counts in sums]
+    names = ["mIoU", *a.fields["iou"]]
     rows, fields = [], {}
-    values = zip(
-        ["mIoU", *classes],
-        [both[0][0], *both[0][1]],
-        [both[1][0], *both[1][1]],
-        [total, *by_class],
-        strict=True,
-    )
-    for name, of_a, of_b, interval in values:
-        bounds = f"{100 * interval.low:+.2f} to {100 * interval.high:+.2f}"
+    for name, of_a, of_b, interval in zip(names, *scores, [total, *by_class], strict=True):
         known = not np.isnan(interval.value)
+        bounds = f"{100 * interval.low:+.2f} to {100 * interval.high:+.2f}"
         rows.append(
             (
                 name,
-                report.percent(of_a),
-                report.percent(of_b),
+                percent(of_a),
+                percent(of_b),
                 f"{100 * interval.value:+.2f}" if known else "absent",
                 bounds if known else "",
             )
         )
         numbers = (of_a, of_b, interval.value, interval.low, interval.high)
         keys = ("a", "b", "difference", "low", "high")
-        fields[name] = {k: report.number(v) for k, v in zip(keys, numbers, strict=True)}
+        fields[name] = {key: number(value) for key, value in zip(keys, numbers, strict=True)}
     return rows, {
         "a": str(a.path),
         "b": str(b.path),
