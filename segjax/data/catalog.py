@@ -1,79 +1,23 @@
 """Named data sets: name and options -> what the labels mean and where the examples are.
 
-A data set of your own needs no code: `folder` takes any root with `images/<split>/` and
+A data set on disk needs no code: `folder` takes any root with `images/<split>/` and
 `labels/<split>/` in it, `lecture` one with `images_prepped_<split>/` and
-`annotations_prepped_<split>/`; `class_list.read` says how `classes.txt` names its classes.
+`annotations_prepped_<split>/`; `class_list.read` says how `classes.txt` names its classes. Any
+other is a function named as "module:Name": see `dataset`.
 """
 
 import dataclasses
-import difflib
-import inspect
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from segjax import registry
 from segjax.data import annotations, class_list, class_tables, layouts, scan, sources
-from segjax.data.spec import CHANNELS, MAX_CLASSES, VOID, DatasetSpec, hls_palette
+from segjax.data.dataset import Dataset, RegionDataset, Splits, numbered
+from segjax.data.spec import CHANNELS, MAX_CLASSES, VOID, DatasetSpec
 from segjax.errors import InputError, choose
 
 _SCENES_VAL_SEED, _SCENES_TEST_SEED = 1_000_001, 1_000_002
-
-
-class Splits(Mapping[str, sources.Source]):
-    """Split name -> source, opened at first access.
-
-    So a run that never touches `test` does not need it to be there, or to be whole.
-
-    Args:
-        names: lists the splits that are present.
-        open_split: makes the source of one of them.
-        expected: where a split would have to be, for errors.
-    """
-
-    def __init__(
-        self,
-        names: Callable[[], tuple[str, ...]],
-        open_split: Callable[[str], sources.Source],
-        expected: str = "",
-    ):
-        self._names, self._open, self._expected = names, open_split, expected
-        self._opened: dict[str, sources.Source] = {}
-
-    def __getitem__(self, split: str) -> sources.Source:
-        """Raises InputError naming the splits that are present, if this one is not."""
-        if split not in self._opened:
-            names = self._names()
-            if split not in names:
-                raise InputError(
-                    f"No split {split!r}; present are {', '.join(names)}{self._expected}."
-                )
-            self._opened[split] = self._open(split)
-        return self._opened[split]
-
-    def __contains__(self, split: object) -> bool:
-        return split in self._names()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names())
-
-    def __len__(self) -> int:
-        return len(self._names())
-
-
-@dataclasses.dataclass(frozen=True)
-class Dataset:
-    """What the labels mean, and the examples by split."""
-
-    spec: DatasetSpec
-    splits: Mapping[str, sources.Source]
-
-
-@dataclasses.dataclass(frozen=True)
-class RegionDataset:
-    """Examples with several segmentations each, and no classes, by split."""
-
-    name: str
-    splits: Mapping[str, annotations.RegionSource]
 
 
 def data_home() -> Path:
@@ -82,26 +26,34 @@ def data_home() -> Path:
 
 
 def load(name: str, **options) -> Dataset:
-    """Opens the data set `name` of CATALOG; nothing is read before a split is asked for.
+    """Opens a data set with classes; nothing is read before a split is asked for.
+
+    Args:
+        name: one of CATALOG, or "module:Name" of a callable that returns a `Dataset`.
+        **options: of that function.
 
     Raises:
-        InputError: if the name is unknown, or an option is missing or not one of this data set, or
-            it has no classes.
+        InputError: if the name is unknown, an option is missing or unknown, or the data set has no
+            classes.
     """
     dataset = load_any(name, **options)
     if isinstance(dataset, RegionDataset):
         raise InputError(
-            f"Data set {name!r} has regions, but no classes that a network could be trained for; "
-            f"it is for the classical methods, such as configs/slic.py:{name}."
+            f"config.data.name: {name!r} has regions, but no classes that a network could be "
+            "trained for; it is for the classical methods, such as slic."
         )
     return dataset
 
 
 def load_regions(name: str, **options) -> RegionDataset:
-    """Opens any data set of CATALOG for the classical methods; label maps serve as segmentations.
+    """Opens any data set for the classical methods; label maps serve as segmentations.
+
+    Args:
+        name: one of CATALOG, or "module:Name" of a callable that returns either kind of data set.
+        **options: of that function.
 
     Raises:
-        InputError: if the name is unknown, or an option is missing or not one of this data set.
+        InputError: if the name is unknown, or an option is missing or unknown.
     """
     dataset = load_any(name, **options)
     if isinstance(dataset, RegionDataset):
@@ -114,27 +66,22 @@ def load_regions(name: str, **options) -> RegionDataset:
 
 
 def load_any(name: str, **options) -> Dataset | RegionDataset:
-    """Opens the data set `name` of CATALOG, whichever kind it is.
+    """Opens a data set, whichever kind it is.
+
+    Args:
+        name: one of CATALOG, or "module:Name" of a callable that returns either kind of data set.
+        **options: of that function.
 
     Raises:
-        InputError: if the name is unknown, or an option is missing or not one of this data set.
+        InputError: if the name is unknown, or an option is missing or unknown.
     """
-    if name not in CATALOG:
-        near = difflib.get_close_matches(name, CATALOG, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise InputError(f"Unknown data set {name!r}; known are {', '.join(CATALOG)}.{hint}")
-    parameters = inspect.signature(CATALOG[name]).parameters
-    required = {key for key, p in parameters.items() if p.default is inspect.Parameter.empty}
-    for problem, keys in (
-        ("does not take", options.keys() - parameters.keys()),
-        ("needs", required - options.keys()),
-    ):
-        if keys:
-            raise InputError(
-                f"Data set {name!r} {problem} {', '.join(sorted(keys))}; "
-                f"its options are {', '.join(parameters)}."
-            )
-    return CATALOG[name](**options)
+    made = registry.resolve(CATALOG, {"name": name} | options, "config.data")()
+    if not isinstance(made, Dataset | RegionDataset):
+        raise InputError(
+            f"config.data.name: {name} returns a {type(made).__name__}; a data set is a Dataset or "
+            "a RegionDataset of segjax.data.dataset."
+        )
+    return made
 
 
 def scenes(
@@ -320,12 +267,7 @@ def _guess_classes(root: Path, folder: Path, labels: list[Path], channel: str = 
             f"{folder}: {len(known)} ids from 0 to {count - 1} occur ({found}): "
             f"classes cannot be told from them; list the ids in {root / 'classes.txt'}."
         )
-    return DatasetSpec(
-        name=root.absolute().name,
-        classes=tuple(f"class {i}" for i in range(count)),
-        palette=hls_palette(count),
-        table=(*((i, i) for i in range(count)), (VOID, VOID)),
-    )
+    return numbered(root.absolute().name, [f"class {i}" for i in range(count)])
 
 
 def _named(spec: DatasetSpec, layout: layouts.Layout, root: str) -> Dataset:

@@ -34,6 +34,13 @@ class Coarse(nnx.Module):
         return Scores(self.score(features.stages["fc7"]), Resize("half_pixel", 32))
 
 
+class Bare(nnx.Module):
+    """What is neither a backbone nor a head."""
+
+    def __init__(self, *, dtype=None, rngs: nnx.Rngs):
+        """Has no layers."""
+
+
 def shapes(**changes) -> tuple:
     """The shapes of the network's outputs for two images of 33 x 40."""
     options = {"backbone": BACKBONE, "head": {"name": "fcn8s"}, "aux": None, "dtype": "float32"}
@@ -67,16 +74,19 @@ def test_an_auxiliary_head_comes_after_the_main_one():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"head": {"name": "fcn8"}}, r'config.model.head: .*fcn8s.*Did you mean "fcn8s"'),
-        ({"backbone": BACKBONE | {"name": "resnext"}}, "backbone: .*known: goog.*vgg16"),
-        ({"backbone": BACKBONE | {"depth": 3}}, "takes no 'depth'; allowed: batch_norm, width"),
-        ({"head": {"name": "fcn8s", "kernel": 3}}, "takes no 'kernel'; allowed: upsampling"),
+        ({"head": {"name": "fcn8"}}, r'config.model.head.name: .*fcn8s.*Did you mean "fcn8s"'),
+        ({"backbone": BACKBONE | {"name": "resnext"}}, "backbone.name: .*known: goog.*vgg16"),
+        ({"backbone": {}}, "config.model.backbone.name: unknown ''; known: "),
+        ({"backbone": BACKBONE | {"depth": 3}}, "takes no 'depth'; options: batch_norm, width"),
+        ({"head": {"name": "fcn8s", "channels": 3}}, "takes no 'channels'; options: upsampling"),
         ({"backbone": {"name": "vgg16", "width": 4}}, "vgg16 needs batch_norm, fc_width, border"),
-        ({"head": {"name": "no_such_module:Head"}}, "cannot import 'no_such_module:Head'"),
         ({"head": {"name": "segjax.models:Head"}}, "cannot import 'segjax.models:Head'"),
-        ({"head": {"name": ":Head"}}, "cannot import ':Head'"),
-        ({"head": {"name": ".heads:Head"}}, "cannot import '.heads:Head'"),
-        ({"aux": {"name": "fcn"}}, r"config.model.aux: unknown name 'fcn'"),
+        ({"aux": {"name": "fcn"}}, r"config.model.aux.name: unknown 'fcn'"),
+        ({"crf": {"iteration": 3}}, 'config.model.crf: CRF-RNN .*Did you mean "iterations"'),
+        ({"multi_scale": {"scale": (1,)}}, 'config.model.multi_scale: .*Did you mean "scales"'),
+        ({"multi_scale": {"align": "corners"}}, "config.model.multi_scale: it needs scales"),
+        ({"backbone": {"name": "tests.models.build_test:Bare"}}, "Bare has no `channels`"),
+        ({"head": {"name": "tests.models.build_test:Bare"}}, "does not take that"),
         ({"dtype": "float16"}, r"config.dtype.*float16.*float32, bfloat16"),
     ],
 )
