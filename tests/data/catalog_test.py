@@ -39,15 +39,16 @@ def _classes(root: Path, text: str):
 
 def test_an_unknown_data_set_names_the_known_and_the_near_one():
     with pytest.raises(
-        InputError, match=r"'camvidd'; known are scenes, camvid, bsds500, folder, .*'camvid'"
+        InputError,
+        match=r"^config.data.name: unknown 'camvidd'; known: scenes, camvid, .*\"camvid\"\?$",
     ):
         catalog.load("camvidd")
 
 
 def test_unknown_and_missing_options_name_the_allowed_ones():
-    with pytest.raises(InputError, match="does not take rot; its options are root"):
+    with pytest.raises(InputError, match="config.data: camvid takes no 'rot'; options: root."):
         catalog.load("camvid", rot="x")
-    with pytest.raises(InputError, match="needs root; its options are root"):
+    with pytest.raises(InputError, match="config.data: folder needs root; options: root."):
         catalog.load("folder")
 
 
