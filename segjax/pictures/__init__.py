@@ -1,1 +1,1 @@
-"""Pictures for people. RGB uint8 throughout."""
+"""Pictures and charts for people; every picture is RGB uint8 [H, W, 3]."""

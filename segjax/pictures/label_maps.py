@@ -1,4 +1,4 @@
-"""Pictures of label maps: overlays, panels, contact sheets. RGB uint8 throughout."""
+"""Pictures of label maps: overlays, panels and contact sheets, RGB uint8 [H, W, 3]."""
 
 import math
 from collections.abc import Sequence
@@ -17,16 +17,16 @@ _TEXT = 15  # pixels: the text of panels and sheets
 
 
 def colorize(label: np.ndarray, spec: DatasetSpec) -> np.ndarray:
-    """Classes to colours, VOID to `spec.void_color`: uint8 [H, W] -> uint8 [H, W, 3].
+    """A label map in the colours of its classes: uint8 [H, W] -> uint8 [H, W, 3].
 
     Raises:
-        ValueError: if a pixel holds neither a class of `spec` nor VOID.
+        ValueError: if a pixel is neither a class of `spec` nor VOID.
     """
     unknown = np.setdiff1d(label, [*range(spec.num_classes), VOID])
     if unknown.size:
         raise ValueError(
-            f"A label holds {unknown[0]}; {spec.name} has classes 0 to {spec.num_classes - 1} "
-            f"and VOID ({VOID})."
+            f"The label map contains {unknown[0]}; {spec.name} allows classes 0 to "
+            f"{spec.num_classes - 1} and VOID ({VOID})."
         )
     colors = np.empty((256, 3), np.uint8)
     colors[: spec.num_classes] = spec.palette
@@ -37,22 +37,22 @@ def colorize(label: np.ndarray, spec: DatasetSpec) -> np.ndarray:
 def overlay(
     image: np.ndarray, label: np.ndarray, spec: DatasetSpec, *, alpha: float = 0.5
 ) -> np.ndarray:
-    """An image under its classes, with a legend: uint8 [H, W, 3], [H, W] -> uint8 [H', W', 3].
+    """An image mixed with its class colours, with a legend: uint8 [H', W', 3].
 
-    The image keeps its pixels' size and lies in the top left corner; the legend, the classes that
-    are there with the largest first, stands below it or, for an upright image, beside it.
+    The image keeps its size and lies in the top left corner. The legend lists the classes that
+    occur, the largest first, below the image or, for an upright image, beside it.
 
     Args:
-        image: uint8 [H, W, 3]; one channel or more than three are shown too (`_rgb`).
+        image: uint8 [H, W, 3]; other numbers of channels are allowed (`_rgb`).
         label: uint8 [H, W], classes and VOID.
-        spec: names and colours.
+        spec: names and colours of the classes.
         alpha: weight of the class colour, 0 (image only) to 1.
     """
     image = _rgb(image, label)
     color = colorize(label, spec)
     mixed = cv2.addWeighted(image, 1 - alpha, color, alpha, 0)
     edge = boundary(label)
-    mixed[edge] = color[edge] // 2 + 127  # light, and still of the class
+    mixed[edge] = color[edge] // 2 + 127  # a light shade of the class colour
     height, width = label.shape
     size = int(np.clip(math.sqrt(height * width) / 30, 12, 72))
     counts = np.bincount(label.ravel(), minlength=256)
@@ -72,20 +72,20 @@ def panel(
     before: Sequence[np.ndarray] = (),
     uncertainty: Sequence[np.ndarray] = (),
 ) -> np.ndarray:
-    """Examples side by side with their errors -> uint8 [H', W', 3].
+    """A table of examples with predictions and errors: uint8 [H', W', 3].
 
-    Columns: image, truth, what was predicted before a CRF and the errors of that, where there was
-    one, prediction, errors, and uncertainty where there is any. Errors are red on the dimmed image,
-    void is hatched.
+    Columns: image, truth, prediction and errors; with `before`, prediction and errors before the
+    CRF precede those after it; with `uncertainty`, its heat map is the last column. Errors are red
+    on the dimmed image, void is hatched.
 
     Args:
         rows: (image uint8 [H, W, 3], truth uint8 [H, W], prediction uint8 [H, W]) of any sizes;
             small ones are enlarged without smoothing, large ones reduced.
-        spec: names and colours.
+        spec: names and colours of the classes.
         cell: width of a column in pixels.
-        captions: a line above each row, or none at all.
-        before: uint8 [H, W] of each row, or none at all.
-        uncertainty: float [H, W] of each row, or none at all; all rows are on one scale.
+        captions: a line of text above each row; empty for none.
+        before: prediction before the CRF for each row, uint8 [H, W]; empty for none.
+        uncertainty: variance for each row, float [H, W], all on one scale; empty for none.
     """
     titles = ["image", "truth", "prediction", "errors"]
     if before:
@@ -122,12 +122,12 @@ def panel(
 def before_after(
     image: np.ndarray, before: np.ndarray, after: np.ndarray, spec: DatasetSpec
 ) -> np.ndarray:
-    """What a CRF made of a prediction: the image and both overlays, side by side.
+    """An image and its overlays before and after a CRF, side by side: uint8 [H', W', 3].
 
     Args:
         image: uint8 [H, W, 3].
-        before, after: uint8 [H, W].
-        spec: names and colours.
+        before, after: predictions, uint8 [H, W].
+        spec: names and colours of the classes.
     """
     titled = []
     for title, picture in (
@@ -146,14 +146,14 @@ def disagreements(
     *,
     cell: int = 256,
 ) -> np.ndarray:
-    """Where two predictions differ -> uint8 [H', W', 3].
+    """A table of the differences between two predictions: uint8 [H', W', 3].
 
-    Columns: image, truth, A, B, and where they differ on labelled pixels: green where A alone is
-    right, red where B alone is, white where neither is.
+    Columns: image, truth, A, B, and the labelled pixels where A and B differ: green if only A is
+    right, red if only B is right, white if neither is.
 
     Args:
         rows: (caption, image uint8 [H, W, 3], truth, A and B uint8 [H, W]).
-        spec: names and colours.
+        spec: names and colours of the classes.
         cell: width of a column in pixels.
     """
     titles = ("image", "truth", "A", "B", "where they differ")
@@ -183,11 +183,11 @@ def contact_sheet(
     columns: int = 4,
     cell: int = 256,
 ) -> np.ndarray:
-    """Many images, each over its coloured label, and a legend of all classes -> uint8 [H', W', 3].
+    """A sheet of images, each above its coloured label, with a legend: uint8 [H', W', 3].
 
     Args:
         pairs: (image uint8 [H, W, 3], label uint8 [H, W]) of any sizes.
-        spec: names and colours.
+        spec: names and colours of the classes.
         columns: pairs in a row.
         cell: width of a column in pixels.
     """
@@ -209,19 +209,23 @@ def contact_sheet(
 
 
 def heat_map(values: np.ndarray, most: float) -> np.ndarray:
-    """From black over red to bright yellow: float [H, W], 0 to `most` -> uint8 [H, W, 3]."""
+    """A heat map, black over red to yellow: float [H, W], 0 to `most` -> uint8 [H, W, 3]."""
     share = np.clip(values / max(most, np.finfo(np.float32).tiny), 0, 1)
     heat = (255 * share).round().astype(np.uint8)
     return np.ascontiguousarray(cv2.applyColorMap(heat, cv2.COLORMAP_INFERNO)[..., ::-1])
 
 
 def _rgb(image: np.ndarray, *labels: np.ndarray) -> np.ndarray:
-    """Three channels of an image that must match its labels; two channels show the first."""
+    """The image with three channels: the first three, or the first of one or two repeated.
+
+    Raises:
+        ValueError: if the image is not uint8 or differs in size from a label map.
+    """
     for label in labels:
         if image.dtype != np.uint8 or image.shape[:2] != label.shape:
             raise ValueError(
-                f"An image uint8 [H, W, C] and labels [H, W] of its size are needed, got "
-                f"{image.dtype} {list(image.shape)} and {list(label.shape)}."
+                f"The image must be uint8 [H, W, C] and the labels [H, W], got {image.dtype} "
+                f"{list(image.shape)} and {list(label.shape)}."
             )
     if image.ndim == 3 and image.shape[2] >= 3:
         return np.ascontiguousarray(image[..., :3])
@@ -229,7 +233,7 @@ def _rgb(image: np.ndarray, *labels: np.ndarray) -> np.ndarray:
 
 
 def boundary(label: np.ndarray) -> np.ndarray:
-    """Pixels at a change of label, thin for the size of the image: int [H, W] -> bool [H, W]."""
+    """Pixels at a change of label, thicker in large images: int [H, W] -> bool [H, W]."""
     edge = np.zeros(label.shape, np.uint8)
     edge[:, :-1] |= label[:, :-1] != label[:, 1:]
     edge[:-1] |= label[:-1] != label[1:]
@@ -238,7 +242,7 @@ def boundary(label: np.ndarray) -> np.ndarray:
 
 
 def _errors(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """uint8 [H, W, 3], [H, W], [H, W] -> uint8 [H, W, 3]: red, or the dimmed image, or hatching."""
+    """The dimmed image with errors in red and void hatched: uint8 [H, W, 3]."""
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     picture = np.repeat((60 + 0.45 * gray).astype(np.uint8)[..., None], 3, axis=2)
     picture[truth != prediction] = _WRONG
@@ -248,7 +252,7 @@ def _errors(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> np.
 
 
 def _cell_height(labels: Sequence[np.ndarray], cell: int) -> int:
-    """Height at which the usual picture is as wide as its cell, within reason."""
+    """Cell height at which the median picture is as wide as its cell, within limits."""
     heights = [cell * height / width for height, width in (label.shape for label in labels)]
     return int(np.clip(round(np.median(heights or [cell])), min(cell, 48), 3 * cell // 2))
 

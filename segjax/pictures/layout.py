@@ -1,4 +1,4 @@
-"""Laying out pictures: cells, rows and columns, lines of text, legends. RGB uint8 throughout."""
+"""Parts of pictures: cells, rows and columns, lines of text and legends, RGB uint8."""
 
 import functools
 import math
@@ -13,18 +13,18 @@ from segjax.data.spec import Color
 
 _INK = (30, 30, 30)
 _LINE = (130, 130, 130)
-_BLANK = (238, 238, 238)  # a cell where its picture does not reach
+_BLANK = (238, 238, 238)  # the empty part of a cell
 _DARK, _STROKE = (28, 28, 28), (88, 88, 88)
-_LONGEST = 26  # letters of a name in a legend
+_LONGEST = 26  # letters; legends cut longer names
 
 
 def fit(picture: np.ndarray, height: int, width: int, shrink: int) -> np.ndarray:
-    """Scales a picture [H, W, 3] or a label [H, W] into a cell, its proportions kept.
+    """A picture [H, W, 3] or label [H, W] scaled to fit a cell, with its proportions kept.
 
     Args:
         picture: uint8.
-        height, width: of the cell.
-        shrink: OpenCV's name of the interpolation for reducing; enlarging never smooths.
+        height, width: size of the cell.
+        shrink: OpenCV's interpolation for reducing; enlarging never smooths.
     """
     scale = min(height / picture.shape[0], width / picture.shape[1])
     size = [max(1, round(scale * length)) for length in picture.shape[1::-1]]
@@ -33,7 +33,7 @@ def fit(picture: np.ndarray, height: int, width: int, shrink: int) -> np.ndarray
 
 
 def center(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Puts a picture into the middle of an empty cell."""
+    """A picture in the middle of an empty cell: uint8 [height, width, 3]."""
     cell = np.full((height, width, 3), _BLANK, np.uint8)
     top, left = (height - picture.shape[0]) // 2, (width - picture.shape[1]) // 2
     cell[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
@@ -41,7 +41,7 @@ def center(picture: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def join(parts: Sequence[np.ndarray], *, axis: int, gap: int = 0) -> np.ndarray:
-    """Pictures one under another (0) or side by side (1), filled up with white."""
+    """Pictures below each other (axis 0) or side by side (axis 1), padded with white."""
     extent = max(part.shape[1 - axis] for part in parts)
     filled = []
     for i, part in enumerate(parts):
@@ -64,12 +64,12 @@ def _font() -> cv2.FontFace:
 
 
 def _measure(text: str, size: int) -> int:
-    """Width of a line of text; `size` and the result in pixels."""
+    """Width of a line of text in pixels; `size` is its height."""
     return cv2.getTextSize((0, 0), text, (0, 0), _font(), size, 400)[2]
 
 
 def strip(text: str, width: int, size: int) -> np.ndarray:
-    """One centred line of text on white: uint8 [1.6 size, width, 3]."""
+    """A centred line of text on white: uint8 [1.6 size, width, 3]."""
     line = np.full((round(1.6 * size), width, 3), 255, np.uint8)
     left = max(0, (width - _measure(text, size)) // 2)
     cv2.putText(line, text, (left, round(1.15 * size)), _INK, _font(), size, 400)
@@ -79,7 +79,7 @@ def strip(text: str, width: int, size: int) -> np.ndarray:
 def legend(
     entries: Sequence[tuple[str, Color | np.ndarray]], *, width: int, size: int
 ) -> np.ndarray:
-    """Swatches with names, in rows from left to right: uint8 [h, at least width, 3].
+    """A legend of swatches with names, row by row: uint8 [h, at least width, 3].
 
     A swatch is a colour or a picture [size, size, 3]. Long names are cut.
     """
@@ -100,12 +100,12 @@ def legend(
 
 
 def encode_png(rgb: np.ndarray) -> bytes:
-    """uint8 [H, W, 3] -> the bytes of a PNG file."""
+    """The bytes of a PNG file of a picture, uint8 [H, W, 3]; ValueError for anything else."""
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
-        raise ValueError(f"A picture is uint8 [H, W, 3], got {rgb.dtype} {list(rgb.shape)}.")
+        raise ValueError(f"A picture must be uint8 [H, W, 3], got {rgb.dtype} {list(rgb.shape)}.")
     return cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1].tobytes()
 
 
 def write_png(path: str | os.PathLike, rgb: np.ndarray) -> None:
-    """Writes uint8 [H, W, 3] as a PNG; raises as `files.write`."""
+    """Writes a picture, uint8 [H, W, 3], as a PNG; errors are those of `files.write`."""
     files.write(path, encode_png(rgb))

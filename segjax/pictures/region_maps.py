@@ -1,4 +1,4 @@
-"""Pictures of regions without classes: boundaries on the image, regions in their mean colours."""
+"""Pictures of regions without classes: boundaries on the image, mean colours, cut-outs."""
 
 from collections.abc import Sequence
 
@@ -13,14 +13,14 @@ _TEXT = 15  # pixels
 
 
 def boundaries(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The image with the regions' boundaries on it: uint8 [H, W, 3], int [H, W] -> [H, W, 3]."""
+    """The image with region boundaries drawn on it: uint8 [H, W, 3], int [H, W] -> [H, W, 3]."""
     picture = image.copy()
     picture[label_maps.boundary(labels)] = _LINE
     return picture
 
 
 def means(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Every region in its mean colour: uint8 [H, W, 3], int [H, W] -> uint8 [H, W, 3]."""
+    """The regions in their mean colours: uint8 [H, W, 3], int [H, W] -> uint8 [H, W, 3]."""
     flat = labels.ravel()
     count = np.maximum(np.bincount(flat), 1)
     sums = [np.bincount(flat, channel.ravel()) for channel in np.moveaxis(image, -1, 0)]
@@ -29,7 +29,7 @@ def means(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def cutout(image: np.ndarray, mask: np.ndarray, box: Sequence[int]) -> np.ndarray:
-    """What a mask leaves of an image, the rest dimmed, and the box it came from.
+    """The image with everything outside the mask dimmed, and the box drawn: uint8 [H, W, 3].
 
     Args:
         image: uint8 [H, W, 3].
@@ -45,14 +45,11 @@ def cutout(image: np.ndarray, mask: np.ndarray, box: Sequence[int]) -> np.ndarra
 
 
 def panel(rows: Sequence[tuple[str, Sequence[np.ndarray]]], titles: Sequence[str]) -> np.ndarray:
-    """Pictures of several images in columns, each row under its own line of text.
+    """A table of pictures, one row per image with a line of text below it: uint8 [H', W', 3].
 
     Args:
         rows: (text, pictures uint8 [H, W, 3] of one size, as many as titles).
-        titles: of the columns.
-
-    Returns:
-        uint8 [H', W', 3].
+        titles: titles of the columns.
     """
     width = max(cell.shape[1] for _, cells in rows for cell in cells)
     heads = [layout.strip(title, width, _TEXT) for title in titles]

@@ -25,7 +25,7 @@ def events(count: int) -> list[dict]:
     ],
     ids=["empty", "nothing known", "null at step 0", "one point", "a run"],
 )
-def test_curves_are_drawn_of_any_history(tmp_path, history):
+def test_curves_of_any_history_are_drawn(tmp_path, history):
     charts.curves(history, tmp_path / "curves.png")
     assert read(tmp_path / "curves.png").std() > 0
 
@@ -34,12 +34,12 @@ def test_every_kind_of_event_gets_its_axes(tmp_path):
     keys = [key for *_, lines in charts._CURVES.values() for key in lines]
     charts.curves([{"step": 1, "train/loss": 1.0}], tmp_path / "one.png")
     charts.curves([{"step": 1} | dict.fromkeys(keys, 0.5)], tmp_path / "all.png")
-    one, all_ = read(tmp_path / "one.png").shape, read(tmp_path / "all.png").shape
-    assert all_[0] == 2 * one[0]
-    assert all_[1] == 3 * one[1]
+    single, full = read(tmp_path / "one.png").shape, read(tmp_path / "all.png").shape
+    assert full[0] == 2 * single[0]
+    assert full[1] == 3 * single[1]
 
 
-def test_smoothing_keeps_a_constant_and_passes_over_gaps():
+def test_smoothing_keeps_a_constant_and_skips_gaps():
     values = np.full(100, 3.0)
     values[[0, 40, 99]] = np.nan
     np.testing.assert_allclose(charts._smooth(values), 3.0)
@@ -57,7 +57,7 @@ def test_a_chart_of_any_scores_is_drawn(tmp_path, iou):
     assert has(picture, PALETTE[2]) == (iou[2] > 0)
 
 
-def test_the_chart_says_absent_and_averages_the_classes_that_are_there(tmp_path, monkeypatch):
+def test_the_chart_marks_absent_classes_and_averages_the_present_ones(tmp_path, monkeypatch):
     texts = []
     monkeypatch.setattr(
         charts,
@@ -69,7 +69,7 @@ def test_the_chart_says_absent_and_averages_the_classes_that_are_there(tmp_path,
 
 
 def test_a_chart_refuses_scores_of_another_number_of_classes(tmp_path):
-    with pytest.raises(ValueError, match=r"3 classes need as many IoUs, got \[4\]"):
+    with pytest.raises(ValueError, match=r"iou must have shape \[3\], one per class, got \[4\]"):
         charts.class_chart(np.zeros(4), SPEC, tmp_path / "x.png", title="t")
 
 

@@ -25,14 +25,14 @@ def has(picture: np.ndarray, color: tuple[int, int, int]) -> bool:
     return bool((picture == color).all(axis=-1).any())
 
 
-def test_a_written_picture_comes_back_in_its_colours(tmp_path):
+def test_a_written_picture_is_read_back_with_its_colours(tmp_path):
     image, _ = example(4, 6)
     layout.write_png(tmp_path / "deep" / "er" / "picture.png", image)
     np.testing.assert_array_equal(read(tmp_path / "deep" / "er" / "picture.png"), image)
     assert [path.name for path in (tmp_path / "deep" / "er").iterdir()] == ["picture.png"]
 
 
-def test_something_that_is_no_picture_is_refused():
+def test_an_array_that_is_not_a_picture_is_refused():
     with pytest.raises(ValueError, match=r"float64 \[2, 2, 3\]"):
         layout.encode_png(np.zeros((2, 2, 3)))
 
@@ -44,7 +44,7 @@ def test_classes_and_void_get_their_colours():
 
 
 def test_a_class_that_the_spec_lacks_is_refused():
-    with pytest.raises(ValueError, match="holds 3; toy has classes 0 to 2"):
+    with pytest.raises(ValueError, match="contains 3; toy allows classes 0 to 2"):
         label_maps.colorize(np.array([[0, 3]], np.uint8), SPEC)
 
 
@@ -62,7 +62,7 @@ def test_an_overlay_keeps_the_size_of_the_image_and_hides_nothing(size):
     np.testing.assert_allclose(picture[:height, :width][inner], mixed[inner], atol=1)
 
 
-def test_the_legend_of_an_overlay_names_the_classes_that_are_there_largest_first():
+def test_the_legend_of_an_overlay_lists_the_classes_that_occur_largest_first():
     label = np.zeros((60, 400), np.uint8)
     label[:, 100:] = 2
     legend = label_maps.overlay(np.zeros((60, 400, 3), np.uint8), label, SPEC)[60:]
@@ -81,7 +81,7 @@ def test_boundaries_are_thin_and_only_where_the_class_changes():
 
 
 @pytest.mark.parametrize("channels", [None, 1, 2, 5])
-def test_images_of_other_channels_are_shown(channels):
+def test_images_with_other_numbers_of_channels_are_shown(channels):
     shape = (8, 8) if channels is None else (8, 8, channels)
     picture = label_maps.overlay(
         np.full(shape, 40, np.uint8), np.zeros((8, 8), np.uint8), SPEC, alpha=0
@@ -99,8 +99,8 @@ def test_a_panel_takes_rows_of_any_size():
     picture = label_maps.panel(rows, SPEC, cell=64)
     assert picture.dtype == np.uint8
     assert picture.shape[1] >= 4 * 64
-    one = label_maps.panel(rows[:1], SPEC, cell=64)
-    assert picture.shape[0] > one.shape[0]
+    single = label_maps.panel(rows[:1], SPEC, cell=64)
+    assert picture.shape[0] > single.shape[0]
 
 
 def test_a_panel_without_rows_is_titles_and_legend():
@@ -115,7 +115,7 @@ def test_a_small_scene_fills_its_cell():
     assert (picture == color).all(axis=-1).sum() == 192 * 256
 
 
-def test_errors_are_red_correct_pixels_gray_and_void_is_neither():
+def test_errors_are_red_correct_pixels_grey_and_void_is_hatched():
     image = np.full((1, 3, 3), 200, np.uint8)
     truth = np.array([[0, 0, VOID]], np.uint8)
     prediction = np.array([[0, 1, 1]], np.uint8)
@@ -158,13 +158,13 @@ def test_captions_stand_above_the_rows_of_a_panel():
     assert titled.shape[1] == plain.shape[1]
 
 
-def test_where_two_predictions_differ_is_who_is_right():
+def test_differing_pixels_show_which_prediction_is_right():
     truth = np.zeros((8, 64), np.uint8)
     a, b = truth.copy(), truth.copy()
     a[:, :16], b[:, 16:32] = 1, 1  # B alone is right, then A alone
     a[:, 32:40], b[:, 32:40] = 1, 2  # neither
     truth[:, 56:] = VOID
-    a[:, 56:] = 2  # nobody knows
+    a[:, 56:] = 2  # without truth
     image = np.full((8, 64, 3), 90, np.uint8)
     picture = label_maps.disagreements([("x", image, truth, a, b)], SPEC, cell=64)
     marks = picture[:, -64:]
