@@ -1,25 +1,27 @@
 """Evaluates a checkpoint: python -m segjax.evaluate --workdir=DIR [--split=val] [--step=best].
 
-`--protocol="deeplab_v3_ms_flip"` sets how, in place of the run's own: see segjax/protocol.py.
+`--protocol="deeplab_v3_ms_flip"` replaces the run's views: see segjax/evaluation/views.py.
 `--crf="deeplab_v1, theta_alpha=60"` puts a fully connected CRF behind it: see segjax/crf.
 `--statistics=train` first estimates the batch norms' statistics again over that split.
 `--superpixels=configs/slic.py` also says what a vote within superpixels makes of the predictions,
 and the best that any labelling of those superpixels could reach.
 """
 
+import dataclasses
 import pathlib
 
-import jax
 from absl import flags
 from ml_collections import config_flags
 
-from segjax import cli
+from segjax import cli, network
 from segjax.data import catalog
+from segjax.data.spec import DatasetSpec
+from segjax.data.splits import Split, open_split
 from segjax.errors import InputError
-from segjax.evaluation import evaluator as evaluation
-from segjax.evaluation import report, superpixel_vote
-from segjax.evaluation.protocol import parse
-from segjax.pictures import label_maps, layout
+from segjax.evaluation import kept, report, superpixel_vote
+from segjax.evaluation import protocol as protocols
+from segjax.evaluation.evaluator import Evaluator
+from segjax.evaluation.protocol import Protocol, Statistics
 from segjax.runs import progress
 from segjax.training import assembly, norm_statistics
 
@@ -38,90 +40,65 @@ def define_flags() -> None:
 def main(_argv: list[str]) -> None:
     """Prints the scores and writes them into the run folder."""
     cli.start_processes()
-    workdir = pathlib.Path(flags.FLAGS.workdir)
-    parts, ts, meta = assembly.restore(workdir, flags.FLAGS.step)
-    config = parts.config
-    split = flags.FLAGS.split or config.eval.split
+    given = flags.FLAGS
+    workdir = pathlib.Path(given.workdir)
+    run = network.load(workdir, given.step, given.weights)
+    config, trained = run.config, Protocol.from_json(run.meta["protocol"])
     dataset = catalog.load(**config.data)
-    if dataset.spec.classes != parts.spec.classes or dataset.spec.table != parts.spec.table:
-        raise InputError(
-            f"{workdir} was trained on other classes ({', '.join(parts.spec.classes)}) than the "
-            f"data set has now ({', '.join(dataset.spec.classes)})."
-        )
-    part = assembly.open_split(dataset, config, split)
-    how = evaluation.protocol(parts, split, part.scan.sizes, flags.FLAGS.protocol, flags.FLAGS.crf)
-    own = not flags.FLAGS.protocol or how["views"] == parse(config.eval.protocol).to_json()
-    own_crf = how["crf"] == evaluation.crf_of(config)
-    if own and split == config.eval.split:
-        how["bucket"] = meta["protocol"]["bucket"]
-    weights = ts.weights(flags.FLAGS.weights)
-    if flags.FLAGS.statistics:
-        over = assembly.open_split(dataset, config, flags.FLAGS.statistics)
-        batches = norm_statistics.batches_of(parts, over)
-        how["statistics"] = {"split": flags.FLAGS.statistics, "batches": batches}
-        weights = weights[0], _statistics(parts, weights, over, batches)
+    _check_classes(workdir, run.network.model.spec, dataset.spec)
+    split = open_split(dataset, given.split or config.eval.split, cache=config.loader.cache)
+    protocol = protocols.resolve(
+        config,
+        split.scan.sizes,
+        split=split.name,
+        views_text=given.protocol,
+        crf_text=given.crf,
+        trained=trained,
+    )
+    net = run.network
+    if given.statistics:
+        net, statistics = _estimated(run, open_split(dataset, given.statistics))
+        protocol = dataclasses.replace(protocol, statistics=statistics)
     path = report.path_of(
         workdir,
-        split,
-        views="" if own else how["views"]["name"],
-        weights=flags.FLAGS.weights,
-        more="statistics" if flags.FLAGS.statistics else "",
-        crf="" if own_crf else how["crf"]["name"] if how["crf"] else "no_crf",
+        split.name,
+        views="" if protocol.views == trained.views else protocol.views.name,
+        weights=given.weights,
+        more="statistics" if given.statistics else "",
+        crf="" if protocol.crf == trained.crf else protocol.crf.name if protocol.crf else "no_crf",
     )
-    evaluator = evaluation.Evaluator(parts, part.source, part.scan.sizes, how, details=True)
-    result, vote = _evaluate(evaluator, weights, path)
-    if jax.process_index() == 0:
-        print(report.table(result, parts.spec))
-        report.write(
-            path,
-            result,
-            how,
-            parts.spec,
-            step=int(ts.step),
-            weights=flags.FLAGS.weights,
-            data=part.scan.fingerprint,
-            checkpoint=meta["fingerprint"],
-            names=evaluator.names(result),
+    evaluator = Evaluator(
+        config,
+        net.model,
+        run.mesh,
+        split,
+        protocol,
+        class_weights=run.class_weights,
+        details=True,
+    )
+    vote = None
+    if given.superpixels is not None:
+        vote = superpixel_vote.Vote(given.superpixels, net.model.num_classes)
+    origin = report.Origin(run.step, given.weights, split.scan.fingerprint, run.meta["fingerprint"])
+    kept.evaluate(evaluator, net, path, origin, vote)
+
+
+def _check_classes(workdir: pathlib.Path, before: DatasetSpec, now: DatasetSpec) -> None:
+    if (before.classes, before.table) != (now.classes, now.table):
+        raise InputError(
+            f"{workdir} was trained on other classes ({', '.join(before.classes)}) than the "
+            f"data set has now ({', '.join(now.classes)})."
         )
-        print(f"Written: {path} (programs compiled: {result.programs})")
-        if vote is not None:
-            print(vote.table(result.report))
-            print(f"Written: {vote.write(path, result.report)}")
 
 
-def _statistics(parts: assembly.Experiment, weights, split: assembly.Split, batches: int):
+def _estimated(run: network.Trained, split: Split) -> tuple[network.Network, Statistics]:
+    """The network with statistics of its norms estimated over a split, and what the file says."""
+    training = assembly.assemble(run.config, run.network.model.spec, run.class_weights)
+    batches = norm_statistics.batches_of(training, split)
     line = progress.ProgressLine("batch of statistics", batches)
-    found = norm_statistics.estimate(parts, *weights, split, progress=line.show)
+    net = norm_statistics.estimated(run.network, training, split, progress=line.show)
     line.close()
-    return found
-
-
-def _evaluate(
-    evaluator: evaluation.Evaluator, weights, path: pathlib.Path
-) -> tuple[evaluation.Result, superpixel_vote.Vote | None]:
-    """Evaluates, asks superpixels to vote, writes label maps and pictures of the worst images."""
-    spec, names = evaluator.experiment.spec, evaluator.source.name
-    recipe = flags.FLAGS.superpixels
-    vote = None if recipe is None else superpixel_vote.Vote(recipe, spec.num_classes)
-    worst = report.Worst()
-
-    def observe(index, example, marginals):
-        labels.add(names(index), example[2])
-        worst.add(index, example, marginals)
-        if vote is not None:
-            vote.add(*example)
-
-    line = progress.ProgressLine("batch", len(evaluator.plan))
-    with report.new_labels(path, spec) as labels:
-        result = evaluator(*weights, progress=line.show, observe=observe)
-    line.close()
-    pictures = {"worst": worst.draw(spec, names)}
-    if result.maps:
-        pictures["-".join(result.maps)] = label_maps.panel(result.panel, spec, **result.maps)
-    for name, picture in pictures.items():
-        if picture is not None and jax.process_index() == 0:
-            layout.write_png(path.parent / "pictures" / f"{path.stem}-{name}.png", picture)
-    return result, vote
+    return net, Statistics(split.name, batches)
 
 
 VERB = cli.Verb(

@@ -6,7 +6,6 @@ Long, Shelhamer, Darrell 2015, section 3.1, figure 2: a classifier run fully con
 import functools
 import pathlib
 from collections.abc import Iterator
-from typing import Any
 
 import cv2
 import jax
@@ -14,11 +13,11 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from segjax import files, initial_weights, models
+from segjax import files, initial_weights
 from segjax.data.spec import DatasetSpec, hls_palette
 from segjax.errors import InputError
-from segjax.models import functional, resize, row_blocks
-from segjax.models.preprocess import Preprocess
+from segjax.models import resize, row_blocks
+from segjax.network import Network
 from segjax.pictures import label_maps, layout
 from segjax.runs import progress
 
@@ -38,51 +37,22 @@ class Maps:
     """
 
     def __init__(self, config: ml_collections.ConfigDict):
-        start = initial_weights.start_of(config)
-        if start is None:
-            raise InputError("config.init.from: the classifier's weights are needed.")
-        initial_weights.adopt_preprocess(config, start)
         self.names = _read_names(config.predict.classes)
-
-        def build(rngs):
-            return models.build(
-                **config.model, num_classes=len(self.names), dtype=config.dtype, rngs=rngs
-            )
-
-        _, graph = functional.graphs(build)
-        self._weights = start.load(*functional.initial_arrays(build, config.seed))
-        self._run = jax.jit(
-            functools.partial(
-                maps,
-                graph=graph,
-                preprocess=Preprocess(**config.preprocess),
-                window=config.predict.window,
-                top=min(config.predict.top, len(self.names)),
-            )
-        )
+        self._network, _ = initial_weights.pretrained(config, len(self.names))
+        top = min(config.predict.top, len(self.names))
+        self._run = jax.jit(functools.partial(maps, window=config.predict.window, top=top))
 
     def __call__(self, image: np.ndarray) -> dict[str, np.ndarray]:
         """uint8 [H, W, 3] RGB -> the results of `maps`, on the host."""
-        return jax.device_get(self._run(*self._weights, image))
+        return jax.device_get(self._run(self._network, image))
 
 
-def maps(
-    params: Any,
-    batch_stats: Any,
-    image: jax.Array,
-    *,
-    graph: Any,
-    preprocess: Preprocess,
-    window: int,
-    top: int,
-) -> dict[str, jax.Array]:
+def maps(network: Network, image: jax.Array, *, window: int, top: int) -> dict[str, jax.Array]:
     """Runs a classifier over an image.
 
     Args:
-        params, batch_stats: the weights.
+        network: of K classes.
         image: uint8 [H, W, 3], RGB.
-        graph: the network's evaluation graph; K classes.
-        preprocess: of the weights.
         window: cells, each way, that the classifier pools over; GoogLeNet's 7.
         top: how many of the best classes get a map at the image's size.
 
@@ -93,8 +63,7 @@ def maps(
         place, nothing pooled; `argmax` uint16 [H, W].
     """
     size = image.shape[:2]
-    model = functional.merge(graph, params, batch_stats)
-    scores = model(preprocess(image)[None])[0]
+    scores = network(image[None])
     values = scores.values.astype(jnp.float32)
     pooled = resize.apply(values, *(_means(length, window) for length in values.shape[1:3]))
     probability = jax.nn.softmax(pooled[0], axis=-1).mean((0, 1))

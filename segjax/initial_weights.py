@@ -1,37 +1,42 @@
-"""Starting from weights: those of a file, or of another run. `config.init` says which."""
+"""The weights that a network starts from: those of a file or of another run.
+
+`config.init` names them.
+"""
 
 import dataclasses
 import functools
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from absl import logging
+from jax.sharding import Mesh
 
+from segjax import network as networks
+from segjax import sharding
+from segjax.data.spec import DatasetSpec
 from segjax.errors import InputError, choose
-from segjax.models import importers
+from segjax.models import functional, importers
 from segjax.models.importers import files
-from segjax.training import assembly
-from segjax.training.state import TrainState
+from segjax.network import Model, Network, model_of
 
 PREPROCESSES = ("weights", "config")
 
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """Where a run's first weights come from, read when they are needed.
+    """Weights that are read when they are needed.
 
     Attributes:
         name: a file of weights, or a run folder, as `config.init.from` has it.
         step: of a run folder: "best", "latest" or a number.
-        origin: a key of `weights.ORIGINS`, or "" to tell it from the names.
-        skip: patterns of what need not match.
+        origin: a key of `importers.ORIGINS`, or "" to tell it from the names in the file.
+        skip: patterns of paths that need not match.
     """
 
     name: str
@@ -48,8 +53,8 @@ class Start:
     def _content(self) -> tuple[Mapping[str, np.ndarray], str, Mapping[str, Any] | None]:
         """Arrays by the names in the file, their origin, what images they are for."""
         if self.path.is_dir():
-            parts, ts, _ = assembly.restore(self.path, self.step)
-            return flatten(ts.params, ts.batch_stats), "segjax", dict(parts.config.preprocess)
+            run = networks.load(self.path, self.step)
+            return run.network.arrays(), "segjax", dict(run.config.preprocess)
         arrays, meta = files.read(self.path)
         origin = self.origin or importers.origin_of(arrays, str(self.path))
         choose("config.init.origin", origin, importers.ORIGINS)
@@ -60,18 +65,29 @@ class Start:
         """What images the weights are for, as `config.preprocess`; None where it is not known."""
         return self._content[2]
 
+    def check(self, model: Model) -> None:
+        """Passes weights that fit the model.
+
+        Raises:
+            InputError: listing the tensors that do not match.
+        """
+        self._match(functional.by_path(*model.shapes()))
+
     def load(self, params: Any, batch_stats: Any) -> tuple[Any, Any]:
         """The two trees with the weights in place of what they held.
 
         Raises:
             InputError: listing the tensors that do not match.
         """
+        match = self._match(functional.by_path(params, batch_stats))
+        logging.info("Weights of %s (%s): %s.", self.path, self._content[1], match)
+        return put(params, match.arrays), put(batch_stats, match.arrays)
+
+    def _match(self, leaves: Mapping[str, Any]) -> importers.Match:
         arrays, origin, _ = self._content
-        shapes = {path: leaf.shape for path, leaf in flatten(params, batch_stats).items()}
-        found, unused = importers.ORIGINS[origin].convert(arrays, shapes)
-        matched = importers.match(found, shapes, self.skip, where=str(self.path), unused=unused)
-        logging.info("Weights of %s (%s): %s.", self.path, origin, matched)
-        return put(params, matched.arrays), put(batch_stats, matched.arrays)
+        shapes = {path: leaf.shape for path, leaf in leaves.items()}
+        known, unused = importers.ORIGINS[origin].convert(arrays, shapes)
+        return importers.match(known, shapes, self.skip, where=str(self.path), unused=unused)
 
 
 def start_of(config: ml_collections.ConfigDict) -> Start | None:
@@ -126,24 +142,29 @@ def adopt_preprocess(
     logging.info("Images as the weights know them: %s.", describe(config.preprocess))
 
 
-def initial_state(parts: assembly.Experiment, start: Start | None) -> TrainState:
-    """The state before the first step, with the weights that `start` has for it."""
-    ts = parts.initial_state()
+def pretrained(
+    config: ml_collections.ConfigDict,
+    classes: DatasetSpec | int,
+    devices: Sequence[jax.Device] | None = None,
+) -> tuple[Network, Mesh]:
+    """The network of a config with the weights that it names, and the devices it lies on.
+
+    Args:
+        config: its `preprocess` becomes the one that the weights know.
+        classes: see `network.model_of`.
+        devices: all by default.
+
+    Raises:
+        InputError: if the config names no weights, or they do not fit.
+    """
+    start = start_of(config)
     if start is None:
-        return ts
-    params, batch_stats = start.load(ts.params, ts.batch_stats)
-    # Copies: the state is donated, and two leaves must not share a buffer.
-    ema = jax.tree.map(jnp.copy, {"params": params, "batch_stats": batch_stats}) if ts.ema else {}
-    return ts.replace(params=params, batch_stats=batch_stats, ema=ema)
-
-
-def flatten(params: Any, batch_stats: Any) -> dict[str, Any]:
-    """Path, such as "backbone/fc6/kernel" -> array, of both trees."""
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-        for tree in (params, batch_stats)
-        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
-    }
+        raise InputError("config.init.from: a network without a run needs weights.")
+    adopt_preprocess(config, start)
+    model = model_of(config, classes)
+    mesh = sharding.make_mesh(config.mesh.space, devices)
+    drawn = jax.device_put(model.draw(config.seed), sharding.replicated(mesh))
+    return Network(*start.load(*drawn), model), mesh
 
 
 def describe(preprocess: Mapping[str, Any]) -> str:

@@ -8,18 +8,15 @@ import concurrent.futures
 import io
 import pathlib
 
-import ml_collections
 import numpy as np
 from absl import flags
 
-from segjax import cli, files, heatmaps, initial_weights, study
-from segjax.data import catalog, png, sources
+from segjax import cli, files, heatmaps, prediction, study
+from segjax.data import png, sources
 from segjax.data.spec import VOID
 from segjax.errors import InputError
-from segjax.evaluation import evaluator as evaluation
 from segjax.pictures import label_maps, layout
 from segjax.runs import progress
-from segjax.training import assembly, state
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
@@ -94,51 +91,17 @@ def main(_argv: list[str]) -> None:
         study.predict(cli.config(), named, len(images), output)
     elif configured and cli.config().predict.output == "heatmaps":
         heatmaps.predict(cli.config(), named, len(images), output)
-    elif configured:
-        found = pretrained(cli.config(), sizes, flags.FLAGS.protocol, flags.FLAGS.crf)
-        write_labels(*found, images, sizes, output)
     else:
-        parts, ts, meta = assembly.restore(pathlib.Path(flags.FLAGS.workdir), flags.FLAGS.step)
-        how = meta["protocol"]
-        if flags.FLAGS.protocol:
-            how = evaluation.protocol(parts, how["split"], sizes, flags.FLAGS.protocol)
-        how = how | {"crf": evaluation.crf_of(parts.config, flags.FLAGS.crf)}
-        write_labels(parts, ts, how, images, sizes, output)
-
-
-def pretrained(
-    config: ml_collections.ConfigDict, sizes: np.ndarray, views: str = "", crf: str = ""
-) -> tuple[assembly.Experiment, state.TrainState, dict]:
-    """The network of a config with the weights it names, and the protocol of its data set.
-
-    Args:
-        config: the recipe.
-        sizes: int32 [N, 2], of the images.
-        views, crf: in place of the config's own, see `evaluation.protocol`.
-
-    Raises:
-        InputError: if it names no weights, or they do not fit.
-    """
-    if config.predict.output != "labels":
-        raise InputError(
-            f"config.predict.output: unknown {config.predict.output!r}; known: labels, heatmaps."
-        )
-    start = initial_weights.start_of(config)
-    if start is None:
-        raise InputError("config.init.from: a network without a run needs weights.")
-    initial_weights.adopt_preprocess(config, start)
-    parts = assembly.assemble(config, catalog.load(**config.data).spec, None)
-    how = evaluation.protocol(parts, config.eval.split, sizes, views, crf)
-    return parts, initial_weights.initial_state(parts, start), how
+        texts = {"protocol": flags.FLAGS.protocol, "crf": flags.FLAGS.crf}
+        if configured:
+            net = prediction.pretrained(cli.config(), **texts)
+        else:
+            net = prediction.load(flags.FLAGS.workdir, step=flags.FLAGS.step, **texts)
+        write_labels(net, images, sizes, output)
 
 
 def write_labels(
-    parts: assembly.Experiment,
-    ts: state.TrainState,
-    how: dict,
-    images: Images,
-    sizes: np.ndarray,
-    output: pathlib.Path,
+    net: prediction.Predictor, images: Images, sizes: np.ndarray, output: pathlib.Path
 ) -> None:
     """Writes OUTPUT/<stem>.png (class indices, palette inside) and OUTPUT/<stem>_overlay.png.
 
@@ -147,33 +110,28 @@ def write_labels(
     averaged over classes) and a picture of it, 0 to its maximum.
 
     Args:
-        parts, ts: the network and its weights.
-        how: the protocol that it was evaluated under.
+        net: the network, and the protocol that it labels under.
         images, sizes: what is labelled, and int32 [N, 2].
         output: folder.
     """
-    evaluator = evaluation.Evaluator(parts, images, sizes, how | {"limit": 0})
-    palette = [*parts.spec.palette]
+    palette = [*net.spec.palette]
     line, done = progress.ProgressLine("image", len(images)), 0
-    for _, batch, out in evaluator.batches(ts.params, ts.batch_stats):
-        before = evaluation.cut(batch, out["before"]) if "before" in out else {}
-        for index, (image, _, label) in evaluation.examples(batch, out["prediction"]).items():
-            stem = images.name(index)
-            files.write(output / f"{stem}.png", png.encode_indices(label, palette))
-            overlay = label_maps.overlay(image, label, parts.spec)
-            layout.write_png(output / f"{stem}_overlay.png", overlay)
-            if index in before:
-                refined = label_maps.before_after(image, before[index], label, parts.spec)
-                layout.write_png(output / f"{stem}_crf.png", refined)
-            done += 1
-        if "uncertainty" in out:
-            for index, variance in evaluation.cut(batch, out["uncertainty"]).items():
-                _write_uncertainty(output, images.name(index), variance)
+    for found in net.labelled(images, sizes):
+        stem, label = images.name(found.index), found.label
+        files.write(output / f"{stem}.png", png.encode_indices(label, palette))
+        overlay = label_maps.overlay(found.image, label, net.spec)
+        layout.write_png(output / f"{stem}_overlay.png", overlay)
+        if found.before is not None:
+            both = label_maps.before_after(found.image, found.before, label, net.spec)
+            layout.write_png(output / f"{stem}_crf.png", both)
+        if found.uncertainty is not None:
+            _write_uncertainty(output, stem, found.uncertainty)
+        done += 1
         line.show(done)
     line.close()
     print(
-        f"Written: {done} label images and overlays in {output} (step {int(ts.step)}, "
-        f"programs compiled: {evaluator.programs})."
+        f"Written: {done} label images and overlays in {output} (step {net.step}, "
+        f"programs compiled: {net.programs})."
     )
 
 

@@ -15,11 +15,11 @@ import numpy as np
 from absl import flags
 
 from segjax import cli, initial_weights, tables
+from segjax import network as networks
 from segjax.errors import InputError
 from segjax.models import importers
 from segjax.models.importers import files
 from segjax.runs import run_folder
-from segjax.training import assembly
 
 
 def define_flags() -> None:
@@ -60,19 +60,19 @@ def export(workdir: pathlib.Path, step: str, which: str, output: pathlib.Path) -
     """
     if output.suffix != ".safetensors":
         raise InputError(f"--output: weights are written as .safetensors, got {output.name!r}.")
-    parts, ts, _ = assembly.restore(workdir, step)
-    arrays = initial_weights.flatten(*ts.weights(which))
-    config = json.loads(parts.config.to_json())
+    run = networks.load(workdir, step, which)
+    spec = run.network.model.spec
+    config = json.loads(run.config.to_json())
     meta = {
         "preprocess": config["preprocess"],
-        "classes": parts.spec.classes,
-        "palette": parts.spec.palette,
+        "classes": spec.classes,
+        "palette": spec.palette,
         "model": config["model"],
-        "step": int(ts.step),
+        "step": run.step,
         "weights": which,
         "versions": run_folder.versions(),
     }
-    files.write(output, {path: np.asarray(leaf) for path, leaf in arrays.items()}, meta)
+    files.write(output, run.network.arrays(), meta)
     return output
 
 

@@ -1,230 +1,140 @@
-"""How a number is made, as plain data: which views of an image a network sees, and how they fuse.
-
-`config.eval.protocol` names one: a preset, and after it whatever differs, as in
-"pspnet_ms_flip, tile=(713, 713), long_side=2048". What it stands for is stored beside each number.
-"""
+"""The protocol of a number: everything that decides how it is made, resolved once, stored whole."""
 
 import dataclasses
-import math
 from typing import Any
 
-from segjax import registry
-from segjax.errors import InputError, choose
-from segjax.models.resize import CONVENTIONS
+import ml_collections
+import numpy as np
 
-SIZES = ("round", "floor", "corners")
-BLENDS = ("uniform", "smooth")
-FUSIONS = ("mean_probability", "mean_logit", "max_probability", "max_logit")
-ORDERS = ("before_resize", "after_resize")
-PLACES = ("image", "input")
-MEETINGS = ("image", "scale_1")
-
-Size = tuple[int, int]
+from segjax import crf as crfs
+from segjax.data import pipeline
+from segjax.errors import InputError
+from segjax.evaluation import views
+from segjax.evaluation.views import Views
 
 
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+@dataclasses.dataclass(frozen=True)
+class Statistics:
+    """Statistics of batch norms that were estimated again before a number was made.
 
+    Attributes:
+        split: of the data set they were estimated over.
+        batches: how many batches of training were averaged.
+    """
 
-def _above_zero(value: Any) -> bool:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and math.isfinite(value) and value > 0
-
-
-def _are(kind, values: Any, count: int = 0) -> bool:
-    """Whether it is a tuple of one kind, of `count`, or of any number but none."""
-    sized = isinstance(values, tuple) and len(values) == (count or max(1, len(values)))
-    return sized and all(map(kind, values))
+    split: str
+    batches: int
 
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """The views of an image and their fusion. The defaults are one look at the whole image.
+    """How a network labels images; train, evaluate and predict obey the same one.
 
     Attributes:
-        name: the preset, and a mark of what differs from it.
-        scales: of the image, each above 0; 1 is the size that the network was trained to see
-            (`config.input_scale`), or `long_side`.
-        flip: every view also mirrored left to right.
-        long_side: images are first brought to this long side; 0 leaves them.
-        short_side: the least and the greatest short side that is left alone; (0, 0) leaves all.
-        size: how scale s makes a size of n: "round": s n; "floor": the same, rounded down;
-            "corners": s (n - 1) + 1, rounded down, as TensorFlow's code of DeepLab.
-        resize: convention of images and scores: "half_pixel" or "corners", see `models.resize`.
-        tile: (height, width) of the window that the network sees; (0, 0): the whole image.
-            Smaller images are framed in the mean colour.
-        stride: share of the tile from one window to the next, 0 to 1; the last one is moved inside.
-        blend: what windows that overlap count: "uniform": the same; "smooth": less towards their
-            edges (sine squared).
-        fusion: of views: "mean_probability", "mean_logit", "max_probability" or "max_logit".
-        softmax: "before_resize": probabilities are made at the size that the network saw, and
-            resized; "after_resize": scores are resized. Fusions of logits take none.
-        meet: "image": scores of every view come straight to it; "scale_1": those of smaller views
-            come to the scores of scale 1 first. For whole images.
-        argmax: "image": at the image's size; "input": at that of scale 1, the labels are brought
-            to the image by the nearest pixel.
-        samples: passes of every image with dropout left on, each with draws of its own, whose
-            probabilities are averaged (Kendall, Badrinarayanan, Cipolla: Bayesian SegNet, BMVC
-            2017); 0 is one pass without dropout. Of one look at the whole image.
-        bucket: multiple that sides are filled up to with the mean colour; None takes
-            `config.eval.bucket`. It comes before all else: an image's size is then that of the
-            canvas. Windows need no filling up.
+        split: of the data set.
+        limit: examples, spread over the split; 0 takes all.
+        batch_size: images, or windows of them, at once.
+        bucket: sides are filled up to a multiple of it; 1 fills nothing.
+        fill: RGB of what images are filled up with, 0 to 255.
+        input_scale, input_size: the network sees images at this scale, or at this size unless it
+            is (0, 0).
+        views: of an image, and their fusion.
+        crf: behind the network, or None.
+        statistics: of batch norms, where they are not those of training.
     """
 
-    name: str = "single"
-    scales: tuple[float, ...] = (1.0,)
-    flip: bool = False
-    long_side: int = 0
-    short_side: Size = (0, 0)
-    size: str = "round"
-    resize: str = "half_pixel"
-    tile: Size = (0, 0)
-    stride: float = 2 / 3
-    blend: str = "uniform"
-    fusion: str = "mean_probability"
-    softmax: str = "after_resize"
-    meet: str = "image"
-    argmax: str = "image"
-    samples: int = 0
-    bucket: int | None = None
+    split: str
+    limit: int
+    batch_size: int
+    bucket: int
+    fill: tuple[float, float, float]
+    input_scale: float
+    input_size: tuple[int, int]
+    views: Views
+    crf: crfs.DenseCrf | None = None
+    statistics: Statistics | None = None
 
     def __post_init__(self):
-        stretches = [name for name in CONVENTIONS if name != "transposed"]
-        for key, known in {
-            "size": SIZES,
-            "resize": stretches,
-            "blend": BLENDS,
-            "fusion": FUSIONS,
-            "softmax": ORDERS,
-            "meet": MEETINGS,
-            "argmax": PLACES,
-            "flip": (False, True),
-        }.items():
-            choose(f"protocol {key}", getattr(self, key), known)
-        for key, fits, allowed in (
-            ("scales", _are(_above_zero, self.scales), "a tuple of numbers above 0"),
-            ("tile", _are(_whole, self.tile, 2), "two whole numbers, 0 or more"),
-            ("short_side", _are(_whole, self.short_side, 2), "two whole numbers, 0 or more"),
-            ("long_side", _whole(self.long_side), "a whole number, 0 or more"),
-            ("stride", _above_zero(self.stride) and self.stride <= 1, "above 0 and at most 1"),
-            ("samples", _whole(self.samples), "a whole number, 0 or more"),
-            ("bucket", self.bucket is None or _whole(self.bucket), "None, or 0 or more"),
-        ):
-            if not fits:
-                raise InputError(f"protocol {key}: {getattr(self, key)!r}; it is {allowed}.")
-        if (self.tile[0] == 0) != (self.tile[1] == 0):
-            raise InputError(f"protocol tile: {self.tile}; both sides, or (0, 0).")
-        if any(self.tile) and self.meet != "image":
-            raise InputError(f"protocol meet: {self.meet!r} is for whole images, not for windows.")
-        if self.short_side[0] > self.short_side[1]:
-            raise InputError(f"protocol short_side: {self.short_side}; the least comes first.")
-        if self.long_side and any(self.short_side):
-            raise InputError("protocol long_side and short_side: only one of them.")
-        if self.samples and not self.plain:
-            raise InputError("protocol samples: of one look at the whole image, not of views.")
-
-    @property
-    def plain(self) -> bool:
-        """Whether it is one look at the whole image, scores brought to the image."""
-        fields = ("scales", "flip", "long_side", "short_side", "resize", "tile", "argmax")
-        one = Protocol()
-        return all(getattr(self, field) == getattr(one, field) for field in fields)
-
-    @property
-    def linear(self) -> bool:
-        """Whether the fused score is a sum over views, window by window."""
-        before = self.softmax == "before_resize"
-        return self.fusion == "mean_logit" or (self.fusion == "mean_probability" and before)
-
-    def base_size(self, image: Size, seen: Size) -> Size:
-        """The size of scale 1.
-
-        Args:
-            image: of the image.
-            seen: of what the network was trained to see of it.
-        """
-        if self.long_side:
-            long = max(image)
-            return tuple(
-                self.long_side if n == long else max(1, round(self.long_side / long * n))
-                for n in image
+        if self.crf is not None and self.views.argmax != "image":
+            raise InputError(
+                f"{crfs.KEY}: it refines at the size of the image; protocol argmax "
+                f"{self.views.argmax!r} does not go with it."
             )
-        if any(self.short_side):
-            short = min(image)
-            factor = min(max(short, self.short_side[0]), self.short_side[1]) / short
-            return tuple(max(1, round(factor * n)) for n in image)
-        return seen
-
-    def scaled(self, scale: float, image: Size, seen: Size) -> Size:
-        """The size of a view; see `base_size`."""
-        if self.long_side:
-            # The long side is rounded first, the other follows it (semseg's rule).
-            return dataclasses.replace(self, long_side=round(scale * self.long_side)).base_size(
-                image, seen
-            )
-        return tuple(self._length(scale, n) for n in self.base_size(image, seen))
-
-    def _length(self, scale: float, n: int) -> int:
-        length = {
-            "round": lambda: round(scale * n),
-            "floor": lambda: math.floor(scale * n),
-            "corners": lambda: math.floor(scale * (n - 1) + 1),
-        }[self.size]()
-        return max(1, length)
 
     def to_json(self) -> dict[str, Any]:
-        """Every key and its value."""
-        return {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in dataclasses.asdict(self).items()
-        }
+        """Plain data: what is stored beside a number."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        fields["views"] = self.views.to_json()
+        fields["crf"] = None if self.crf is None else self.crf.to_json()
+        statistics = fields.pop("statistics")
+        if statistics is not None:
+            fields["statistics"] = dataclasses.asdict(statistics)
+        return {key: list(v) if isinstance(v, tuple) else v for key, v in fields.items()}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Protocol":
-        """The inverse of `to_json`."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+        """The inverse of `to_json`; what was stored before there were views is one look."""
+        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        fields["views"] = Views.from_json(fields.get("views", {}))
+        fields["crf"] = crfs.DenseCrf(**fields["crf"]) if fields.get("crf") else None
+        if fields.get("statistics"):
+            fields["statistics"] = Statistics(**fields["statistics"])
+        return cls(**fields)
 
 
-PRESETS = {
-    # One look at the whole image; where sizes are many, filled up to config.eval.bucket.
-    "single": Protocol(),
-    # Long, Shelhamer, Darrell 2015: one look at the native size, nothing filled up.
-    "fcn": Protocol(bucket=1),
-    # Chen et al., PAMI 2018, section 4.1.1: three scales, the maximum of their scores at the size
-    # of the image. The release takes it on the grid of scale 1: `config.model.multi_scale`.
-    "deeplab_v2_msc": Protocol(scales=(1.0, 0.75, 0.5), size="floor", fusion="max_logit"),
-    # Chen et al. 2017 (arXiv 1706.05587), section 4.1; sizes and resizes are those of the authors'
-    # TensorFlow code, which for VOC also fills images up to 513 x 513: bucket=513.
-    "deeplab_v3_ms_flip": Protocol(
-        scales=(0.5, 0.75, 1.0, 1.25, 1.5, 1.75),
-        flip=True,
-        size="corners",
-        resize="corners",
-        meet="scale_1",
-    ),
-    # Zhao et al. 2017 in the author's PyTorch code, semseg: ADE20K and VOC 2012. Cityscapes:
-    # tile=(713, 713), long_side=2048.
-    "pspnet_ms_flip": Protocol(
-        scales=(0.5, 0.75, 1.0, 1.25, 1.5, 1.75),
-        flip=True,
-        long_side=512,
-        tile=(473, 473),
-        softmax="before_resize",
-    ),
-    # Kendall et al., BMVC 2017; the release takes 4 or 8 passes.
-    "bayesian_segnet": Protocol(samples=8),
-    # Lin et al. 2017 in the release's script for VOC: five scales, short sides of 450 to 800. It
-    # resizes the logarithm of probabilities, which is the same but for their sum.
-    "refinenet_ms": Protocol(scales=(0.4, 0.6, 0.8, 1.0, 1.2), short_side=(450, 800)),
-}
-PRESETS = {name: dataclasses.replace(one, name=name) for name, one in PRESETS.items()}
+def resolve(
+    config: ml_collections.ConfigDict,
+    sizes: np.ndarray,
+    *,
+    split: str = "",
+    views_text: str = "",
+    crf_text: str = "",
+    trained: Protocol | None = None,
+) -> Protocol:
+    """The protocol that a config, the flags and a run's own one come to.
 
-
-def parse(text: str) -> Protocol:
-    """Reads "preset" or "preset, key=value, ...".
+    Args:
+        config: of the run.
+        sizes: int32 [N, 2], of the images.
+        split: in place of `config.eval.split`.
+        views_text: in place of `config.eval.protocol`.
+        crf_text: in place of `config.eval.crf`, as `crf.parse` reads it; "none" for none.
+        trained: the protocol that the run was evaluated under while it trained; images of the
+            same split under the same views are filled up as there.
 
     Raises:
-        InputError: on an unknown preset or key, or a value that is not allowed.
+        InputError: on views or a CRF that are not known, or if images shall be filled up that the
+            network sees at one fixed size.
     """
-    preset, changes = registry.parse("config.eval.protocol", text)
-    return registry.changed("config.eval.protocol", preset, changes, PRESETS)
+    chosen = views.parse(views_text or config.eval.protocol)
+    split = split or config.eval.split
+    bucket = config.eval.bucket if chosen.bucket is None else chosen.bucket
+    if any(chosen.tile):
+        bucket = 1  # windows are cut from the image itself, whatever its size
+    elif any(config.input_size):
+        # What fills an image up would be squeezed into that size with it.
+        if bucket > 1:
+            raise InputError(
+                f"config.eval.bucket is {bucket}; with config.input_size it is 0 or 1."
+            )
+        bucket = 1
+    if trained is not None and (chosen, split) == (trained.views, trained.split):
+        bucket = trained.bucket
+    return Protocol(
+        split=split,
+        limit=config.eval.limit,
+        batch_size=config.eval.batch_size,
+        bucket=pipeline.resolve_bucket(bucket, sizes),
+        fill=tuple(config.preprocess.mean),
+        input_scale=config.input_scale,
+        input_size=tuple(config.input_size),
+        views=chosen,
+        crf=crf_of(config, crf_text),
+    )
+
+
+def crf_of(config: ml_collections.ConfigDict, text: str = "") -> crfs.DenseCrf | None:
+    """The CRF of a config, or the one that `text` puts in its place: see `resolve`."""
+    if text == "none":
+        return None
+    return crfs.parse(text) if text else crfs.build(**config.eval.crf)

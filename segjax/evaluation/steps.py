@@ -1,89 +1,156 @@
-"""The evaluation step: a pure function of arrays."""
+"""The evaluation step: pure functions of arrays, from a batch to predictions and counts."""
 
-import functools
+import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
+from jax.sharding import Mesh
 
+from segjax import sharding
+from segjax.crf import Refinement
 from segjax.data.spec import VOID
-from segjax.errors import InputError
-from segjax.losses import pixels
-from segjax.metrics import calibration, confusion
-from segjax.models import functional, resize, row_blocks
+from segjax.metrics import confusion
+from segjax.metrics.metric import ImageMetric, Metric, Pixels
+from segjax.models import resize, row_blocks
 from segjax.models.features import Scores
-from segjax.models.preprocess import Preprocess
+from segjax.network import Model, Network
 
-COUNTS = ("confusion", "loss", "pixels", "calibration")
-"""What `judge` counts, beside its prediction."""
+Arrays = dict[str, jax.Array]
 
-MAPS = ("prediction", "uncertainty", "before")
-"""What `eval_step` gives of every pixel."""
+MAPS = ("prediction", "uncertainty", "before", "scores")
+"""What a step gives of every pixel."""
 
-
-def network(
-    params: Any, batch_stats: Any, image: jax.Array, *, graph: Any, preprocess: Preprocess
-) -> Scores:
-    """What the network says of images: [B, H, W, 3], 0 to 255 -> Scores."""
-    return functional.merge(graph, params, batch_stats)(preprocess(image), image=image)[0]
+SHOWN_MAPS = ("uncertainty", "before")
+"""Those that are drawn beside predictions."""
 
 
-def sampled(
-    params: Any,
-    batch_stats: Any,
-    image: jax.Array,
-    index: jax.Array,
-    *,
-    graph: Any,
-    preprocess: Preprocess,
-    samples: int,
-    seed: int,
-) -> Scores:
-    """What the network says in several passes with dropout left on.
+@dataclasses.dataclass(frozen=True)
+class Judge:
+    """Labels scored pixels, and counts what metrics want to know of them.
 
-    What comes before the first dropout is computed once. An image's draws depend on its place in
-    the data set alone, not on its batch.
-
-    Args:
-        params, batch_stats: the weights.
-        image: [B, H, W, 3], 0 to 255.
-        index: [B], items of the data set.
-        graph: of `state.sampling_graph`.
-        preprocess: of the recipe.
-        samples: N, passes.
-        seed: of the draws.
-
-    Returns:
-        Scores [B N, h, w, K], image by image.
-
-    Raises:
-        InputError: if the network has no dropout.
+    Attributes:
+        metrics: those of whole images are left out.
+        keep_scores: whether the scores are given, too.
     """
-    modules = nnx.iter_modules(functional.merge(graph, params, batch_stats))
-    if not any(isinstance(m, nnx.Dropout) and m.rate > 0 for _, m in modules):
-        raise InputError("protocol samples: the network has no dropout, all passes are the same.")
 
-    def of_image(image, index):
-        image = image[None]
+    metrics: tuple[Metric, ...]
+    keep_scores: bool = False
 
-        def once(key):
-            model = functional.merge(graph, params, batch_stats)
-            return model(preprocess(image), rngs=nnx.Rngs(dropout=key), image=image)[0]
+    def __call__(self, logits: jax.Array, label: jax.Array) -> dict:
+        """Predictions and counts; counts of blocks of rows add up.
 
-        key = jax.random.fold_in(jax.random.key(seed), index)
-        return jax.vmap(once)(jax.random.split(key, samples))
+        Args:
+            logits: [B, r, W, K].
+            label: uint8 [B, r, W], classes or VOID.
 
-    scores = jax.vmap(of_image)(image, index)
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[3:]), scores)
+        Returns:
+            `prediction` uint8 [B, r, W], `counts` by the names of metrics, and `scores` float32
+            [B, r, W, K] where they are kept.
+        """
+        pixels = Pixels.of(logits, label)
+        counts = {m.name: m.count(pixels) for m in self.metrics if not isinstance(m, ImageMetric)}
+        scores = {"scores": pixels.logits} if self.keep_scores else {}
+        return {"prediction": pixels.prediction, "counts": counts} | scores
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """One look at every image of a batch, whole: the evaluation step.
+
+    Attributes:
+        judge: of the fused scores.
+        blocks: of rows, for upsampling and softmax.
+        samples: passes with dropout on; 0 is one pass without dropout.
+        crf: behind the network, or None.
+        mesh: the devices; each refines the images that lie on it.
+    """
+
+    judge: Judge
+    blocks: int
+    samples: int
+    crf: Refinement | None
+    mesh: Mesh
+
+    def __call__(self, network: Network, batch: Arrays) -> dict:
+        """Labels a batch and counts.
+
+        Args:
+            network: the weights.
+            batch: see `data.pipeline`; rows of weight 0 are predicted and not counted.
+
+        Returns:
+            What `Judge` gives. Of several passes also `uncertainty` float32 [B, H, W], see
+            `moments`; with a CRF what `refined` gives; of a network with a CRF of its own what
+            `Scores.wanted` gives.
+        """
+        size = batch["label"].shape[1:]
+        seen = network.model.seen(size)
+        image = batch["image"].astype(jnp.float32)
+        if seen != size:
+            image = resize.resized(image, seen, resize.Resize("half_pixel"))
+        if self.samples:
+            scores = network.sampled(image, batch["index"], samples=self.samples)
+        else:
+            scores = network(image)
+        label = jnp.where(batch["weight"][:, None, None] > 0, batch["label"], VOID)
+        if self.crf is None:
+            return self._over(scores, label, seen, self.judge) | scores.wanted()
+        found = self._over(scores, label, seen, _logits) | scores.wanted()
+        crf = sharding.by_rows(self.crf, self.mesh)
+        logits, more = refined(batch["image"], found.pop("logits"), label, batch["size"], crf)
+        pixels = Scores(logits, resize.Resize("half_pixel"))
+        found_after = row_blocks.over(self.judge, pixels, label, blocks=self.blocks)
+        return found | more | joined(found_after, size[0])
+
+    def _over(self, scores: Scores, label: jax.Array, seen: tuple[int, int], then) -> dict:
+        """`then` of the scores at the image's size, block by block of its rows."""
+
+        def block(logits, label):
+            more = {}
+            if self.samples:
+                logits, variance = moments(logits, label.shape[0])
+                more = {"uncertainty": variance}
+            return more | then(logits, label)
+
+        found = row_blocks.over(block, scores, label, blocks=self.blocks, seen=seen)
+        return joined(found, label.shape[1])
+
+    def jitted(self, model: Model) -> Callable[[Network, Arrays], dict]:
+        """The step, to be compiled: counts go to every process whole, maps stay with their rows."""
+        whole = sharding.replicated(self.mesh)
+        by_pixel = sharding.batch_sharding(self.mesh, "label")
+        outputs = {"prediction": by_pixel, "counts": whole}
+        if self.judge.keep_scores:
+            outputs["scores"] = by_pixel
+        if self.samples:
+            outputs["uncertainty"] = by_pixel
+        if self.crf is not None:
+            outputs |= {"before": by_pixel, "confusion_before": whole, "overflow": whole}
+        if model.has_crf:
+            outputs["crf_vertices_wanted"] = whole
+        return jax.jit(self, out_shardings=outputs)
+
+
+def _logits(logits: jax.Array, _) -> Arrays:
+    return {"logits": logits.astype(jnp.float32)}
+
+
+def joined(found: dict, height: int) -> dict:
+    """Results of blocks of rows as those of images: pixels in order, counts summed."""
+    return {
+        key: row_blocks.join(value, height)
+        if key in (*MAPS, "logits")
+        else jax.tree.map(lambda x: x.sum(0), value)
+        for key, value in found.items()
+    }
 
 
 def moments(logits: jax.Array, images: int) -> tuple[jax.Array, jax.Array]:
     """The mean and the variance of the softmax over passes.
 
     Args:
-        logits: [B N, r, W, K], of `sampled`.
+        logits: [B N, r, W, K], of `Network.sampled`.
         images: B.
 
     Returns:
@@ -96,88 +163,17 @@ def moments(logits: jax.Array, images: int) -> tuple[jax.Array, jax.Array]:
     return log_mean - jnp.log(p.shape[1]), jnp.mean(jnp.var(p, axis=1), axis=-1)
 
 
-def eval_step(
-    params: Any,
-    batch_stats: Any,
-    batch: dict[str, jax.Array],
-    *,
-    network: Callable[[Any, Any, jax.Array], Scores],
-    judge: Callable[[jax.Array, jax.Array], dict[str, jax.Array]],
-    blocks: int,
-    input_scale: float,
-    fixed_size: tuple[int, int],
-    sampled: Callable[[Any, Any, jax.Array, jax.Array], Scores] | None = None,
-    crf: Callable[..., tuple[jax.Array, jax.Array]] | None = None,
-) -> dict[str, jax.Array]:
-    """Predicts a batch, each image in one look, and counts.
-
-    Args:
-        params, batch_stats: the weights.
-        batch: see `data.pipeline`; rows of weight 0 are predicted and not counted.
-        network, judge: see the functions of these names.
-        blocks: of rows, for upsampling and softmax.
-        input_scale, fixed_size: the network sees the image at this scale or size: see `input_size`
-            (bilinear, half-pixel centres); its scores are brought to the size of the label.
-        sampled: in place of `network`, for several passes: see the function of this name.
-        crf: (image, logits, mask) -> (logits, overflow), see `DenseCrf.batch`; judged in place of
-            what the network says.
-
-    Returns:
-        `prediction` uint8 [B, H, W], and the counts of `judge`; of several passes also
-        `uncertainty` float32 [B, H, W], see `moments`; with a CRF also what `refined` says, and of
-        the network's own CRF what `Scores.wanted` does.
-    """
-    height, width = batch["label"].shape[1:]
-    seen = input_size((height, width), input_scale, fixed_size)
-    image = batch["image"].astype(jnp.float32)
-    if seen != (height, width):
-        image = resize.resized(image, seen, resize.Resize("half_pixel"))
-    if sampled is None:
-        scores = network(params, batch_stats, image)
-    else:
-        scores = sampled(params, batch_stats, image, batch["index"])
-    label = jnp.where(batch["weight"][:, None, None] > 0, batch["label"], VOID)
-
-    def block(logits, label, then):
-        more = {}
-        if sampled is not None:
-            logits, variance = moments(logits, label.shape[0])
-            more = {"uncertainty": variance}
-        return more | then(logits, label)
-
-    def over(scores, then, seen):
-        return _of_image(row_blocks.over(then, scores, label, blocks=blocks, seen=seen), height)
-
-    if crf is None:
-        return over(scores, functools.partial(block, then=judge), seen) | scores.wanted()
-    found = over(scores, functools.partial(block, then=_kept), seen) | scores.wanted()
-    logits, more = refined(batch["image"], found.pop("logits"), label, batch["size"], crf)
-    return found | more | over(Scores(logits, resize.Resize("half_pixel")), judge, None)
-
-
-def _kept(logits: jax.Array, _) -> dict[str, jax.Array]:
-    return {"logits": logits.astype(jnp.float32)}
-
-
-def _of_image(found: dict[str, jax.Array], height: int) -> dict[str, jax.Array]:
-    """What blocks of rows gave: pixels in order, counts summed."""
-    return {
-        key: row_blocks.join(value, height) if key in (*MAPS, "logits") else value.sum(0)
-        for key, value in found.items()
-    }
-
-
 def refined(
-    image: jax.Array, logits: jax.Array, label: jax.Array, size: jax.Array, crf: Callable
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """What a CRF makes of scores, and what was there before.
+    image: jax.Array, logits: jax.Array, label: jax.Array, size: jax.Array, crf: Refinement
+) -> tuple[jax.Array, Arrays]:
+    """Scores behind a CRF, and what was there before it.
 
     Args:
         image: uint8 [B, H, W, 3].
         logits: float32 [B, H, W, K].
         label: uint8 [B, H, W], classes or VOID.
         size: int32 [B, 2], of the images; what lies beyond is no part of them.
-        crf: see `eval_step`.
+        crf: (image, logits, mask) -> (logits, overflow), see `DenseCrf.batch`.
 
     Returns:
         float32 [B, H, W, K], and `before` uint8 [B, H, W], the prediction of `logits`;
@@ -192,48 +188,21 @@ def refined(
     return out, {"before": before, "confusion_before": count, "overflow": overflow}
 
 
-def judge(
-    logits: jax.Array,
-    label: jax.Array,
-    *,
-    num_classes: int,
-    class_weights: tuple[float, ...] | None,
-) -> dict[str, jax.Array]:
-    """Labels pixels and counts; rows and parts of images add up.
+@dataclasses.dataclass(frozen=True)
+class RefinedJudge:
+    """What `Judge` gives of scores behind a CRF; for scores that several views made.
 
-    Args:
-        logits: [B, r, W, K].
-        label: uint8 [B, r, W], classes or VOID.
-        num_classes: K.
-        class_weights: of the loss.
-
-    Returns:
-        `prediction` uint8 [B, r, W]; `confusion` int32 [B, K, K]; `loss` float32 [], summed;
-        `pixels` int32 [], how many are labelled; `calibration` float32 [3, bins], see
-        `calibration.counts`.
+    Attributes:
+        judge: of the CRF's scores.
+        crf: for one process's devices.
     """
-    logits = logits.astype(jnp.float32)
-    prediction = jnp.argmax(logits, axis=-1).astype(jnp.uint8)
-    weights = None if class_weights is None else jnp.asarray(class_weights)
-    loss = pixels.cross_entropy(logits, label, weights)
-    valid = label != VOID
-    confidence = jnp.exp(logits.max(-1) - jax.nn.logsumexp(logits, axis=-1))
-    return {
-        "prediction": prediction,
-        "confusion": jax.vmap(lambda p, t: confusion.count(p, t, num_classes))(prediction, label),
-        "loss": jnp.sum(loss),
-        "pixels": jnp.sum(valid, dtype=jnp.int32),
-        "calibration": calibration.counts(confidence, prediction == label, valid),
-    }
 
+    judge: Judge
+    crf: Refinement
 
-def input_size(
-    size: tuple[int, int], scale: float, fixed: tuple[int, int] = (0, 0)
-) -> tuple[int, int]:
-    """The size at which the network sees an image of `size`; never empty.
-
-    `scale` is `config.input_scale`, `fixed` is `config.input_size`, which counts unless (0, 0).
-    """
-    if any(fixed):
-        return tuple(fixed)
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+    def __call__(
+        self, image: jax.Array, logits: jax.Array, label: jax.Array, size: jax.Array
+    ) -> dict:
+        """Arguments and results as of `refined`, with those of `Judge`."""
+        logits, more = refined(image, logits, label, size, self.crf)
+        return self.judge(logits, label) | more

@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from segjax.evaluation.protocol import Protocol, Size
+from segjax.evaluation.views import Size, Views
 from segjax.models.resize import Resize
 
 Span = tuple[int, int]
@@ -28,7 +28,7 @@ class Axis:
         output: pixels of the grid that scores come to.
         tile: pixels of a window.
         stride: from one window to the next.
-        blend: see `Protocol`.
+        blend: see `Views`.
         resize: between image, view and output.
         mirrored: whether windows are reversed.
     """
@@ -159,33 +159,33 @@ class View:
 
 
 @functools.lru_cache(maxsize=64)  # with them what their axes have worked out
-def of_image(protocol: Protocol, image: Size, seen: Size) -> tuple[View, ...]:
+def of_image(chosen: Views, image: Size, seen: Size) -> tuple[View, ...]:
     """The views of an image.
 
     Args:
-        protocol: says which.
+        chosen: the views and their fusion.
         image: its size.
         seen: what the network was trained to see of it.
     """
-    one = protocol.scaled(1.0, image, seen)
-    output = image if protocol.argmax == "image" else one
+    one = chosen.scaled(1.0, image, seen)
+    output = image if chosen.argmax == "image" else one
     views = []
-    for scale in protocol.scales:
-        size = protocol.scaled(scale, image, seen)
-        for mirrored in (False, True)[: 1 + protocol.flip]:
+    for scale in chosen.scales:
+        size = chosen.scaled(scale, image, seen)
+        for mirrored in (False, True)[: 1 + chosen.flip]:
             axes = [
                 Axis(
                     image=image[axis],
                     view=size[axis],
                     output=output[axis],
-                    tile=protocol.tile[axis] or size[axis],
-                    stride=math.ceil((protocol.tile[axis] or size[axis]) * protocol.stride),
-                    blend=protocol.blend,
-                    resize=Resize(protocol.resize),
+                    tile=chosen.tile[axis] or size[axis],
+                    stride=math.ceil((chosen.tile[axis] or size[axis]) * chosen.stride),
+                    blend=chosen.blend,
+                    resize=Resize(chosen.resize),
                     mirrored=mirrored and axis == 1,
                 )
                 for axis in (0, 1)
             ]
-            through = one if protocol.meet == "scale_1" and scale < 1 else None
+            through = one if chosen.meet == "scale_1" and scale < 1 else None
             views.append(View(*axes, through))
     return tuple(views)

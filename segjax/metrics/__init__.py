@@ -1,0 +1,77 @@
+"""The registry of metrics, and `build`, which makes those of an evaluation.
+
+Adding one is a file and a line here; one of a user's own is named in `config.eval.metrics`.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from segjax import registry
+from segjax.data.spec import DatasetSpec
+from segjax.errors import InputError
+from segjax.metrics.calibration import Calibration
+from segjax.metrics.class_boundaries import ClassBoundaries
+from segjax.metrics.cross_entropy import CrossEntropy
+from segjax.metrics.mean_iou import MeanIoU
+from segjax.metrics.metric import ImageMetric, Metric
+
+KEY = "config.eval.metrics"
+
+METRICS: Mapping[str, type[Metric]] = {
+    "mean_iou": MeanIoU,
+    "calibration": Calibration,
+    "cross_entropy": CrossEntropy,
+    "boundaries": ClassBoundaries,
+}
+"""In the order in which they are told; every evaluation has those of pixels."""
+
+
+def build(
+    spec: DatasetSpec,
+    *,
+    class_weights: tuple[float, ...] | None = None,
+    more: Sequence[str | tuple[str, Mapping]] = (),
+    details: bool = False,
+) -> tuple[Metric, ...]:
+    """The metrics of an evaluation.
+
+    Args:
+        spec: the classes.
+        class_weights: of the loss, for the cross-entropy.
+        more: `config.eval.metrics`, added to those of METRICS.
+        details: whether metrics of whole images are taken, too.
+
+    Raises:
+        InputError: on an unknown name or option, or two metrics of one name.
+    """
+    own = {"cross_entropy": {"class_weights": class_weights}}
+    made = [cls(spec, **own.get(name, {})) for name, cls in METRICS.items()]
+    made += [_own(spec, entry) for entry in more]
+    names = [metric.name for metric in made]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{KEY}: two metrics are named {name!r}.")
+    return tuple(m for m in made if details or not isinstance(m, ImageMetric))
+
+
+def _own(spec: DatasetSpec, entry: str | tuple[str, Mapping]) -> Metric:
+    name, options = (entry, {}) if isinstance(entry, str) else entry
+    cls = registry.find(METRICS, name, KEY)
+    if not (isinstance(cls, type) and issubclass(cls, Metric)):
+        raise InputError(f"{KEY}: {name!r} is no subclass of segjax.metrics.Metric.")
+    metric = registry.bind(cls, options, KEY, name=name, positional=("spec",))(spec)
+    return metric if metric.name else _named(metric, name.rpartition(":")[2])
+
+
+def _named(metric: Metric, name: str) -> Metric:
+    metric.name = name
+    return metric
+
+
+def scalar_names(metrics: Sequence[Metric]) -> list[str]:
+    """The names of the scalars that metrics of pixels give: what may choose the best checkpoint."""
+    return [
+        key
+        for metric in metrics
+        if not isinstance(metric, ImageMetric)
+        for key in metric.scores(metric.empty())
+    ]

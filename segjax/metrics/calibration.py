@@ -5,9 +5,13 @@ are put in bins by the probability of their predicted class; the error is the me
 that probability and the accuracy of a bin, weighed by its pixels.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from segjax.metrics.metric import Counts, Metric, Pixels, percent
 
 BINS = 15
 
@@ -32,3 +36,22 @@ def expected_error(counts: np.ndarray) -> float:
     if not pixels.sum():
         return float("nan")
     return float(np.abs(confidence - right).sum() / pixels.sum())
+
+
+class Calibration(Metric):
+    """The expected calibration error."""
+
+    name = "calibration"
+
+    def count(self, pixels: Pixels) -> dict[str, jax.Array]:
+        """`calibration` float32 [3, BINS], see `counts`."""
+        right = pixels.prediction == pixels.label
+        return {"calibration": counts(pixels.confidence, right, pixels.valid)}
+
+    def scores(self, total: Counts) -> dict[str, float]:
+        """`ece`, 0 to 1."""
+        return {"ece": expected_error(total["calibration"])}
+
+    def describe(self, total: Counts, images: Counts) -> tuple[str, dict[str, Any]]:
+        """The error in percent."""
+        return f"calibration error {percent(self.scores(total)['ece'])}", {}

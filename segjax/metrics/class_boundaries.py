@@ -12,6 +12,7 @@ some data sets.
 import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ import numpy as np
 
 from segjax.data.spec import VOID
 from segjax.metrics import confusion
+from segjax.metrics.metric import Counts, ImageMetric, by_class, number, numbers, percent
 
 TOLERANCE = 0.0075
 """Of boundary F1: share of the image's diagonal, SegNet's."""
@@ -231,3 +233,59 @@ def _shifted(framed: jax.Array, step: tuple[int, int], shape: tuple[int, ...]) -
     """The neighbours at a step, of a map that is framed by one pixel."""
     y, x = 1 + step[0], 1 + step[1]
     return framed[y : y + shape[0], x : x + shape[1]]
+
+
+class ClassBoundaries(ImageMetric):
+    """Boundary F1, Boundary IoU and accuracy in bands around boundaries."""
+
+    name = "boundaries"
+
+    def inputs(self, sizes: np.ndarray, canvas: tuple[int, int]) -> dict[str, np.ndarray]:
+        """`steps` int32 [B, N, 2] and `rim` int32 [B] of each image, see `counts`."""
+        reach = [radii(size) for size in sizes]
+        capacity = math.floor(radii(canvas)[0])
+        discs = {near: disc(near, capacity) for near, _ in reach}
+        return {
+            "steps": np.stack([discs[near] for near, _ in reach]),
+            "rim": np.array([rim for _, rim in reach], np.int32),
+        }
+
+    def count_image(
+        self, prediction: jax.Array, label: jax.Array, size: jax.Array, **inputs: jax.Array
+    ) -> dict[str, jax.Array]:
+        """`contour`, `rim` and `bands`, see `counts`."""
+        capacity = math.floor(radii(label.shape)[0])
+        classes = self.spec.num_classes
+        return counts(prediction, label, size, num_classes=classes, capacity=capacity, **inputs)
+
+    def keep(self, counts: Counts) -> Counts:
+        """All counts: boundary F1 is a mean over images."""
+        return {key: np.asarray(value, np.int64) for key, value in counts.items()}
+
+    def scores(self, total: Counts) -> dict[str, float]:
+        """None for the log: boundary F1 needs every image."""
+        return {}
+
+    def describe(self, total: Counts, images: Counts) -> tuple[str, dict[str, Any]]:
+        """The scores in words, and by class and width as fields."""
+        f1, f1_by_class = boundary_f1(images["contour"])
+        iou, iou_by_class = boundary_iou(images["rim"])
+        bands = band_scores(images["bands"])
+        near = ", ".join(f"{percent(s['pixel_accuracy'])} at {w}" for w, s in bands.items())
+        summary = (
+            f"boundary F1 {percent(f1)}, Boundary IoU {percent(iou)}; "
+            f"pixel accuracy within pixels of a boundary: {near}"
+        )
+        return summary, {
+            "boundary_f1": {
+                "tolerance": TOLERANCE,
+                "mean": number(f1),
+                "by_class": by_class(f1_by_class, self.spec),
+            },
+            "boundary_iou": {
+                "width": RIM,
+                "mean": number(iou),
+                "by_class": by_class(iou_by_class, self.spec),
+            },
+            "bands": {str(width): numbers(scores) for width, scores in bands.items()},
+        }

@@ -3,7 +3,7 @@
 import contextlib
 import errno
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -13,6 +13,9 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from segjax.errors import InputError
+
+FIELDS = ("step", "params", "batch_stats", "opt_state", "ema", "skipped")
+"""Fields of a train state, in the order that its fingerprint goes through them."""
 
 _LISTED = 3  # names in one message
 
@@ -41,6 +44,11 @@ def fingerprint(tree: Any) -> jax.Array:
 
     leaves = enumerate(jax.tree.leaves(tree))
     return sum((words(x) * jnp.uint32(2 * i + 1) for i, x in leaves), jnp.uint32(0))
+
+
+def steps_in(directory: pathlib.Path) -> list[int]:
+    """The steps that a folder has whole checkpoints of, without opening it; [] where it is not."""
+    return sorted(int(path.name) for path in directory.glob("*") if path.name.isdigit())
 
 
 class Checkpoints:
@@ -140,6 +148,46 @@ class Checkpoints:
         Raises:
             InputError: if the checkpoint is of another model, or damaged and no other may stand in.
         """
+
+        def read(step: int) -> tuple[Any, dict]:
+            self._compare(_flat(like), _flat(self._stored(step)), step)
+            return self._read(step, like)
+
+        return self._first_whole(read, which)
+
+    def restore_fields(
+        self, like: Mapping[str, Any], *, which: str, on: jax.sharding.Sharding
+    ) -> tuple[dict[str, Any], dict]:
+        """The state as a dict of its fields, and the JSON item; no optimiser need be known.
+
+        All fields are read, as the fingerprint is that of the whole state.
+
+        Args:
+            like: trees of ShapeDtypeStruct, by field, that must fit; the others are not compared.
+            which: see `restore`.
+            on: where the arrays go.
+
+        Raises:
+            InputError: as `restore`, or if there is no checkpoint.
+        """
+
+        def read(step: int) -> tuple[Any, dict]:
+            stored = dict(self._stored(step))
+            self._compare(_flat(dict(like)), _flat({k: stored[k] for k in like}), step)
+            shapes = jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=on), stored
+            )
+            return self._read(step, shapes, by_field=True)
+
+        found = self._first_whole(read, which)
+        if found is None:
+            raise InputError(f"{self.directory}: there is no checkpoint.")
+        return found
+
+    def _first_whole(
+        self, read: Callable[[int], tuple[Any, dict]], which: str
+    ) -> tuple[Any, dict] | None:
+        """What `read` gives of the checkpoint wanted, or of the newest that is not damaged."""
         with self._writing():
             self._manager.wait_until_finished()  # a save under way counts as a step, unfinished
         steps = sorted(self._manager.all_steps(), reverse=True)
@@ -153,7 +201,7 @@ class Checkpoints:
             steps = [wanted]
         for step in steps:
             try:
-                return self._read(step, like)
+                return read(step)
             except InputError:
                 raise
             except Exception as error:  # orbax raises bare Exceptions for damage
@@ -174,20 +222,23 @@ class Checkpoints:
                 logging.error("%s: step %d is damaged: %.120s", self.directory, step, error)
         raise InputError(f"{self.directory}: there is no whole checkpoint.")
 
-    def _read(self, step: int, like: Any) -> tuple[Any, dict]:
-        self._compare(step, like)
+    def _read(self, step: int, like: Any, *, by_field: bool = False) -> tuple[Any, dict]:
         args = ocp.args.Composite(state=ocp.args.StandardRestore(like), meta=ocp.args.JsonRestore())
         got = self._manager.restore(step, args=args)
-        if int(fingerprint(got.state)) != got.meta["fingerprint"]:
+        arrays = [got.state[name] for name in FIELDS] if by_field else got.state
+        if int(fingerprint(arrays)) != got.meta["fingerprint"]:
             raise ValueError("its fingerprint does not match its arrays")
         return got.state, got.meta
 
-    def _compare(self, step: int, like: Any) -> None:
-        """Shapes and types first: orbax casts silently, and reports shapes in hundreds of lines."""
-        stored = _flat(self._manager.item_metadata(step).state)
-        if not stored:
+    def _stored(self, step: int) -> Any:
+        """Shapes and types of a checkpoint's arrays."""
+        stored = self._manager.item_metadata(step).state
+        if not _flat(stored):
             raise ValueError("its list of arrays cannot be read")
-        wanted = _flat(like)
+        return stored
+
+    def _compare(self, wanted: dict[str, str], stored: dict[str, str], step: int) -> None:
+        """Shapes and types first: orbax casts silently, and reports shapes in hundreds of lines."""
         kinds = {
             "missing": sorted(wanted.keys() - stored.keys()),
             "extra": sorted(stored.keys() - wanted.keys()),
@@ -219,8 +270,7 @@ class Checkpoints:
             full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
             if not full and not any(text in str(error) for text in _FULL_DISK):
                 raise
-            whole = [p.name for p in self.directory.glob("*") if p.name.isdigit()]
-            last = max(map(int, whole), default=None)
+            last = max(steps_in(self.directory), default=None)
             raise InputError(
                 f"{self.directory}: the disk is full, a checkpoint was not saved; "
                 f"last whole one: {'none' if last is None else f'step {last}'}. "

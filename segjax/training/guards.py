@@ -19,7 +19,7 @@ from segjax.errors import InputError
 from segjax.models import crf_rnn
 from segjax.runs import checkpoint
 from segjax.training import state
-from segjax.training.assembly import Experiment
+from segjax.training.assembly import Training
 
 _HANG_FACTOR = 20  # of the median step, before the stacks are printed
 _HANG_SECONDS = 120  # and at least this long
@@ -119,7 +119,7 @@ class Guards:
         return self._folder / f"step-{step:07d}{process}.npz"
 
 
-def replay(experiment: Experiment, ts: state.TrainState, path: pathlib.Path) -> None:
+def replay(training: Training, ts: state.TrainState, path: pathlib.Path) -> None:
     """Runs a saved batch again under NaN checks, and says which operation broke.
 
     Raises:
@@ -129,11 +129,11 @@ def replay(experiment: Experiment, ts: state.TrainState, path: pathlib.Path) -> 
         raise InputError(f"--replay: there is no file {path}.")
     saved = dict(np.load(path, allow_pickle=False))
     step = int(saved.pop("step"))
-    batch = sharding.put_batch(experiment.mesh, saved)
+    batch = sharding.put_batch(training.mesh, saved)
     ts = ts.replace(step=jax.numpy.int32(step - 1))
     with jax.debug_nans(True):
         try:
-            _, scalars = jax.jit(experiment.train_step.__wrapped__)(ts, batch)
+            _, scalars = jax.jit(training.step.__wrapped__)(ts, batch)
         except FloatingPointError as error:
             print(f"Step {step}: {error}")
             raise

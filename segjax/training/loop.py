@@ -6,15 +6,16 @@ import pathlib
 from collections.abc import Callable, Iterator
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 from absl import logging
 
 from segjax import initial_weights, sharding
-from segjax.data import catalog, pipeline
+from segjax.data import pipeline
 from segjax.errors import InputError
-from segjax.evaluation import evaluator as evaluation
 from segjax.runs import checkpoint, run_folder
-from segjax.training import assembly, guards, monitor, state
+from segjax.training import acceptance, guards, inputs, monitor, state
+from segjax.training.assembly import Training
 
 
 def run(config: ml_collections.ConfigDict, workdir: pathlib.Path, replay: str = "") -> None:
@@ -26,47 +27,37 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path, replay: str = 
         replay: a batch under `workdir` to run again under NaN checks, instead of training.
 
     Raises:
-        InputError: on bad data, a folder of another config, a full disk, or a loss that stays
-            non-finite.
+        InputError: on bad config or data, a folder of another config, a full disk, or a loss that
+            stays non-finite.
     """
-    start = initial_weights.start_of(config)
-    initial_weights.adopt_preprocess(config, start, workdir)
-    run_folder.check_workdir(workdir, config)
-    dataset = catalog.load(**config.data)
-    train = assembly.open_split(dataset, config, config.train_split)
-    val = assembly.open_split(dataset, config, config.eval.split)
-    weights = assembly.weights_of(config, train.scan)
-    parts = assembly.assemble(config, dataset.spec, weights)
-    how = evaluation.protocol(parts, config.eval.split, val.scan.sizes)
-    meta = {
-        "spec": dataset.spec.to_json(),
-        "class_weights": weights,
-        "protocol": how,
-        "data": {"train": train.scan.fingerprint, "eval": val.scan.fingerprint},
-        "versions": run_folder.versions(),
-    }
+    accepted = acceptance.accept(config, workdir)
+    training = accepted.training
+    run_folder.claim(workdir, config)
     with contextlib.ExitStack() as stack:
-        checkpoints = assembly.open_checkpoints(config, workdir)
+        checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", **config.best)
         stack.callback(checkpoints.close)
-        ts = _first_state(parts, checkpoints, meta, start)
+        ts = _first_state(accepted, checkpoints)
         if replay:
-            guards.replay(parts, ts, pathlib.Path(replay))
+            guards.replay(training, ts, pathlib.Path(replay))
             return
         if int(ts.step) >= config.total_steps:
             logging.info("Nothing to do: the run is finished. Evaluate it with segjax.evaluate.")
             return
-        evaluator = evaluation.Evaluator(parts, val.source, val.scan.sizes, how)
-        step_fn = assembly.compile_steps(parts, ts, train, evaluator.step, evaluator.canvases())
-        watcher = monitor.Monitor(evaluator, val.scan.fingerprint, workdir, step=int(ts.step))
+        evaluator = accepted.evaluator
+        canvases = evaluator.canvases()
+        look = evaluator.labeller.step
+        step = inputs.compiled(training, ts, accepted.train, look, canvases)
+        data = accepted.val.scan.fingerprint
+        watcher = monitor.Monitor(training, evaluator, data, workdir, step=int(ts.step))
         stack.callback(watcher.close)
         guard = stack.enter_context(guards.Guards(workdir, config.stop.skipped, checkpoints))
-        save = functools.partial(checkpoints.save, meta=meta)
-        batches = assembly.train_batches(parts, train, first_step=int(ts.step))
-        _loop(parts, ts, batches, step_fn, save, watcher, guard)
+        save = functools.partial(checkpoints.save, meta=accepted.meta)
+        batches = inputs.train_batches(training, accepted.train, first_step=int(ts.step))
+        _loop(training, ts, batches, step, save, watcher, guard)
 
 
 def _loop(
-    parts: assembly.Experiment,
+    training: Training,
     ts: state.TrainState,
     batches: Iterator[pipeline.Batch],
     step_fn: Callable,
@@ -74,7 +65,7 @@ def _loop(
     watcher: monitor.Monitor,
     guard: guards.Guards,
 ) -> None:
-    config, every = parts.config, parts.config.every_steps
+    config, every = training.config, training.config.every_steps
     late = None  # step, scalars and batch of the step before: reading them never stalls the device
 
     def settle() -> None:
@@ -88,7 +79,7 @@ def _loop(
     for step in range(int(ts.step) + 1, config.total_steps + 1):
         with watcher.meter.waiting():
             batch = next(batches)
-        ts, scalars = step_fn(ts, sharding.put_batch(parts.mesh, batch))
+        ts, scalars = step_fn(ts, sharding.put_batch(training.mesh, batch))
         if late is not None:
             settle()
         late = step, scalars, batch
@@ -110,20 +101,31 @@ def _loop(
 
 
 def _first_state(
-    parts: assembly.Experiment,
-    checkpoints: checkpoint.Checkpoints,
-    meta: dict,
-    start: initial_weights.Start | None,
+    accepted: acceptance.Accepted, checkpoints: checkpoint.Checkpoints
 ) -> state.TrainState:
     """The newest checkpoint's state, or a new one."""
-    found = checkpoints.restore(parts.state_shapes())
+    training = accepted.training
+    found = checkpoints.restore(training.state_shapes())
     if found is None:
-        return initial_weights.initial_state(parts, start)
+        return initial_state(training, accepted.start)
     ts, before = found
-    if before["data"] != meta["data"]:
-        raise InputError(
-            f"{checkpoints.directory}: the run was trained on other data: "
-            f"{before['data']} there, {meta['data']} now. Give another --workdir."
-        )
+    for key, split in (("train", accepted.train), ("eval", accepted.val)):
+        name = before["spec"]["name"]
+        if before["data"][key] not in (split.scan.fingerprint, split.scan.old_fingerprint(name)):
+            raise InputError(
+                f"{checkpoints.directory}: the run was trained on other data: "
+                f"{before['data']} there, {accepted.meta['data']} now. Give another --workdir."
+            )
     logging.info("Resumed from step %d in %s.", int(ts.step), checkpoints.directory)
     return ts
+
+
+def initial_state(training: Training, start: initial_weights.Start | None) -> state.TrainState:
+    """The state before the first step, with the weights that `start` has for it."""
+    ts = training.initial_state()
+    if start is None:
+        return ts
+    params, batch_stats = start.load(ts.params, ts.batch_stats)
+    # Copies: the state is donated, and two leaves must not share a buffer.
+    ema = jax.tree.map(jnp.copy, {"params": params, "batch_stats": batch_stats}) if ts.ema else {}
+    return ts.replace(params=params, batch_stats=batch_stats, ema=ema)

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 
 from segjax import sharding as shardings
-from segjax.errors import InputError
-from segjax.models import functional
+
+Draw = Callable[[int | jax.Array], tuple[Any, Any]]
+"""Seed -> parameters and batch statistics, see `Model.draw`."""
 
 
 @flax.struct.dataclass
@@ -35,34 +35,30 @@ class TrainState:
     ema: Any
     skipped: jax.Array
 
-    def weights(self, which: str) -> tuple[Any, Any]:
-        """Parameters and batch statistics, "raw" or "ema" (averaged).
-
-        Raises:
-            InputError: if no averaged ones are kept.
-        """
-        if which == "raw":
-            return self.params, self.batch_stats
-        if not self.ema:
-            raise InputError("The run keeps no averaged weights (config.ema_decay is 0).")
-        return self.ema["params"], self.ema["batch_stats"]
-
 
 def create(
-    build: Callable[[nnx.Rngs], nnx.Module],
+    draw: Draw,
     tx: optax.GradientTransformation,
     *,
     seed: int,
     ema: bool,
     mesh: Mesh,
 ) -> TrainState:
-    """The state before the first step, replicated on `mesh`, the same for the same seed."""
+    """The state before the first step, the same for the same seed.
+
+    Args:
+        draw: of the model.
+        tx: of the optimiser.
+        seed: of the weights.
+        ema: whether averaged weights are kept.
+        mesh: the devices, to all of which the state is copied.
+    """
     # Not under one jit: layers share the programs that draw them (`layers.he_normal`).
-    return jax.tree.map(lambda x: _put(x, shardings.replicated(mesh)), _init(build, tx, ema)(seed))
+    return jax.tree.map(lambda x: _put(x, shardings.replicated(mesh)), _init(draw, tx, ema)(seed))
 
 
 def shapes(
-    build: Callable[[nnx.Rngs], nnx.Module],
+    draw: Draw,
     tx: optax.GradientTransformation,
     *,
     ema: bool,
@@ -72,7 +68,7 @@ def shapes(
     sharding = shardings.replicated(mesh)
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-        jax.eval_shape(lambda: _init(build, tx, ema)(0)),
+        jax.eval_shape(lambda: _init(draw, tx, ema)(0)),
     )
 
 
@@ -81,9 +77,9 @@ def _put(x: jax.Array, sharding: NamedSharding) -> jax.Array:
     return jax.make_array_from_process_local_data(sharding, np.array(x))
 
 
-def _init(build, tx, ema: bool) -> Callable[[int], TrainState]:
+def _init(draw: Draw, tx: optax.GradientTransformation, ema: bool) -> Callable[[int], TrainState]:
     def init(seed: int) -> TrainState:
-        params, batch_stats = functional.initial_arrays(build, seed)
+        params, batch_stats = draw(seed)
         averaged = {"params": params, "batch_stats": batch_stats} if ema else {}
         zero = jnp.zeros((), jnp.int32)
         return TrainState(zero, params, batch_stats, tx.init(params), averaged, zero)

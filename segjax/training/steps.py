@@ -11,7 +11,7 @@ from segjax import losses
 from segjax.data.spec import VOID
 from segjax.errors import InputError
 from segjax.models import functional
-from segjax.models.preprocess import Preprocess
+from segjax.network import Model, Network
 from segjax.training import augment, state
 from segjax.training.optim import Optimizer
 
@@ -20,12 +20,11 @@ def train_step(
     ts: state.TrainState,
     batch: dict[str, jax.Array],
     *,
-    graph: Any,
-    optimizer: Optimizer,
-    preprocess: Preprocess,
+    model: Model,
     augmentation: augment.Augment,
-    loss: losses.Loss,
     seed: int,
+    optimizer: Optimizer,
+    loss: losses.Loss,
     accumulate: int,
     ema_decay: float,
 ) -> tuple[state.TrainState, dict[str, jax.Array]]:
@@ -34,9 +33,10 @@ def train_step(
     Args:
         ts: the state; donate it.
         batch: see `data.pipeline`; `image` uint8 [B, H, W, 3], `label` uint8 [B, H, W].
-        graph: the model's training graph.
-        optimizer, preprocess, augmentation, loss: of the recipe.
+        model: the network's static half.
+        augmentation: of every example.
         seed: of augmentation and dropout.
+        optimizer, loss: of the recipe.
         accumulate: parts that the batch is worked off in; gradients and counts are summed.
         ema_decay: of the averaged weights, 0 keeps none.
 
@@ -47,14 +47,14 @@ def train_step(
     """
     key_augment, key_dropout = jax.random.split(jax.random.key(seed))
     key_dropout = jax.random.fold_in(key_dropout, ts.step)
-    image, label = augment.batch(key_augment, batch, augmentation, preprocess.mean)
+    image, label = augment.batch(key_augment, batch, augmentation, model.preprocess.mean)
 
     def summed_loss(params, batch_stats, image, label, key):
-        model = functional.merge(graph, params, batch_stats)
-        outputs = model(preprocess(image), rngs=nnx.Rngs(dropout=key), image=image)
+        module = functional.merge(model.graphs.training, params, batch_stats)
+        outputs = module(model.preprocess(image), rngs=nnx.Rngs(dropout=key), image=image)
         total, count = loss.total(outputs, label)
         wanted = outputs[0].wanted()
-        return total, (count, functional.plain(nnx.state(model, nnx.BatchStat)), wanted)
+        return total, (count, functional.plain(nnx.state(module, nnx.BatchStat)), wanted)
 
     (grads, total, count, batch_stats), wanted = _summed_gradients(
         summed_loss, ts, (image, label), key_dropout, accumulate
@@ -79,30 +79,28 @@ def train_step(
 
 
 def batch_statistics(
-    params: Any,
-    batch_stats: Any,
+    network: Network,
     batch: dict[str, jax.Array],
     *,
-    graph: Any,
-    preprocess: Preprocess,
     augmentation: augment.Augment,
     seed: int,
 ) -> Any:
-    """What the norms find in a batch, seen as training sees it, in place of running averages.
+    """The statistics that norms find in a batch as training sees it, as `batch_stats`.
 
     Raises:
         InputError: if the network has no batch norm.
     """
+    model = network.model
     key_augment, key_dropout = jax.random.split(jax.random.key(seed))
-    image, _ = augment.batch(key_augment, batch, augmentation, preprocess.mean)
-    model = functional.merge(graph, params, batch_stats)
-    found = [m for _, m in nnx.iter_modules(model) if isinstance(m, nnx.BatchNorm)]
-    if not found:
+    image, _ = augment.batch(key_augment, batch, augmentation, model.preprocess.mean)
+    module = functional.merge(model.graphs.training, network.params, network.batch_stats)
+    norms = [m for _, m in nnx.iter_modules(module) if isinstance(m, nnx.BatchNorm)]
+    if not norms:
         raise InputError("--statistics: the network has no batch norm.")
-    for norm in found:
+    for norm in norms:
         norm.momentum = 0.0  # nothing is kept of the batches before
-    model(preprocess(image), rngs=nnx.Rngs(dropout=key_dropout), image=image)
-    return functional.plain(nnx.state(model, nnx.BatchStat))
+    module(model.preprocess(image), rngs=nnx.Rngs(dropout=key_dropout), image=image)
+    return functional.plain(nnx.state(module, nnx.BatchStat))
 
 
 def _summed_gradients(summed_loss, ts, rows, key: jax.Array, accumulate: int):

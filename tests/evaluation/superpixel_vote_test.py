@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from configs import default
+from segjax.configs import default
 from segjax.data.spec import VOID
 from segjax.errors import InputError
 from segjax.evaluation import superpixel_vote

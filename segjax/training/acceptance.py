@@ -1,0 +1,103 @@
+"""Accepting a training: what is wrong with it is found before anything is written."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import ml_collections
+
+from segjax import errors, initial_weights, keys, metrics, recipe_words
+from segjax.data import catalog
+from segjax.data.splits import Split, open_split
+from segjax.errors import InputError
+from segjax.evaluation import protocol as protocols
+from segjax.evaluation.evaluator import Evaluator
+from segjax.runs import checkpoint, run_folder
+from segjax.training import assembly, inputs
+
+TRAIN_SCALARS = ("loss", "grad_norm", "lr", "valid", "skipped")
+"""What `steps.train_step` gives of every network."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Accepted:
+    """A training that may start.
+
+    Attributes:
+        training: its static half.
+        train, val: the splits that it learns from, and is evaluated on.
+        evaluator: under the protocol of the config.
+        start: the weights that it begins with, or None.
+        meta: what every checkpoint says of the run.
+    """
+
+    training: assembly.Training
+    train: Split
+    val: Split
+    evaluator: Evaluator
+    start: initial_weights.Start | None
+    meta: dict[str, Any]
+
+
+def accept(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Accepted:
+    """Checks config, data, network, loss, metrics, protocol, CRF and weights; writes nothing.
+
+    Args:
+        config: the recipe; its `preprocess` becomes the one that its weights know.
+        workdir: the run folder, new or of the same run.
+
+    Raises:
+        InputError: naming the key or file, and what is allowed.
+    """
+    keys.check(config)
+    recipe_words.check_weights(config)
+    start = initial_weights.start_of(config)
+    initial_weights.adopt_preprocess(config, start, workdir)
+    run_folder.differing(workdir, config)
+    dataset = catalog.load(**config.data)
+    train = open_split(dataset, config.train_split, cache=config.loader.cache)
+    val = open_split(dataset, config.eval.split, cache=config.loader.cache)
+    weights = inputs.weights_of_classes(config.loss.class_weights, train)
+    training = assembly.assemble(config, dataset.spec, weights)
+    protocol = protocols.resolve(config, val.scan.sizes)
+    evaluator = Evaluator(
+        config,
+        training.model,
+        training.mesh,
+        val,
+        protocol,
+        class_weights=training.loss.class_weights,
+    )
+    check_watched(config, evaluator)
+    if start is not None and not checkpoint.steps_in(workdir / "checkpoints"):
+        start.check(training.model)
+    meta = {
+        "spec": dataset.spec.to_json(),
+        "class_weights": weights,
+        "protocol": protocol.to_json(),
+        "data": {"train": train.scan.fingerprint, "eval": val.scan.fingerprint},
+        "versions": run_folder.versions(),
+    }
+    return Accepted(training, train, val, evaluator, start, meta)
+
+
+def check_watched(config: ml_collections.ConfigDict, evaluator: Evaluator) -> None:
+    """Passes a config whose `best` and `stop` name scalars that the run will have.
+
+    Raises:
+        InputError: naming the key, and the scalars there are.
+    """
+    scores = metrics.scalar_names(evaluator.metrics)
+    if evaluator.protocol.crf is not None:
+        scores.append("miou_before_crf")
+    known = [f"eval/{name}" for name in scores]
+    if config.ema_decay > 0:
+        known += [f"eval_ema/{name}" for name in scores]
+    known += [f"train/{name}" for name in TRAIN_SCALARS]
+    for key in ("best", "stop"):
+        name = config[key].metric
+        if name not in known:
+            raise InputError(
+                f"config.{key}.metric: no scalar is called {name!r}; there are "
+                f"{', '.join(known)}.{errors.near(name, known)}"
+            )
