@@ -7,9 +7,9 @@ import jax
 import numpy as np
 from skimage import segmentation
 
-from experiments.benchmarks.classical import common
+from experiments.benchmarks.classical import bsds500
 from segjax.classical.felzenszwalb import felzenszwalb
-from segjax.metrics import partitions as scores
+from segjax.metrics import partitions
 
 # What `tune(200)` chose: the whole of train.
 TUNED = {"scale": 350.0, "sigma": 1.4, "min_size": 1000}
@@ -22,11 +22,11 @@ def measure(images: int, rounds: int) -> list[dict]:
 
     `vi_to_library` is the variation of information, in bits, from scikit-image's result.
     """
-    examples = common.val_images(images)
+    examples = bsds500.examples(images)
     return [row for settings in (TUNED, USUAL) for row in _compare(examples, settings, rounds)]
 
 
-def _compare(examples: list[common.Example], settings: dict, rounds: int) -> list[dict]:
+def _compare(examples: list[bsds500.Example], settings: dict, rounds: int) -> list[dict]:
     methods = {
         "felzenszwalb exact": _ours(form="exact", **settings),
         f"felzenszwalb parallel, {LEVELS} levels": _ours(
@@ -35,16 +35,16 @@ def _compare(examples: list[common.Example], settings: dict, rounds: int) -> lis
         "scikit-image felzenszwalb": functools.partial(segmentation.felzenszwalb, **settings),
     }
 
-    def score(example: common.Example, labels: list[np.ndarray]) -> list[dict]:
+    def score(example: bsds500.Example, labels: list[np.ndarray]) -> list[dict]:
         return [
             {
-                **scores.partition_scores(mine, example.humans),
+                **partitions.partition_scores(mine, example.humans),
                 "vi_to_library": _information(mine, labels[-1]),
             }
             for mine in labels
         ]
 
-    rows = common.compare(examples, methods, score, rounds=rounds)
+    rows = bsds500.compare(examples, methods, score, rounds=rounds)
     return [{"method": row.pop("method"), "settings": settings, **row} for row in rows]
 
 
@@ -54,7 +54,7 @@ def tune(images: int) -> dict:
     Returns:
         Those of the best covering.
     """
-    examples = common.val_images(images, split="train")
+    examples = bsds500.examples(images, split="train")
     coarse = itertools.product((1.2, 1.6, 2.0), (150.0, 250.0, 350.0, 500.0), (600, 1000, 1500))
     fine = itertools.product((1.4, 1.6, 1.8), (300.0, 350.0, 400.0), (800, 1000, 1200))
     best = {}
@@ -62,7 +62,7 @@ def tune(images: int) -> dict:
         settings = {"scale": scale, "sigma": sigma, "min_size": min_size}
         method = _ours(form="exact", **settings)
         rows = [
-            scores.partition_scores(np.asarray(method(example.image)), example.humans)
+            partitions.partition_scores(np.asarray(method(example.image)), example.humans)
             for example in examples
         ]
         mean = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
@@ -78,5 +78,5 @@ def _ours(**options):
 
 
 def _information(a: np.ndarray, b: np.ndarray) -> float:
-    (counts,) = scores.overlaps(a, [b])
-    return scores.variation_of_information(counts)
+    (counts,) = partitions.overlaps(a, [b])
+    return partitions.variation_of_information(counts)

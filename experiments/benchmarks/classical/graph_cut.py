@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import maxflow
 import numpy as np
 
-from experiments.benchmarks.classical import common
+from experiments.benchmarks.classical import bsds500
+from experiments.shared import timing
 from segjax import study
 from segjax.classical import graph_cut
 from segjax.classical.grabcut import grabcut
@@ -30,12 +31,12 @@ _EDGES = {
 
 def measure(images: int, rounds: int) -> list[dict]:
     """Both on `images` of val: medians of times, relative energies, mean IoU over targets."""
-    examples = common.val_images(images)
+    examples = bsds500.examples(images)
     cuts = [row for connectivity in (4, 8) for row in _cuts(examples, connectivity, rounds)]
     return [*cuts, *_boxes(examples, rounds)]
 
 
-def problem(example: common.Example, connectivity: int) -> tuple[np.ndarray, np.ndarray]:
+def problem(example: bsds500.Example, connectivity: int) -> tuple[np.ndarray, np.ndarray]:
     """Integer unaries [H, W, 2] and edges of one human segment's colours against the rest's.
 
     Histograms of 8^3 colours, those of the first human's largest segment: what a person who had
@@ -85,7 +86,7 @@ def _cuts(examples, connectivity: int, rounds: int) -> list[dict]:
         arrays = jnp.asarray(unary), jnp.asarray(edges)
         ours = functools.partial(lambda a, b: jax.block_until_ready(solve(a, b)), *arrays)
         theirs = functools.partial(_library, unary, edges, connectivity)
-        times.append(common.median_ms(ours, theirs, rounds=rounds))
+        times.append(timing.median_ms(ours, theirs, rounds=rounds))
         cut = ours()
         energies = [_energy(np.asarray(v), unary, edges) for v in (cut.labels, theirs())]
         if min(energies) != energies[1]:  # the other orientation of PyMaxflow's segments
@@ -119,7 +120,7 @@ def _boxes(examples, rounds: int) -> list[dict]:
     times, found = [], {name: [] for name in methods}
     for task in _targets(examples):
         calls = [functools.partial(m, task.image, task.box) for m in methods.values()]
-        times.append(common.median_ms(*calls, rounds=rounds))
+        times.append(timing.median_ms(*calls, rounds=rounds))
         for name, call in zip(methods, calls, strict=True):
             found[name].append(_iou(np.asarray(call()), task))
     return [
@@ -136,7 +137,7 @@ def _boxes(examples, rounds: int) -> list[dict]:
 
 def tune(images: int) -> None:
     """Prints the mean IoU of settings on `images` of train."""
-    examples = common.val_images(images, split="train")
+    examples = bsds500.examples(images, split="train")
     tasks = list(_targets(examples))
     for components, gamma in itertools.product((5, 8), (5.0, 10.0, 15.0, 25.0, 50.0)):
         method = _ours(components=components, gamma=gamma)

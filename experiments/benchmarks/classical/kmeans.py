@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from sklearn import cluster
 
-from experiments.benchmarks.classical import common
+from experiments.benchmarks.classical import bsds500
+from experiments.shared import timing
 from segjax.classical import descriptors, kmeans
-from segjax.metrics import partitions as scores
+from segjax.metrics import partitions
 
 CLUSTERS = 8
 
@@ -23,7 +24,7 @@ def measure(images: int, rounds: int) -> list[dict]:
     the same start, compares each with scikit-learn in float64: in float32 roundings decide ties,
     and one pixel may lead to other iterations.
     """
-    examples = common.val_images(images)
+    examples = bsds500.examples(images)
     return [
         row
         for kind, same_start in itertools.product(("rgb", "lab"), (True, False))
@@ -45,7 +46,7 @@ def _compare(examples, kind: str, same_start: bool, rounds: int) -> list[dict]:
         init = start if same_start else "k-means++"
         learner = cluster.KMeans(CLUSTERS, init=init, n_init=1, random_state=number)
         theirs = functools.partial(learner.fit, points)
-        times.append(common.median_ms(ours, theirs, rounds=rounds))
+        times.append(timing.median_ms(ours, theirs, rounds=rounds))
         mine, other = ours(), theirs()
         ratios.append(float(mine.inertia) / other.inertia_)
         outcome = dict(zip(found, (mine.assignment, other.labels_), strict=True))
@@ -53,7 +54,7 @@ def _compare(examples, kind: str, same_start: bool, rounds: int) -> list[dict]:
         for method, flat in outcome.items():
             agree[method].append(float(np.mean(flat == exact)))
             labels = np.asarray(flat, np.int32).reshape(example.image.shape[:2])
-            found[method].append(scores.partition_scores(labels, example.humans))
+            found[method].append(partitions.partition_scores(labels, example.humans))
     columns = zip(*times, strict=True)
     return [
         {
@@ -72,13 +73,15 @@ def _compare(examples, kind: str, same_start: bool, rounds: int) -> list[dict]:
 
 def tune(images: int) -> None:
     """Prints the scores of features on `images` of train."""
-    examples = common.val_images(images, split="train")
+    examples = bsds500.examples(images, split="train")
     kinds = [("rgb", 0.0), ("lab", 0.0), ("texture", 0.0)]
     for kind, position in kinds + [("lab_xy", weight) for weight in (25.0, 50.0, 100.0)]:
         method = functools.partial(
             kmeans.kmeans, clusters=CLUSTERS, features=kind, position=position
         )
-        rows = [scores.partition_scores(np.asarray(method(e.image)), e.humans) for e in examples]
+        rows = [
+            partitions.partition_scores(np.asarray(method(e.image)), e.humans) for e in examples
+        ]
         mean = {key: round(float(np.mean([row[key] for row in rows])), 4) for key in rows[0]}
         print(kind, position, mean, flush=True)
 

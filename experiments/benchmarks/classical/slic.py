@@ -7,9 +7,9 @@ import jax
 import numpy as np
 from skimage import segmentation
 
-from experiments.benchmarks.classical import common
+from experiments.benchmarks.classical import bsds500
 from segjax.classical.slic import slic
-from segjax.metrics import partitions as scores
+from segjax.metrics import partitions
 
 try:
     from fast_slic.avx2 import SlicAvx2
@@ -24,7 +24,7 @@ def measure(images: int, rounds: int) -> list[dict]:
 
     scikit-image is asked for as many regions as give ours' K out, too; so is fast-slic.
     """
-    examples = common.val_images(images)
+    examples = bsds500.examples(images)
     methods = {
         "slic": _ours(),
         "slic, adaptive (SLICO)": _ours(adaptive=True),
@@ -37,11 +37,11 @@ def measure(images: int, rounds: int) -> list[dict]:
     }
     if SlicAvx2 is not None:
         methods |= {f"fast-slic AVX2, {asked} asked": _fast(asked) for asked in (400, 410)}
-    return common.compare(
+    return bsds500.compare(
         examples,
         methods,
         lambda example, labels: [
-            scores.superpixel_scores(example.image, mine, example.humans) for mine in labels
+            partitions.superpixel_scores(example.image, mine, example.humans) for mine in labels
         ],
         rounds=rounds,
     )
@@ -49,11 +49,11 @@ def measure(images: int, rounds: int) -> list[dict]:
 
 def tune(images: int) -> None:
     """Prints scores of settings on `images` of train."""
-    examples = common.val_images(images, split="train")
+    examples = bsds500.examples(images, split="train")
     for compactness, iterations in itertools.product((9.0, 11.0, 13.0), (5, 6, 8)):
         method = _ours(compactness=compactness, iterations=iterations)
         rows = [
-            scores.superpixel_scores(e.image, np.asarray(method(e.image)), e.humans)
+            partitions.superpixel_scores(e.image, np.asarray(method(e.image)), e.humans)
             for e in examples
         ]
         mean = {key: round(float(np.mean([row[key] for row in rows])), 4) for key in rows[0]}

@@ -12,9 +12,10 @@ import scipy.sparse.linalg
 from skimage import graph, segmentation
 from sklearn import cluster
 
-from experiments.benchmarks.classical import common
+from experiments.benchmarks.classical import bsds500
+from experiments.shared import timing
 from segjax.classical import color, ncut, spectral
-from segjax.metrics import partitions as scores
+from segjax.metrics import partitions
 
 SEGMENTS = 8
 SOLVED = ((96, 2.0), (240, 5.0))  # longest side and radius of the eigensolver's rows
@@ -37,7 +38,7 @@ def measure(images: int, rounds: int) -> list[dict]:
     In the rows of eigenvalues the graph's making is in our time and not in scipy's. In those of
     segmentations everything from the image on is timed, scikit-learn's matrix excepted.
     """
-    examples = common.val_images(images)
+    examples = bsds500.examples(images)
     solved = [
         row
         for (side, radius), sigma in itertools.product(SOLVED, SIGMAS)
@@ -48,7 +49,7 @@ def measure(images: int, rounds: int) -> list[dict]:
 
 def tune(images: int) -> None:
     """Prints scores on train, one parameter of the method varied at a time."""
-    examples = common.val_images(images, "train")
+    examples = bsds500.examples(images, "train")
     pixels = functools.partial(spectral.spectral, segments=SEGMENTS)
     for method, chosen, grid in (
         (pixels, PIXELS, _PIXEL_GRID),
@@ -58,7 +59,7 @@ def tune(images: int) -> None:
             for value in values:
                 call = functools.partial(method, **{**chosen, key: value})
                 found = [
-                    scores.partition_scores(np.asarray(call(example.image)), example.humans)
+                    partitions.partition_scores(np.asarray(call(example.image)), example.humans)
                     for example in examples
                 ]
                 print(key, value, {name: round(mean, 4) for name, mean in _means(found).items()})
@@ -113,7 +114,7 @@ def _solvers(examples, side: int, radius: float, sigma_color: float, rounds: int
                 )[0][::-1]
             ),
         ]
-        times.append(common.median_ms(*calls, rounds=rounds))
+        times.append(timing.median_ms(*calls, rounds=rounds))
         exact = 1 - scipy.sparse.linalg.eigsh(
             scaled.tocsr(), SEGMENTS, which="LA", tol=1e-6, ncv=60, v0=root
         )[0][::-1]  # fmt: skip
@@ -200,10 +201,12 @@ def _method(method: Callable, **options) -> Callable:
 
 
 def _segmentations(methods: dict, settings: dict, examples, rounds: int) -> list[dict]:
-    rows = common.compare(
+    rows = bsds500.compare(
         examples,
         methods,
-        lambda example, labels: [scores.partition_scores(mine, example.humans) for mine in labels],
+        lambda example, labels: [
+            partitions.partition_scores(mine, example.humans) for mine in labels
+        ],
         rounds=rounds,
     )
     return [{"method": row.pop("method"), "settings": settings, **row} for row in rows]

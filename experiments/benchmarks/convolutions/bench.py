@@ -1,15 +1,14 @@
-"""Single convolutions on a CPU: XLA's own form, a sum over taps, and what segjax takes there.
+"""Single convolutions on a CPU: XLA's form, a sum over taps, and what segjax takes there.
 
     python -m experiments.benchmarks.convolutions.bench --hardware="2 CPU cores"
 
-The layers are those of the atrous networks on CamVid's crops of 224 x 288. All forms in turn,
-medians of the rounds; first each is compared with XLA's. Writes forms.json and forms.md.
+The layers are those of the atrous networks on CamVid's crops of 224 x 288. Each form is first
+compared with XLA's; then all are timed in turn, and the medians of the rounds count. Writes
+forms.json and README.md beside this file, or into `--output`; `--layers` takes the first few.
 """
 
 import argparse
-import datetime
 import functools
-import json
 import os
 import pathlib
 import statistics
@@ -21,11 +20,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.shared import pages
+from segjax import files
 from segjax.models import convolution, depthwise
-from segjax.runs import run_folder
 
-FOLDER = pathlib.Path(__file__).parent
 FORMS = ("xla", "taps", "segjax")
+COMMAND = 'python -m experiments.benchmarks.convolutions.bench --hardware="..."'
 BOUND = 2e-4  # of max|a - b| / max|b|, between two forms in float32
 
 
@@ -152,50 +152,45 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--hardware", required=True, help="for the page")
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--layers", type=int, default=len(LAYERS), help="the first of them")
+    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path(__file__).parent)
     given = parser.parse_args()
     rows = []
-    for i, layer in enumerate(LAYERS):
+    for i, layer in enumerate(LAYERS[: given.layers]):
         rows.append({"layer": layer._asdict(), "ms": measure(layer, given.rounds)})
-        print(f"{i + 1}/{len(LAYERS)} {layer.name}: {rows[-1]['ms']}", flush=True)
-    result = {
-        "hardware": given.hardware,
-        "date": str(datetime.date.today()),
-        "versions": run_folder.versions(),
+        print(f"{i + 1}/{given.layers} {layer.name}: {rows[-1]['ms']}", flush=True)
+    result = pages.circumstances(COMMAND, given.hardware) | {
         "load_average": os.getloadavg(),
         "rounds": given.rounds,
         "rows": rows,
     }
-    (FOLDER / "forms.json").write_text(json.dumps(result, indent=2) + "\n")
-    (FOLDER / "forms.md").write_text(page(result))
+    files.write_json(given.output / "forms.json", result)
+    pages.write(given.output / "README.md", page(result))
 
 
-def page(result: dict[str, Any]) -> str:
-    """The page in Markdown."""
-    lines = [
-        "| layer | input | to | stride | rate | forward: XLA | taps | segjax | XLA / segjax "
-        "| backward: XLA | taps | segjax | XLA / segjax |",
-        "|" + "---|" * 13,
-    ]
+def page(result: dict[str, Any]) -> list[str]:
+    """The paragraphs of the page."""
+    rows = []
     for row in result["rows"]:
         layer, cells = Layer(**row["layer"]), []
         for times in row["ms"].values():
             cells += [f"{times[name]:.1f}" if name in times else "-" for name in FORMS]
             cells.append(f"**{times['xla'] / times['segjax']:.1f}**")
         shape = " x ".join(map(str, layer.shape))
-        to = layer.features or "depthwise"
-        what = [layer.name, shape, to, layer.stride, layer.dilation, *cells]
-        lines.append(f"| {' | '.join(map(str, what))} |")
-    software = ", ".join(f"{k} {v}" for k, v in result["versions"].items() if k != "devices")
-    parts = [
+        to = str(layer.features or "depthwise")
+        rows.append([layer.name, shape, to, str(layer.stride), str(layer.dilation), *cells])
+    forms = ("taps", "segjax", "XLA / segjax")
+    head = ("layer", "input", "to", "stride", "rate", "forward: XLA", *forms)
+    return [
         "# Single convolutions on a CPU",
-        '```bash\npython -m experiments.benchmarks.convolutions.bench --hardware="..."\n```',
-        f"{result['hardware']}; {result['date']}; {software}. Milliseconds, float32, medians of "
-        f"{result['rounds']} rounds, all forms in turn; load average of the machine "
-        f"{result['load_average'][0]:.1f}. Backward is the gradient of input and kernel; of the "
-        "stems a network asks for the kernel's alone.",
-        "\n".join(lines),
+        pages.block(COMMAND),
+        f"{result['hardware']}; {result['date']}; {pages.software(result['versions'])}. "
+        f"{pages.made(result, COMMAND)}",
+        f"Milliseconds, float32, medians of {result['rounds']} rounds, all forms in turn; load "
+        f"average of the machine {result['load_average'][0]:.1f}. Backward is the gradient of "
+        "input and kernel; for the stems, a network needs the gradient of the kernel alone.",
+        pages.table((*head, "backward: XLA", *forms), rows),
     ]
-    return "\n\n".join(parts) + "\n"
 
 
 if __name__ == "__main__":

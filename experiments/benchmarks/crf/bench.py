@@ -5,12 +5,11 @@
 Photographs of scikit-image at two sizes, 21 labels, 10 iterations; logits are random regions with
 noise. Both sides start from the image and the logits, and end with marginals. Calls are taken in
 turn in one process, and compared image by image. On an accelerator there is no pydensecrf2 to
-compare with; single images and a batch are timed. Writes bench-<platform>.json beside this file and
-a page from all of them.
+compare with; single images and a batch are timed. Writes bench-<platform>.json beside this file, or
+into `--output`, and README.md from all of them.
 """
 
 import argparse
-import datetime
 import functools
 import json
 import math
@@ -22,13 +21,12 @@ import cv2
 import jax
 import numpy as np
 
-from experiments.benchmarks.classical import common
-from segjax import crf as crfs
+from experiments.shared import pages, photographs, timing
+from segjax import crf, files
 from segjax.crf import kernels
 from segjax.data import sources
-from segjax.runs import run_folder
 
-HERE = pathlib.Path(__file__).parent
+COMMAND = 'python -m experiments.benchmarks.crf.bench --hardware="2 CPU cores"'
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
 SIZES = ((240, 320), (375, 500))
 PRESETS = ("deeplab_v1", "deeplab_v2_resnet101", "pydensecrf_example")
@@ -43,58 +41,50 @@ def main() -> None:
     parser.add_argument("--hardware", required=True, help="for the page")
     parser.add_argument("--photos", type=pathlib.Path, help="a folder; scikit-image's by default")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path(__file__).parent)
     given = parser.parse_args()
+    folder = given.photos or photographs.folder()
     platform = jax.default_backend()
     rows = []
     for size in SIZES:
-        cases = [case(name, size, given.photos) for name in PHOTOS]
+        cases = [case(folder / name, size) for name in PHOTOS]
         for preset in PRESETS:
-            crf = crfs.build(preset, iterations=ITERATIONS)
+            dense = crf.build(preset, iterations=ITERATIONS)
             rows.append(
-                {"preset": preset, "size": size} | measure(cases, crf, given.rounds, platform)
+                {"preset": preset, "size": size} | measure(cases, dense, given.rounds, platform)
             )
             print(json.dumps(rows[-1]), flush=True)
-    record = {
-        "hardware": given.hardware,
-        "platform": platform,
-        "date": str(datetime.date.today()),
-        "versions": run_folder.versions(),
-        "rows": rows,
-    }
-    (HERE / f"bench-{platform}.json").write_text(json.dumps(record, indent=1) + "\n")
-    (HERE / "bench.md").write_text(page())
+    record = pages.circumstances(COMMAND, given.hardware) | {"platform": platform, "rows": rows}
+    files.write_json(given.output / f"bench-{platform}.json", record)
+    pages.write(given.output / "README.md", page(given.output))
 
 
-def case(name: str, size: tuple[int, int], folder: pathlib.Path | None):
-    """(uint8 [H, W, 3], float32 [H, W, K])."""
-    if folder is None:
-        import skimage
-
-        folder = pathlib.Path(skimage.__file__).parent / "data"
-    image = sources.read_image(folder / name)
+def case(path: pathlib.Path, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """A photograph and drawn logits: uint8 [H, W, 3], float32 [H, W, K]."""
+    image = sources.read_image(path)
     image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
-    rng = np.random.default_rng(len(name))
+    rng = np.random.default_rng(len(path.name))
     coarse = rng.normal(scale=3, size=(8, 8, LABELS)).astype(np.float32)
     smooth = [cv2.resize(coarse[..., k], size[::-1]) for k in range(LABELS)]
     noise = rng.normal(scale=0.5, size=(*size, LABELS)).astype(np.float32)
     return image, np.stack(smooth, axis=-1) + noise
 
 
-def measure(cases: list, crf: crfs.DenseCrf, rounds: int, platform: str) -> dict:
+def measure(cases: list, dense: crf.DenseCrf, rounds: int, platform: str) -> dict:
     """Medians over the photographs, and how the marginals differ."""
-    capacity = max(_needed(image, crf) for image, _ in cases)
+    capacity = max(_needed(image, dense) for image, _ in cases)
     capacity = math.ceil(1.05 * capacity)
-    one = jax.jit(lambda image, logits: jax.nn.softmax(crf(image, logits, capacity=capacity)[0]))
+    one = jax.jit(lambda image, logits: jax.nn.softmax(dense(image, logits, capacity=capacity)[0]))
     found = {"vertices": capacity}
     if platform != "cpu":
-        return found | _alone(cases, crf, one, rounds, capacity)
+        return found | _alone(cases, dense, one, rounds, capacity)
     times, differences, same = [], [], []
     for image, logits in cases:
         both = (
             functools.partial(_ready, one, image, logits),
-            functools.partial(theirs, image, logits, crf),
+            functools.partial(theirs, image, logits, dense),
         )
-        times.append(common.median_ms(*both, rounds=rounds))
+        times.append(timing.median_ms(*both, rounds=rounds))
         ours, other = np.asarray(both[0]()), both[1]()
         differences.append(np.abs(ours - other).mean())
         same.append((ours.argmax(-1) == other.argmax(-1)).mean())
@@ -108,10 +98,10 @@ def measure(cases: list, crf: crfs.DenseCrf, rounds: int, platform: str) -> dict
     }
 
 
-def _needed(image: np.ndarray, crf: crfs.DenseCrf) -> int:
+def _needed(image: np.ndarray, dense: crf.DenseCrf) -> int:
     def needed(image):
         built = kernels.bilateral(
-            image, crf.theta_alpha, crf.theta_beta, capacity=1, normalization="none"
+            image, dense.theta_alpha, dense.theta_beta, capacity=1, normalization="none"
         )
         return built.operator.needed
 
@@ -122,9 +112,9 @@ def _ready(run: Callable, *arrays) -> jax.Array:
     return jax.block_until_ready(run(*arrays))
 
 
-def _alone(cases: list, crf: crfs.DenseCrf, one: Callable, rounds: int, capacity: int) -> dict:
+def _alone(cases: list, dense: crf.DenseCrf, one: Callable, rounds: int, capacity: int) -> dict:
     """Milliseconds an image, one at a time and of a batch, arrays on the device."""
-    batch = jax.jit(functools.partial(crf.batch, capacity=capacity))
+    batch = jax.jit(functools.partial(dense.batch, capacity=capacity))
     rows = [cases[i % len(cases)] for i in range(BATCH)]
     images, logits = (jax.device_put(np.stack(part)) for part in zip(*rows, strict=True))
     single = [jax.device_put(part) for part in cases[0]]
@@ -132,75 +122,88 @@ def _alone(cases: list, crf: crfs.DenseCrf, one: Callable, rounds: int, capacity
         functools.partial(_ready, one, *single),
         functools.partial(_ready, batch, images, logits),
     )
-    alone, together = common.median_ms(*calls, rounds=max(rounds, 10))
+    alone, together = timing.median_ms(*calls, rounds=max(rounds, 10))
     return {"ms": alone, "ms_of_batch": together / BATCH, "batch": BATCH}
 
 
-def theirs(image: np.ndarray, logits: np.ndarray, crf: crfs.DenseCrf) -> np.ndarray:
+def theirs(image: np.ndarray, logits: np.ndarray, dense: crf.DenseCrf) -> np.ndarray:
     """Marginals by pydensecrf2: float32 [H, W, K]."""
     import pydensecrf.densecrf as dcrf
 
     kind = {
         "after": dcrf.NORMALIZE_AFTER,
         "symmetric": dcrf.NORMALIZE_SYMMETRIC,
-    }[crf.normalization]
+    }[dense.normalization]
     height, width, labels = logits.shape
     scene = dcrf.DenseCRF2D(width, height, labels)
-    if crf.unary == "probabilities":
+    if dense.unary == "probabilities":
         shifted = np.exp(logits - logits.max(-1, keepdims=True))
         logits = np.log(np.clip(shifted / shifted.sum(-1, keepdims=True), 1e-5, 1))
     unary = -logits.reshape(-1, labels).T
     scene.setUnaryEnergy(np.ascontiguousarray(unary, np.float32))
-    scene.addPairwiseGaussian(sxy=crf.theta_gamma, compat=crf.w2, normalization=kind)
+    scene.addPairwiseGaussian(sxy=dense.theta_gamma, compat=dense.w2, normalization=kind)
     scene.addPairwiseBilateral(
-        sxy=crf.theta_alpha, srgb=crf.theta_beta, rgbim=image, compat=crf.w1, normalization=kind
+        sxy=dense.theta_alpha,
+        srgb=dense.theta_beta,
+        rgbim=image,
+        compat=dense.w1,
+        normalization=kind,
     )
-    return np.array(scene.inference(crf.iterations)).T.reshape(height, width, labels)
+    return np.array(scene.inference(dense.iterations)).T.reshape(height, width, labels)
 
 
-def page() -> str:
-    """The page in Markdown, from what was measured on any platform."""
-    parts = ["# The fully connected CRF: time"]
-    parts.append(
-        '```bash\npython -m experiments.benchmarks.crf.bench --hardware="2 CPU cores"\n```'
-    )
-    for path in sorted(HERE.glob("bench-*.json")):
+def page(folder: pathlib.Path) -> list[str]:
+    """The paragraphs of the page, from the measurements of every platform in the folder."""
+    parts = ["# The fully connected CRF: time", pages.block(COMMAND)]
+    for path in sorted(folder.glob("bench-*.json")):
         record = json.loads(path.read_text())
-        software = ", ".join(f"{k} {v}" for k, v in record["versions"].items() if k != "devices")
-        parts.append(f"## {record['hardware']}\n\n{record['date']}; {software}.")
-        make = _beside if record["platform"] == "cpu" else _on_device
-        parts.append(make(record["rows"]))
+        parts += [
+            f"## {record['hardware']}",
+            f"{record['date']}; {pages.software(record['versions'])}. "
+            f"{pages.made(record, COMMAND)}",
+        ]
+        table = _beside if record["platform"] == "cpu" else _on_device
+        parts.append(table(record["rows"]))
     parts.append(
         f"{LABELS} labels, {ITERATIONS} iterations, building the lattices included; medians over "
         f"four photographs. Vertices: of the bilateral lattice, the most of the four."
     )
-    return "\n\n".join(parts) + "\n"
+    return parts
 
 
 def _beside(rows: list[dict]) -> str:
-    lines = [
-        "| preset | size | vertices | ms | pydensecrf2 1.1, ms | ratio, its range "
-        "| mean difference of marginals | same labels |\n|---|---|---|---|---|---|---|---|"
+    head = (
+        "preset",
+        "size",
+        "vertices",
+        "ms",
+        "pydensecrf2 1.1, ms",
+        "ratio, its range",
+        "mean difference of marginals",
+        "same labels",
+    )
+    cells = [
+        [
+            *_case_cells(row),
+            f"{row['ms']:.0f}",
+            f"{row['ms_pydensecrf2']:.0f}",
+            f"**{row['ratio']:.2f}** ({min(row['ratios']):.2f} to {max(row['ratios']):.2f})",
+            f"{row['mean_difference']:.1e}",
+            f"{100 * row['same_labels']:.3f} %",
+        ]
+        for row in rows
     ]
-    for row in rows:
-        low, high = min(row["ratios"]), max(row["ratios"])
-        lines.append(
-            f"| {row['preset']} | {row['size'][1]} x {row['size'][0]} | {row['vertices']} "
-            f"| {row['ms']:.0f} | {row['ms_pydensecrf2']:.0f} "
-            f"| **{row['ratio']:.2f}** ({low:.2f} to {high:.2f}) | {row['mean_difference']:.1e} "
-            f"| {100 * row['same_labels']:.3f} % |"
-        )
-    return "\n".join(lines)
+    return pages.table(head, cells)
 
 
 def _on_device(rows: list[dict]) -> str:
-    lines = ["| preset | size | vertices | ms | ms an image of 8 |\n|---|---|---|---|---|"]
-    lines += [
-        f"| {row['preset']} | {row['size'][1]} x {row['size'][0]} | {row['vertices']} "
-        f"| {row['ms']:.2f} | {row['ms_of_batch']:.2f} |"
-        for row in rows
-    ]
-    return "\n".join(lines)
+    head = ("preset", "size", "vertices", "ms", "ms an image of 8")
+    cells = [[*_case_cells(row), f"{row['ms']:.2f}", f"{row['ms_of_batch']:.2f}"] for row in rows]
+    return pages.table(head, cells)
+
+
+def _case_cells(row: dict) -> list[str]:
+    return [row["preset"], f"{row['size'][1]} x {row['size'][0]}", str(row["vertices"])]
 
 
 if __name__ == "__main__":

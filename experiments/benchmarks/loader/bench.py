@@ -1,7 +1,10 @@
-"""How fast the loader is alone, against the training step: python -m experiments.benchmarks.loader.bench
+"""The rate of the loader alone, beside that of the training step alone.
 
-Prints JSON: images/s of one process's pipeline (grain, threads, no device), of the training step
-alone (its batch already on the device), their ratio, and both once more in turn, medians of five.
+    python -m experiments.benchmarks.loader.bench --hardware="2 CPU cores"
+
+Measures images/s of one process's pipeline (grain, threads, no device) and of the training step
+(its batch already on the device), in turn, medians of five. Writes loader.json and README.md beside
+this file, or into `--output`.
 """
 
 import argparse
@@ -25,7 +28,7 @@ def main() -> None:
     parser.add_argument("--variants", default="")
     parser.add_argument("--batches", type=int, default=40, help="of the loader, each time")
     given = parser.parse_args()
-    config = importlib.import_module(f"configs.{given.recipe}").get_config(given.variants)
+    config = importlib.import_module(f"segjax.configs.{given.recipe}").get_config(given.variants)
     dataset = catalog.load(**config.data)
     split = assembly.open_split(dataset, config, config.train_split)
     parts = assembly.assemble(config, dataset.spec, assembly.weights_of(config, split.scan))

@@ -1,34 +1,34 @@
-"""What is kept of SegNet's poolings for its decoder, by the compiler's analysis:
+"""The memory that SegNet's encoder keeps of its poolings for the decoder, by the compiler.
 
     python -m experiments.benchmarks.selections.bench --hardware=TEXT
 
-The five poolings of the encoder for one image of 360 x 480: the bytes that a program hands on which
-makes our packed selections, and of one that makes each argmax's place in the plane, an int32 (as
-Caffe does; PyTorch's are int64). Writes selections.json.
+The five poolings of the encoder see one image of 360 x 480. Compared are the bytes handed on by a
+program that makes our packed selections, and by one that makes each argmax's place in the plane, an
+int32 (as Caffe does; PyTorch's are int64). Writes selections.json and README.md beside this file,
+or into `--output`.
 """
 
 import argparse
-import datetime
-import json
 import pathlib
 
 import jax
 import jax.numpy as jnp
 
+from experiments.shared import pages
+from segjax import files
 from segjax.models import layers, unpooling
-from segjax.runs.run_folder import versions
 
-FOLDER = pathlib.Path(__file__).parent
+COMMAND = "python -m experiments.benchmarks.selections.bench --hardware=TEXT"
 SIZE, WIDTHS = (360, 480), (64, 128, 256, 512, 512)
 
 
 def maps() -> list[jax.ShapeDtypeStruct]:
-    """What each pooling sees: float32 [1, h, w, C]."""
-    size, found = SIZE, []
+    """The input of each pooling: float32 [1, h, w, C]."""
+    size, inputs = SIZE, []
     for width in WIDTHS:
-        found.append(jax.ShapeDtypeStruct((1, *size, width), jnp.float32))
+        inputs.append(jax.ShapeDtypeStruct((1, *size, width), jnp.float32))
         size = tuple(-(-n // 2) for n in size)
-    return found
+    return inputs
 
 
 def as_indices(x: jax.Array):
@@ -58,18 +58,34 @@ def main() -> None:
     """Measures both."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--hardware", required=True)
+    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path(__file__).parent)
     given = parser.parse_args()
-    result = {
-        "hardware": given.hardware,
-        "date": str(datetime.date.today()),
-        "versions": versions(),
+    result = pages.circumstances(COMMAND, given.hardware) | {
         "packed": measure(unpooling.max_pool),
         "int32": measure(as_indices),
     }
     outputs = [result[name]["output_by_the_compiler"] for name in ("packed", "int32")]
     result["share"] = outputs[0] / outputs[1]
-    (FOLDER / "selections.json").write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result, indent=2))
+    files.write_json(given.output / "selections.json", result)
+    pages.write(given.output / "README.md", page(result))
+
+
+def page(result: dict) -> list[str]:
+    """The paragraphs of the page."""
+    rows = [
+        [name, *(f"{result[key][kind] / 2**20:.2f}" for kind in ("kept", "output_by_the_compiler"))]
+        for name, key in (("packed, two bits a value", "packed"), ("int32 places", "int32"))
+    ]
+    height, width = SIZE
+    return [
+        "# What SegNet keeps of its poolings",
+        pages.block(COMMAND),
+        f"{result['hardware']}; {result['date']}; {pages.software(result['versions'])}. "
+        f"{pages.made(result, COMMAND)}",
+        f"The five poolings of the encoder for an image of {height} x {width}. The packed form "
+        f"takes {result['share']:.4f} of the int32 places, a sixteenth.",
+        pages.table(("form", "kept, MiB", "handed on by the program, MiB"), rows),
+    ]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A network in segjax and in PyTorch, in turn in one run:
+"""A network in segjax and in PyTorch, timed in turn in one run.
 
     python -m experiments.benchmarks.throughput.bench --net=fcn8s
 
@@ -6,8 +6,8 @@ Proves first that both compute the same (scores; in float32 one update's gradien
 beside float64), picks PyTorch's fastest setting for each measurement, then times both sides in
 turn. Writes bench-NET-DEVICE.json and the page, README.md. On a GPU:
 
-    python -m experiments.benchmarks.throughput.bench --net=pspnet --size=360x480 --dtype=bfloat16 \\
-        --batch=16 --steps=10
+    python -m experiments.benchmarks.throughput.bench --net=pspnet --size=360x480 \\
+        --dtype=bfloat16 --batch=16 --steps=10
 """
 
 import os
@@ -17,9 +17,7 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the GPU's mem
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import argparse
-import datetime
 import gc
-import json
 import pathlib
 import platform
 import statistics
@@ -33,8 +31,8 @@ import torch
 
 from experiments.benchmarks.throughput import report, sides
 from experiments.benchmarks.throughput.nets import NETS
-from experiments.shared import costs
-from segjax.runs import run_folder
+from experiments.shared import costs, pages
+from segjax import files
 
 MEASURES = ("train", "evaluate", "forward", "latency")
 FOLDER = pathlib.Path(__file__).parent
@@ -64,11 +62,8 @@ def main() -> None:
     choice, tried = choose(variants, given.steps)
     times = in_turn(ours, {m: variants[choice[m]] for m in MEASURES}, given.rounds, given.steps)
     macs = costs.multiply_adds(ours.parts.build, setting.size)
-    result = {
-        "command": "python -m experiments.benchmarks.throughput.bench " + given.text,
-        "date": datetime.date.today().isoformat(),
-        "hardware": hardware(),
-        "versions": run_folder.versions() | {"torch": torch.__version__},
+    command = f"python -m experiments.benchmarks.throughput.bench {given.text}".strip()
+    result = pages.circumstances(command, hardware(), torch=torch.__version__) | {
         "setting": vars(setting),
         "load_average": os.getloadavg(),
         "max_relative_difference": proof,
@@ -80,13 +75,13 @@ def main() -> None:
         "forward_gflop": 2 * macs * setting.batch / 1e9,
         "product_gflop_per_s": ceiling(setting.dtype, device),
     }
-    (FOLDER / f"bench-{setting.name}-{device}.json").write_text(json.dumps(result, indent=2) + "\n")
+    files.write_json(FOLDER / f"bench-{setting.name}-{device}.json", result)
     report.write(FOLDER)
     print((FOLDER / "README.md").read_text())
 
 
 def arguments() -> argparse.Namespace:
-    """The flags, `setting`: what is measured, and `text`: the flags that were given."""
+    """The flags; `setting` is built from them, `text` repeats those that were given."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--net", default="fcn8s", choices=NETS)
     parser.add_argument("--dtype", default="float32", choices=BOUNDS)
@@ -104,7 +99,7 @@ def arguments() -> argparse.Namespace:
 
 
 def gradient_errors(setting: sides.Setting, device: str) -> dict[str, float]:
-    """By side: the norm of the gradient's error, all parameters together, to float64's norm.
+    """Each side's gradient error: its norm, all parameters together, to float64's norm.
 
     Rounding is magnified by batch norms on both sides. It also takes single ReLUs across zero, so
     the largest error of any one number says little.

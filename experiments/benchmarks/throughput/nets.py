@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from configs import deeplab_v3_resnet50, fcn8s, pspnet_resnet50
 from experiments.benchmarks.throughput import torch_fcn, torch_resnet
+from segjax.configs import deeplab_v3_resnet50, fcn8s, pspnet_resnet50
 from segjax.models import importers
 
 
@@ -17,7 +17,6 @@ class Net:
     """One network on both sides.
 
     Attributes:
-        title: of the page.
         recipe: of segjax.
         twin: (K, width=, dropout=) -> the module of PyTorch; a list of logits, the network's first.
         convert: the twin's arrays -> segjax's, as `weights.Origin.convert`.
@@ -27,7 +26,6 @@ class Net:
         changes: other keys of the recipe's `model`, and what they are here.
     """
 
-    title: str
     recipe: ModuleType
     twin: Callable[..., nn.Module]
     convert: Callable
@@ -39,7 +37,6 @@ class Net:
 
 NETS = {
     "fcn8s": Net(
-        "FCN-8s on VGG-16 without batch norm",
         fcn8s,
         torch_fcn.FCN8s,
         torch_fcn.our_arrays,
@@ -49,7 +46,6 @@ NETS = {
         {"backbone.batch_norm": False},
     ),
     "deeplab_v3": Net(
-        "DeepLab v3 on ResNet-50, output stride 16",
         deeplab_v3_resnet50,
         torch_resnet.DeepLabV3,
         importers.ORIGINS["torchvision_deeplab_v3"].convert,
@@ -58,7 +54,6 @@ NETS = {
         0.1,
     ),
     "pspnet": Net(
-        "PSPNet on ResNet-50 with its auxiliary head",
         pspnet_resnet50,
         torch_resnet.PSPNet,
         importers.ORIGINS["semseg_pspnet"].convert,

@@ -1,10 +1,11 @@
-"""The longest operations of segjax's training step: python -m experiments.benchmarks.throughput.profile
+"""The longest operations of segjax's training step.
+
+    python -m experiments.benchmarks.throughput.profile
 
 Takes the flags of `bench`; writes profile-NET-DEVICE.json and the page.
 """
 
 import collections
-import json
 import pathlib
 import re
 import tempfile
@@ -12,9 +13,11 @@ import tempfile
 import jax
 
 from experiments.benchmarks.throughput import bench, report, sides
+from experiments.shared import pages
+from segjax import files
 
 LONGEST = 20
-_OWN = re.compile(r"^[a-z_\-]+[a-z_0-9\-]*(\.\d+)*$")  # of a program; the runtime's have capitals
+_OPERATION = re.compile(r"^[a-z_\-]+[a-z_0-9\-]*(\.\d+)*$")  # the runtime's have capitals
 
 
 def main() -> None:
@@ -46,15 +49,13 @@ def main() -> None:
         for name, ms in durations.most_common(LONGEST)
     ]
     device = "cuda" if jax.default_backend() == "gpu" else "cpu"
-    result = {
-        "command": f"python -m experiments.benchmarks.throughput.profile {given.text}".strip(),
+    command = f"python -m experiments.benchmarks.throughput.profile {given.text}".strip()
+    result = pages.circumstances(command, bench.hardware()) | {
         "net": given.setting.name,
-        "hardware": bench.hardware(),
         "total_ms": sum(durations.values()),
         "operations": found,
     }
-    name = f"profile-{given.setting.name}-{device}.json"
-    (bench.FOLDER / name).write_text(json.dumps(result, indent=2) + "\n")
+    files.write_json(bench.FOLDER / f"profile-{given.setting.name}-{device}.json", result)
     report.write(bench.FOLDER)
 
 
@@ -72,7 +73,7 @@ def operations(trace) -> tuple[collections.Counter, collections.Counter]:
     for line in streams:
         for event in line.events:
             name = dict(event.stats).get("hlo_op", event.name)
-            if not name.startswith("while") and (planes or _OWN.match(name)):
+            if not name.startswith("while") and (planes or _OPERATION.match(name)):
                 durations[name] += event.duration_ns / 1e6
                 calls[name] += 1
     return durations, calls
