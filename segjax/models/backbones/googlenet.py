@@ -12,8 +12,7 @@ from flax import nnx
 from segjax.models import layers, pooling
 from segjax.models.features import Features
 
-# Name: channels of 1x1; 3x3 reduce, 3x3; 5x5 reduce, 5x5; pool projection.
-INCEPTIONS = {
+INCEPTIONS = {  # name: channels of 1x1; 3x3 reduce, 3x3; 5x5 reduce, 5x5; pool projection
     "3a": (64, 96, 128, 16, 32, 32),
     "3b": (128, 128, 192, 32, 96, 64),
     "4a": (192, 96, 208, 16, 48, 64),
@@ -25,22 +24,32 @@ INCEPTIONS = {
     "5b": (384, 192, 384, 48, 128, 128),
 }
 
-# Image position of the first feature's centre less that of its block: the first convolution is
-# centred on pixel 0, the poolings have no padding.
+# Distance from the centre of the first block to the centre of its feature, in image pixels: the
+# first convolution is centred on pixel 0, and the poolings have no padding.
 _SHIFTS = {f"stage{i}": (by, by) for i, by in enumerate((-0.5, 0.5, 2.5, 6.5, 14.5), 1)}
 
 
 class GoogLeNet(nnx.Module):
-    """Nine Inception modules; stages end before the poolings, with 3b, 4e and 5b.
+    """GoogLeNet: three convolutions and nine Inception modules.
+
+    Stages end before the poolings: with the first convolution, the third, and modules 3b, 4e and
+    5b.
 
     Args:
-        width: channels of the first convolution; the paper's 64, and all others in proportion.
-        dropout: rate after the last module; the paper's is 0.4.
+        width: channels of the first convolution, 64 in the paper; all others are in proportion.
+        dropout: rate after the last module, 0.4 in the paper.
         dtype: type of the computation; parameters stay float32.
         rngs: supplies the initialisation keys.
     """
 
-    def __init__(self, *, width: int, dropout: float, dtype=None, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        *,
+        width: int,
+        dropout: float,
+        dtype: jax.typing.DTypeLike | None = None,
+        rngs: nnx.Rngs,
+    ):
         def scaled(channels: int) -> int:
             return max(1, channels * width // 64)
 
@@ -60,32 +69,39 @@ class GoogLeNet(nnx.Module):
 
     def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> Features:
         """[B, H, W, 3] -> Features with stage1 to stage5; any H, W >= 1."""
-        found = {}
-        found["stage1"] = x = self.conv1(x)
+        stages = {}
+        stages["stage1"] = x = self.conv1(x)
         x = layers.local_response_norm(_halved(x))
         x = self.conv2(self.conv2_reduce(x))
-        found["stage2"] = x = layers.local_response_norm(x)
+        stages["stage2"] = x = layers.local_response_norm(x)
         for stage, modules in (("stage3", "ab"), ("stage4", "abcde"), ("stage5", "ab")):
             x = _halved(x)
             for letter in modules:
                 x = getattr(self, f"inception_{stage[-1]}{letter}")(x)
-            found[stage] = x
-        found["stage5"] = self.dropout(x, rngs=rngs)
+            stages[stage] = x
+        stages["stage5"] = self.dropout(x, rngs=rngs)
         strides = {f"stage{i}": 2**i for i in range(1, 6)}
-        return Features(found, strides, shifts=_SHIFTS)
+        return Features(stages, strides, shifts=_SHIFTS)
 
 
 class Inception(nnx.Module):
-    """Four branches side by side: 1x1, 3x3, 5x5, pooled.
+    """Inception module: branches of 1x1, 3x3, 5x5 and pooling, concatenated.
 
     Args:
         features_in: channels of the input.
-        channels: a row of INCEPTIONS.
+        channels: channels of the layers, as in a row of INCEPTIONS.
         dtype: type of the computation; parameters stay float32.
         rngs: supplies the initialisation keys.
     """
 
-    def __init__(self, features_in: int, channels: tuple[int, ...], *, dtype, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        features_in: int,
+        channels: tuple[int, ...],
+        *,
+        dtype: jax.typing.DTypeLike | None,
+        rngs: nnx.Rngs,
+    ):
         one, three_in, three, five_in, five, pooled = channels
         options = {"norm": {"name": "none"}, "dtype": dtype, "rngs": rngs}
         self.conv1x1 = layers.ConvBlock(features_in, one, kernel=1, **options)

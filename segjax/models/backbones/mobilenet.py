@@ -1,7 +1,8 @@
-"""MobileNetV2.
+"""MobileNetV2 as a backbone.
 
 Sandler, Howard, Zhu, Zhmoginov, Chen: MobileNetV2: Inverted Residuals and Linear Bottlenecks, CVPR
-2018, table 2, with TensorFlow's padding, as Keras' weights and the authors' DeepLab want it.
+2018, table 2, with TensorFlow's padding, which the weights of Keras and of the authors' DeepLab
+need.
 """
 
 import dataclasses
@@ -15,25 +16,29 @@ from segjax.errors import choose
 from segjax.models import convolution, layers, norms
 from segjax.models.features import Features
 
-# Channels, blocks, stride of the first: table 2; all but the first expand by 6.
+# Channels, number of blocks, stride of the first block: table 2. All blocks but the first expand
+# by 6.
 _GROUPS = ((16, 1, 1), (24, 2, 2), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 1))
 OUTPUT_STRIDES = (8, 16, 32)
 
 
 class MobileNetV2(nnx.Module):
-    """The first convolution, 17 inverted residuals and, if asked for, the last convolution.
+    """MobileNetV2: the first convolution, 17 inverted residuals, and optionally the last one.
 
-    Stage N is the last block of stride 2^N; with an output stride below 32, stages 4 or 5 keep the
-    stride and are dilated. `top` is a stage of its own.
+    Stage N is the last block of stride 2^N. With an output stride below 32, stages 4 or 5 keep the
+    output stride and are dilated. The last convolution is stage "top".
 
     Args:
-        norm: see `norms.make`; Keras' epsilon is 1e-3.
-        width: multiplier of channels, which are rounded to multiples of 8.
+        norm: see `norms.make`; its epsilon is 1e-3 in Keras.
+        width: factor of all channels, which are rounded to multiples of 8.
         output_stride: 32, 16 or 8.
-        top: channels of the last 1 x 1 convolution, 1280 for the classifier; 0 leaves it out, as
-            DeepLab does.
+        top: channels of the last 1 x 1 convolution, 1280 for the classifier; 0: no such layer, as
+            in DeepLab.
         dtype: type of the computation; parameters stay float32.
         rngs: supplies the initialisation keys.
+
+    Raises:
+        InputError: if the output stride is unknown.
     """
 
     def __init__(
@@ -43,7 +48,7 @@ class MobileNetV2(nnx.Module):
         width: float = 1.0,
         output_stride: int = 32,
         top: int = 0,
-        dtype=None,
+        dtype: jax.typing.DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
         choose("config.model.backbone.output_stride", output_stride, OUTPUT_STRIDES)
@@ -54,24 +59,24 @@ class MobileNetV2(nnx.Module):
         )
         blocks, self.ends, stride, dilation, number = [], {}, 2, 1, 1
         self.channels = {}
-        for channels, count, own in _GROUPS:
+        for channels, count, group_stride in _GROUPS:
             channels = _rounded(channels * width)
-            number += own > 1
-            rate = dilation  # where a stride is taken away, the block that had it is not dilated
-            if stride * own > output_stride:
-                own, dilation = 1, dilation * own
+            number += group_stride > 1
+            rate = dilation  # a block whose stride is removed keeps the dilation before it
+            if stride * group_stride > output_stride:
+                group_stride, dilation = 1, dilation * group_stride
             for i in range(count):
                 block = InvertedResidual(
                     features,
                     channels,
                     expansion=6 if blocks else 1,
-                    stride=own if i == 0 else 1,
+                    stride=group_stride if i == 0 else 1,
                     dilation=rate if i == 0 else dilation,
                     **options,
                 )
                 blocks.append(block)
                 features = channels
-            stride *= own
+            stride *= group_stride
             self.channels[f"stage{number}"] = features
             self.ends[f"stage{number}"] = len(blocks)
         self.blocks = nnx.List(blocks)
@@ -80,32 +85,32 @@ class MobileNetV2(nnx.Module):
             self.channels["top"] = top
 
     def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> Features:
-        """[B, H, W, 3] -> Features with stage1 to stage5, and top; any H, W >= 1."""
+        """[B, H, W, 3] -> Features with stage1 to stage5, and top if it exists; any H, W >= 1."""
         del rngs  # no dropout
         grid = _Grid().strided(x)
         x = self.stem(x)
-        found, grids, begin = {}, {}, 0
+        stages, grids, begin = {}, {}, 0
         for stage, end in self.ends.items():
             for block in self.blocks[begin:end]:
                 if block.stride > 1:
                     grid = grid.strided(x)
                 x = block(x)
-            found[stage], grids[stage], begin = x, grid, end
+            stages[stage], grids[stage], begin = x, grid, end
         if hasattr(self, "top"):
-            found["top"], grids["top"] = self.top(x), grid
+            stages["top"], grids["top"] = self.top(x), grid
         strides = {stage: grid.stride for stage, grid in grids.items()}
-        return Features(found, strides, shifts={stage: g.shift for stage, g in grids.items()})
+        return Features(stages, strides, shifts={stage: g.shift for stage, g in grids.items()})
 
 
 @dataclasses.dataclass(frozen=True)
 class _Grid:
-    """Where features lie: the image pixel, (row, column), of the first, and pixels between them."""
+    """The places of features: (row, column) of the first one's image pixel, and their spacing."""
 
     origin: tuple[int, int] = (0, 0)
     stride: int = 1
 
     def strided(self, x: jax.Array) -> "_Grid":
-        """The grid after a 3 x 3 convolution of stride 2 on x, whose centre begins at its tap."""
+        """The grid after a 3 x 3 convolution of stride 2 on x; a feature lies at its middle tap."""
         pads = convolution.pads_of("tf", x, 3, 2, 1)
         moved = (
             o + self.stride * (1 - before) for o, (before, _) in zip(self.origin, pads, strict=True)
@@ -114,17 +119,19 @@ class _Grid:
 
     @property
     def shift(self) -> tuple[float, float]:
-        """Of `Features.shifts`."""
+        """(down, right) as in `Features.shifts`."""
         return tuple(o - (self.stride - 1) / 2 for o in self.origin)
 
 
 class InvertedResidual(nnx.Module):
-    """1 x 1 to more channels, 3 x 3 of each by itself, 1 x 1 to fewer without activation.
+    """Inverted residual: 1 x 1 to more channels, depthwise 3 x 3, 1 x 1 to fewer channels.
+
+    No activation follows the last convolution. The input is added if stride and channels allow.
 
     Args:
         features_in, features: channels of the input and the output.
-        expansion: of the channels in between; 1 leaves the first convolution out.
-        stride, dilation: of the 3 x 3.
+        expansion: factor of the channels in between; 1: there is no first convolution.
+        stride, dilation: steps between windows and between taps of the 3 x 3 convolution.
         norm: see `norms.make`.
         dtype: type of the computation; parameters stay float32.
         rngs: supplies the initialisation keys.
@@ -139,7 +146,7 @@ class InvertedResidual(nnx.Module):
         stride: int,
         dilation: int,
         norm: Mapping[str, Any],
-        dtype=None,
+        dtype: jax.typing.DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
         inner = expansion * features_in
@@ -176,7 +183,10 @@ class InvertedResidual(nnx.Module):
 
 
 def _rounded(channels: float) -> int:
-    """To a multiple of 8, not below 90 %, as the release does; below 4 to a whole number."""
+    """Channels rounded to a multiple of 8, 90 % or more of them, as in the release.
+
+    Fewer than 4 are rounded down to a whole number, at least 1.
+    """
     if channels < 4:
         return max(1, int(channels))
     rounded = max(8, int(channels + 4) // 8 * 8)

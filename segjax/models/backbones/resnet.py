@@ -1,4 +1,4 @@
-"""Residual networks, dilated as segmentation wants them.
+"""Residual networks as backbones, with dilations in place of strides.
 
 He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, CVPR 2016, table 1; Chen et al.:
 Rethinking Atrous Convolution for Semantic Image Segmentation, 2017 (output stride, multi-grid,
@@ -29,8 +29,8 @@ STEMS = ("7x7", "deep")
 STRIDES_IN = ("1x1", "3x3", "last")
 OUTPUT_STRIDES = (8, 16, 32)
 DILATIONS = ("paper", "torchvision")
-_BOTTLENECKS = 50  # from this depth on; below it blocks are two 3 x 3 convolutions
-_GRID = 3  # from here on, counted from 0, stages have the width and the grid of stage 5
+_BOTTLENECKS = 50  # the smallest depth with bottlenecks; others have two 3 x 3 convolutions
+_GRID = 3  # position in a plan from which on stages have the width and multi-grid of stage 5
 
 
 class ResNet(nnx.Module):
@@ -42,22 +42,25 @@ class ResNet(nnx.Module):
     Args:
         depth: 18, 34, 50, 101 or 152.
         norm: see `norms.make`.
-        stem: "7x7", or "deep", three 3 x 3 convolutions.
-        stride_in: where a stage strides. "3x3" of its first block (torchvision, semseg); "1x1" of
-            its first block (He et al., DeepLab v2); "last" block of the stage before, its shortcut
-            sub-sampled (the authors' TensorFlow code of DeepLab v3). Blocks of 18 and 34 have no
-            1x1.
-        output_stride: 32, 16 or 8; stages beyond it are dilated instead.
-        multi_grid: factors of the dilations of the blocks of stage 5 and of its copies, repeated.
-        cascade: copies of stage 5 behind it, stage 6 onwards, each dilated twice as much (v3,
-            section 3.2).
-        dilation_rule: "paper": all blocks of a stage are dilated alike; "torchvision": the first
-            as the stage before it.
-        pool_rounding: of the stem's pooling, see `pooling.max_pool`.
-        width: channels of the first convolution; the paper's is 64, all others in proportion.
-        global_taps: k of ResNet-GCN's blocks (`GlobalBottleneck`); 0 keeps bottlenecks.
+        stem: "7x7": one convolution; "deep": three 3 x 3 convolutions.
+        stride_in: the convolution that carries a stage's stride. "3x3": that of its first block
+            (torchvision, semseg). "1x1": the first of its first block (He et al., DeepLab v2);
+            ResNet-18 and 34 have none. "last": a 3x3 of the last block of the stage before, with a
+            sub-sampled shortcut (the authors' TensorFlow code of DeepLab v3).
+        output_stride: 32, 16 or 8; stages beyond it are dilated instead of strided.
+        multi_grid: factors of the dilations of the blocks of stage 5 and its copies, repeated.
+        cascade: number of copies of stage 5 that follow it as stage 6 onwards, each with twice
+            the dilation of the one before (v3, section 3.2).
+        dilation_rule: "paper": all blocks of a stage have one dilation; "torchvision": the first
+            has the dilation of the stage before.
+        pool_rounding: rounding of the stem's pooling, see `pooling.max_pool`.
+        width: channels of the first convolution, 64 in the paper; all others are in proportion.
+        global_taps: k of the blocks of ResNet-GCN (`GlobalBottleneck`); 0: bottlenecks.
         dtype: type of the computation; parameters stay float32.
         rngs: supplies the initialisation keys.
+
+    Raises:
+        InputError: if an option has a value that is not allowed.
     """
 
     def __init__(
@@ -74,7 +77,7 @@ class ResNet(nnx.Module):
         pool_rounding: str = "floor",
         width: int = 64,
         global_taps: int = 0,
-        dtype=None,
+        dtype: jax.typing.DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
         for key, value, known in (
@@ -89,8 +92,9 @@ class ResNet(nnx.Module):
             raise InputError('config.model.backbone.stride_in: ResNet-18 and 34 have no "1x1".')
         if global_taps and (depth < _BOTTLENECKS or output_stride < 32 or global_taps % 2 == 0):
             raise InputError(
-                "config.model.backbone.global_taps is odd, or 0, and above 0 only with a depth of "
-                f"50 or more and an output_stride of 32; got {global_taps}."
+                "config.model.backbone.global_taps must be 0, or odd with a depth of 50 or more "
+                f"and an output_stride of 32; got {global_taps} with depth={depth} and "
+                f"output_stride={output_stride}."
             )
         options = {"norm": norm, "dtype": dtype, "rngs": rngs}
         self.stem = nnx.List(_stem(stem, width, options))
@@ -122,20 +126,20 @@ class ResNet(nnx.Module):
         del rngs  # no dropout
         for block in self.stem:
             x = block(x)
-        found = {"stage1": x}
+        stages = {"stage1": x}
         x = pooling.max_pool(x, window=3, stride=2, padding=1, rounding=self.pool_rounding)
         for stage, units in self.plan.items():
             for block, unit in zip(getattr(self, stage), units, strict=True):
                 x = block(x)
                 if unit.belongs:
-                    found[stage] = x
-        # Every stride begins at pixel 0, half a block before the centre of its block.
+                    stages[stage] = x
+        # The first feature is centred on pixel 0, not on the centre of its block.
         shifts = {stage: ((1 - s) / 2,) * 2 for stage, s in self.strides.items()}
-        return Features(found, self.strides, shifts=shifts)
+        return Features(stages, self.strides, shifts=shifts)
 
 
 class _Unit(NamedTuple):
-    """What a residual block does with space; `belongs`: its output has the stride of its stage."""
+    """Stride and dilation of a residual block; `belongs`: its output has its stage's stride."""
 
     stride: int
     dilation: int
@@ -151,7 +155,7 @@ def _plan(
     cascade: int,
     first_lags: bool,
 ) -> tuple[dict[str, tuple[_Unit, ...]], dict[str, int]]:
-    """The blocks of every stage, and its stride."""
+    """The blocks of every stage, and the stride of every stage."""
     depths = (*depths, *depths[-1:] * cascade)
     nominal = [4 * 2**i for i in range(len(depths))]
     strides = [min(stride, output_stride) for stride in nominal]
@@ -191,7 +195,7 @@ def _stem(kind: str, width: int, options: dict[str, Any]) -> list[layers.ConvBlo
 
 
 class _Residual(nnx.Module):
-    """Convolutions with a shortcut around them, which is projected where channels differ."""
+    """Convolutions with a shortcut around them, which is projected if the channels differ."""
 
     def __init__(self, features_in: int, features: int, stride: int, options: dict[str, Any]):
         self.stride = stride
@@ -208,18 +212,18 @@ class _Residual(nnx.Module):
         return nnx.relu(self.inside(x) + around)
 
     def inside(self, x: jax.Array) -> jax.Array:
-        """What the shortcut goes around."""
+        """The convolutions between input and sum."""
         for block in self.blocks:
             x = block(x)
         return x
 
 
 class BasicBlock(_Residual):
-    """Two 3 x 3 convolutions, the first of which strides.
+    """Residual block of two 3 x 3 convolutions; the first one has the stride.
 
     Args:
         features_in, width: channels of the input and the output.
-        stride_in: not used; there is one place.
+        stride_in: not used: the stride has one place.
         unit: stride and dilation.
         options: norm, dtype and rngs of `layers.ConvBlock`.
     """
@@ -241,11 +245,11 @@ class BasicBlock(_Residual):
 
 
 class Bottleneck(_Residual):
-    """1 x 1 to `width`, 3 x 3, 1 x 1 to four times that.
+    """Residual block of 1 x 1 to `width` channels, 3 x 3, and 1 x 1 to four times `width`.
 
     Args:
         features_in, width: channels of the input and of the middle.
-        stride_in: "1x1" strides in the first convolution, all else in the 3 x 3.
+        stride_in: "1x1": the first convolution has the stride; any other: the 3 x 3 has it.
         unit: stride and dilation.
         options: norm, dtype and rngs of `layers.ConvBlock`.
     """
@@ -270,15 +274,16 @@ class Bottleneck(_Residual):
 
 
 class GlobalBottleneck(_Residual):
-    """ResNet-GCN's: k x k in two ways of two lines each, a norm and a ReLU behind every line.
+    """Residual block of ResNet-GCN: a k x k kernel as two paths of two lines, then a 1 x 1.
 
-    Peng et al., CVPR 2017, section 4.1.3. The middle is as wide as makes the block cost what the
-    bottleneck does, as the authors say of theirs; their own widths are not known to us.
+    A norm and a ReLU follow every line (Peng et al., CVPR 2017, section 4.1.3). The middle has the
+    width at which the block costs as much as the bottleneck, as the authors say of their blocks,
+    whose widths are not known to us.
 
     Args:
-        features_in, width: channels of the input and of the bottleneck's middle.
-        stride_in: not used; the first lines stride.
-        unit: stride; there is no dilation.
+        features_in, width: channels of the input and of the middle of the bottleneck.
+        stride_in: not used: the first lines have the stride.
+        unit: the stride; its dilation is not used.
         options: norm, dtype and rngs of `layers.ConvBlock`.
         taps: k.
     """
@@ -300,7 +305,7 @@ class GlobalBottleneck(_Residual):
         super().__init__(features_in, features, unit.stride, options)
         inner = _same_cost(width, taps)
 
-        def way(first: int, second: int) -> nnx.List:
+        def path(first: int, second: int) -> nnx.List:
             strided = lines.LineBlock(
                 features_in, inner, taps=taps, axis=first, stride=unit.stride, **options
             )
@@ -308,16 +313,16 @@ class GlobalBottleneck(_Residual):
                 [strided, lines.LineBlock(inner, inner, taps=taps, axis=second, **options)]
             )
 
-        self.left, self.right = way(lines.DOWN, lines.ACROSS), way(lines.ACROSS, lines.DOWN)
+        self.left, self.right = path(lines.DOWN, lines.ACROSS), path(lines.ACROSS, lines.DOWN)
         self.out = layers.ConvBlock(inner, features, kernel=1, activation=None, **options)
 
     def inside(self, x: jax.Array) -> jax.Array:
-        """What the shortcut goes around."""
+        """The convolutions between input and sum."""
         return self.out(self.left[1](self.left[0](x)) + self.right[1](self.right[0](x)))
 
 
 def _same_cost(width: int, taps: int) -> int:
-    """The middle v with 2k (4w v + v v) + 4w v = 17 w w, the bottleneck's 4ww + 9ww + 4ww."""
+    """The width v of the middle with 2k (4wv + vv) + 4wv = 17ww, the cost of the bottleneck."""
     linear = (8 * taps + 4) * width
     root = math.sqrt(linear**2 + 4 * 2 * taps * 17 * width**2)
     return max(1, round((root - linear) / (4 * taps)))

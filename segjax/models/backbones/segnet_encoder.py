@@ -17,20 +17,23 @@ from segjax.models.features import Features
 
 
 class SegNetEncoder(nnx.Module):
-    """Convolutions and poolings that keep what they chose.
+    """Convolutions and poolings that keep the places of their maxima, for a decoder that unpools.
 
     Args:
-        depths: convolutions of each stage: (2, 2, 3, 3, 3), VGG-16's, or (1, 1, 1, 1) of Basic.
+        depths: convolutions of each stage: (2, 2, 3, 3, 3), as in VGG-16, or (1, 1, 1, 1) in Basic.
         widths: channels of each stage.
-        kernel: k, of all convolutions: 3, or 7 of Basic.
+        kernel: side of all kernels: 3, in Basic 7.
         norm: see `norms.make`.
-        use_bias: of the convolutions, beside the norm, as the release has it.
-        local_norm: the image first goes through `layers.local_response_norm`, as Basic's does.
-        dropout: rate, for Bayesian SegNet; of single numbers.
-        dropped: stages whose poolings it follows, which leaves their choices alone.
-        dropped_before: stages whose poolings it comes before.
+        use_bias: whether convolutions have a bias beside the norm, as in the release.
+        local_norm: whether the image first passes `layers.local_response_norm`, as in Basic.
+        dropout: rate of dropout on single numbers, for Bayesian SegNet.
+        dropped: stages with dropout after the pooling, which does not change the places.
+        dropped_before: stages with dropout before the pooling.
         dtype: type of the computation; parameters stay float32.
         rngs: supplies the initialisation keys.
+
+    Raises:
+        InputError: if a stage with dropout does not exist.
     """
 
     def __init__(
@@ -45,7 +48,7 @@ class SegNetEncoder(nnx.Module):
         dropout: float = 0.0,
         dropped: tuple[str, ...] = (),
         dropped_before: tuple[str, ...] = (),
-        dtype=None,
+        dtype: jax.typing.DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
         features_in, self.channels = 3, {}
@@ -67,14 +70,14 @@ class SegNetEncoder(nnx.Module):
             setattr(self, f"stage{i}", nnx.List(blocks))
             self.channels[f"stage{i}"] = width
         for stage in (*dropped, *dropped_before):
-            choose("config.model.backbone, a stage with dropout", stage, self.channels)
+            choose("config.model.backbone.dropped or .dropped_before", stage, self.channels)
         self.dropout = nnx.Dropout(dropout)
         self.dropped, self.dropped_before = tuple(dropped), tuple(dropped_before)
         self.local_norm = local_norm
 
     def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> Features:
         """[B, H, W, 3] -> Features with the stages and their selections; any H, W >= 1."""
-        found, selections, strides = {}, {}, {}
+        stages, selections, strides = {}, {}, {}
         x = layers.local_response_norm(x) if self.local_norm else x
         for i, stage in enumerate(self.channels, 1):
             for block in getattr(self, stage):
@@ -84,5 +87,5 @@ class SegNetEncoder(nnx.Module):
             x, selections[stage] = unpooling.max_pool(x)
             if stage in self.dropped:
                 x = self.dropout(x, rngs=rngs)
-            found[stage], strides[stage] = x, 2**i
-        return Features(found, strides, pool_selections=selections)
+            stages[stage], strides[stage] = x, 2**i
+        return Features(stages, strides, pool_selections=selections)

@@ -13,25 +13,29 @@ from segjax.models import layers, norms
 from segjax.models.features import Features
 
 STAGES = ("stage1", "stage2", "stage3", "stage4", "stage5")
-DEPTHS = (2, 2, 3, 3, 3)  # convolutions before each pooling
+DEPTHS = (2, 2, 3, 3, 3)  # convolutions of each stage
 BORDERS = ("same", "caffe")
 
 
 class VGG16(nnx.Module):
-    """The 13 convolutions, the poolings (rounding up) and the transplanted fc6 and fc7.
+    """VGG-16: 13 convolutions, five poolings that round up, and fc6 and fc7 as convolutions.
 
     Args:
-        batch_norm: after every 3 x 3 convolution, as torchvision's vgg16_bn. The convolutions then
-            have no bias (`layers.ConvBlock`).
+        batch_norm: whether a batch norm follows every 3 x 3 convolution, as in torchvision's
+            vgg16_bn; these convolutions then have no bias.
         width: channels of stage 1; the paper's 64 gives 64, 128, 256, 512, 512.
-        fc_width: channels of fc6 and fc7; the paper's is 4096.
+        fc_width: channels of fc6 and fc7; 4096 in the paper.
         border: "same" pads fc6 by 3, so that every stage covers exactly the image; "caffe" pads the
             image by 100 and fc6 by nothing, as the FCN release does.
         dropout: rate after fc6 and fc7.
-        fc_batch_norm: after fc6 and fc7, in place of their biases; None: as `batch_norm`. False is
-            torchvision's vgg16_bn; from scratch fc6 and fc7 do not train without it.
+        fc_batch_norm: whether fc6 and fc7 have a batch norm instead of a bias; None: as
+            `batch_norm` says. torchvision's vgg16_bn has False; from scratch, fc6 and fc7 train
+            only with a norm.
         dtype: type of the computation; parameters stay float32.
         rngs: supplies the initialisation keys.
+
+    Raises:
+        InputError: if the border is unknown.
     """
 
     def __init__(
@@ -43,7 +47,7 @@ class VGG16(nnx.Module):
         border: str,
         dropout: float,
         fc_batch_norm: bool | None = None,
-        dtype=None,
+        dtype: jax.typing.DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
         fc_batch_norm = batch_norm if fc_batch_norm is None else fc_batch_norm
@@ -87,16 +91,16 @@ class VGG16(nnx.Module):
 
     def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> Features:
         """[B, H, W, 3] -> Features with stage1 to stage5 and fc7; any H, W >= 1."""
-        found, strides = {}, {}
+        stages, strides = {}, {}
         for i, stage in enumerate(STAGES):
             for block in getattr(self, stage):
                 x = block(x)
             x = layers.max_pool_2x2(x)
-            found[stage], strides[stage] = x, 2 ** (i + 1)
+            stages[stage], strides[stage] = x, 2 ** (i + 1)
         for conv, norm in ((self.fc6, "norm6"), (self.fc7, "norm7")):
             x = conv(x)
             if hasattr(self, norm):
                 x = getattr(self, norm)(x)
             x = self.dropout(nnx.relu(x), rngs=rngs)
-        found["fc7"], strides["fc7"] = x, 32
-        return Features(found, strides, border=self.border)
+        stages["fc7"], strides["fc7"] = x, 32
+        return Features(stages, strides, border=self.border)

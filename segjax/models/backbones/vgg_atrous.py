@@ -17,26 +17,30 @@ from segjax.models.backbones.vgg import DEPTHS, STAGES
 from segjax.models.features import Features
 
 _NO_NORM = {"name": "none"}
-_STRIDES = (2, 4, 8, 8, 8)  # of the stages: the last two poolings have stride 1
+_STRIDES = (2, 4, 8, 8, 8)  # of stages 1 to 5: the last two poolings have stride 1
 
 
 class VGG16Atrous(nnx.Module):
-    """The 13 convolutions, the last three dilated, and fc6 and fc7 for every rate.
+    """VGG-16 of output stride 8: 13 convolutions, the last three dilated, fc6 and fc7 per rate.
 
-    All poolings are 3 x 3 and rounded up. Stage "image" is the input.
+    All poolings are 3 x 3 and round up. Stage "image" is the input.
 
     Args:
-        rates: dilations of fc6. v1: one, LargeFOV's 12. v2, ASPP-L: 6, 12, 18 and 24 (ASPP-S: 2,
-            4, 8, 12), each with an fc6 and fc7 of its own; these are stages "fc7_6" and so on.
-        fc_kernel: of fc6; 3 for LargeFOV, 4 and 7 elsewhere in v1's table 2.
+        rates: dilations of fc6. LargeFOV of v1 has one, 12. Pyramids of v2 have an fc6 and an fc7
+            for each of four rates: 6, 12, 18, 24 (ASPP-L) or 2, 4, 8, 12 (ASPP-S). With several
+            rates the stages are "fc7_6" and so on, else "fc7".
+        fc_kernel: side of fc6's kernel: 3 in LargeFOV, 4 and 7 elsewhere in v1's table 2.
         fc_width: channels of fc6 and fc7: 1024, in v1's table 2 also 4096.
-        average: a mean over 3 x 3 before fc6 (pool5a of LargeFOV).
+        average: whether a mean over 3 x 3 precedes fc6 (pool5a of LargeFOV).
         width: channels of stage 1; the paper's 64 gives 64, 128, 256, 512, 512.
         dropout: rate after fc6 and fc7.
-        norm: after every convolution, fc6 and fc7 too, in place of their biases: see `norms.make`.
-            The papers have none; from scratch the network hardly trains without it.
+        norm: follows every convolution, fc6 and fc7 included, and replaces their biases: see
+            `norms.make`. The papers have none; from scratch the network hardly trains without one.
         dtype: type of the computation; parameters stay float32.
         rngs: supplies the initialisation keys.
+
+    Raises:
+        InputError: if a rate is not allowed with the kernel.
     """
 
     def __init__(
@@ -49,13 +53,13 @@ class VGG16Atrous(nnx.Module):
         width: int,
         dropout: float,
         norm: Mapping[str, Any] = _NO_NORM,
-        dtype=None,
+        dtype: jax.typing.DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
         if not rates or min(rates) < 1 or any(rate * (fc_kernel - 1) % 2 for rate in rates):
             raise InputError(
-                f"config.model.backbone.rates: {rates} with fc_kernel {fc_kernel}; they are whole "
-                "numbers from 1 on, even ones where the kernel is."
+                "config.model.backbone.rates must be whole numbers, 1 or more, and even if "
+                f"fc_kernel is even; got {rates} with fc_kernel={fc_kernel}."
             )
         options = {"dtype": dtype, "rngs": rngs}
         features, self.channels = 3, {"image": 3}
@@ -101,12 +105,12 @@ class VGG16Atrous(nnx.Module):
 
     def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> Features:
         """[B, H, W, 3] -> Features with the image, stage1 to stage5 and fc7; any H, W >= 1."""
-        found, strides = {"image": x}, {"image": 1}
+        stages, strides = {"image": x}, {"image": 1}
         for stage, stride in zip(STAGES, _STRIDES, strict=True):
             for block in getattr(self, stage):
                 x = block(x)
-            own = 2 if stride > max(strides.values()) else 1
-            found[stage] = x = pooling.max_pool(x, window=3, stride=own, padding=1)
+            pool_stride = 2 if stride > max(strides.values()) else 1
+            stages[stage] = x = pooling.max_pool(x, window=3, stride=pool_stride, padding=1)
             strides[stage] = stride
         if self.average:
             x = pooling.average_pool_3x3(x)
@@ -117,7 +121,7 @@ class VGG16Atrous(nnx.Module):
                 if hasattr(self, norm):
                     y = getattr(self, norm)[i](y)
                 y = self.dropout(nnx.relu(y), rngs=rngs)
-            found[stage], strides[stage] = y, strides["stage5"]
-        # Every stride begins at pixel 0, half a block before the centre of its block.
+            stages[stage], strides[stage] = y, strides["stage5"]
+        # The first feature is centred on pixel 0, not on the centre of its block.
         shifts = {stage: ((1 - stride) / 2,) * 2 for stage, stride in strides.items()}
-        return Features(found, strides, shifts=shifts)
+        return Features(stages, strides, shifts=shifts)
