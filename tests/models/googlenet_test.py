@@ -210,7 +210,7 @@ def test_learned_upsampling_is_refused_with_the_reason(head):
             0
         ].values
 
-    with pytest.raises(InputError, match='one block under another.*this one takes "fixed"') as told:
+    with pytest.raises(InputError, match='have no shifts.*it must be "fixed"') as told:
         jax.eval_shape(run, jnp.zeros((1, 64, 64, 3)))
     assert "\n" not in str(told.value)
 

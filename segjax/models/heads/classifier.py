@@ -1,4 +1,4 @@
-"""A classifier's last layer, run fully convolutionally.
+"""The last layer of a classifier as a convolution.
 
 Long, Shelhamer, Darrell 2015, section 3.1, figure 2: a fully connected layer is a convolution, and
 a classifier gives a map of scores for an image of any size.
@@ -6,6 +6,7 @@ a classifier gives a map of scores for an image of any size.
 
 from collections.abc import Mapping
 
+import jax
 from flax import nnx
 
 from segjax.errors import InputError
@@ -14,21 +15,26 @@ from segjax.models.features import Features, Scores
 
 
 class Classifier(nnx.Module):
-    """1 x 1 convolution on the deepest stage: one map of scores a class.
+    """1 x 1 convolution on the deepest stage: one map of scores for each class.
 
-    The layer is linear, so the mean of a map over an image is the score that the classifier with a
-    global average pooling gives the image, and the map says where it comes from (class activation
+    The layer is linear, so the mean of a map is the score that the classifier with global average
+    pooling gives the image, and the map shows the places that contribute to it (class activation
     maps, Zhou et al. 2016).
 
     Args:
-        channels: of the backbone's stages, the deepest last.
-        num_classes: K.
+        channels: stage -> its channels in the backbone, the deepest last.
+        num_classes: number of classes, K.
         dtype: type of the computation; parameters stay float32.
         rngs: supplies the initialisation keys.
     """
 
     def __init__(
-        self, channels: Mapping[str, int], num_classes: int, *, dtype=None, rngs: nnx.Rngs
+        self,
+        channels: Mapping[str, int],
+        num_classes: int,
+        *,
+        dtype: jax.typing.DTypeLike | None = None,
+        rngs: nnx.Rngs,
     ):
         self.top = list(channels)[-1]
         self.classifier = nnx.Conv(
@@ -45,12 +51,12 @@ class Classifier(nnx.Module):
         """Features -> Scores [B, h, w, K] at the stride of the deepest stage.
 
         Raises:
-            InputError: if the image had a border: its cells do not lie where `upsampling` has them.
+            InputError: if the backbone pads the image ("caffe"): `upsampling` does not hold then.
         """
-        del rngs  # no dropout of its own
+        del rngs  # no dropout
         if features.border != "same":
             raise InputError(
-                'config.model.head: classifier needs a backbone of border "same", '
+                'config.model.head: classifier needs a backbone with border "same", '
                 f"got {features.border!r}."
             )
         return Scores(self.classifier(features.stages[self.top]), features.upsampling(self.top))

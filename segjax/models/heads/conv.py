@@ -1,12 +1,13 @@
-"""One 3 x 3 convolution and a score layer on a stage of one's choice.
+"""A head of one 3 x 3 convolution and a score layer on any stage.
 
-The auxiliary head of PSPNet (Zhao et al., CVPR 2017, section 3.3), and the head of torchvision's
-fcn_resnet50 and fcn_resnet101.
+It is the auxiliary head of PSPNet (Zhao et al., CVPR 2017, section 3.3) and the head of
+torchvision's fcn_resnet50 and fcn_resnet101.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 from flax import nnx
 
 from segjax.errors import choose
@@ -15,17 +16,17 @@ from segjax.models.features import Features, Scores
 
 
 class ConvHead(nnx.Module):
-    """3 x 3 convolution, norm, ReLU, dropout, 1 x 1 convolution to the classes.
+    """3 x 3 convolution, norm, ReLU, dropout, and a 1 x 1 convolution to the classes.
 
     Args:
-        channels: of the backbone's stages, the deepest last.
-        num_classes: K.
-        stage: the one that is scored; "" takes the deepest.
-        width: channels in between: 256 on PSPNet's stage4; torchvision takes a quarter of the
-            stage's.
+        channels: stage -> its channels in the backbone, the deepest last.
+        num_classes: number of classes, K.
+        width: channels of the 3 x 3 convolution: 256 on PSPNet's stage4; torchvision has a quarter
+            of the stage's channels.
         norm: see `norms.make`.
+        stage: name of the stage that is scored; "": the deepest.
         dropout: rate before the scores.
-        drop_maps: dropout takes whole maps (PyTorch's Dropout2d) instead of single numbers.
+        drop_maps: whether dropout removes whole maps (PyTorch's Dropout2d) or single numbers.
         align: see `Features.to_image`.
         dtype: type of the computation; parameters stay float32.
         rngs: supplies the initialisation keys.
@@ -42,11 +43,11 @@ class ConvHead(nnx.Module):
         dropout: float = 0.1,
         drop_maps: bool = False,
         align: str = "centres",
-        dtype=None,
+        dtype: jax.typing.DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
         self.stage = stage or list(channels)[-1]
-        choose("config.model: head's stage", self.stage, channels)
+        choose("config.model.*.stage", self.stage, channels)
         options = {"dtype": dtype, "rngs": rngs}
         self.conv = layers.ConvBlock(channels[self.stage], width, kernel=3, norm=norm, **options)
         self.dropout = nnx.Dropout(dropout, broadcast_dims=(1, 2) if drop_maps else ())

@@ -18,19 +18,23 @@ _SIDE_WIDTH = 128
 
 
 class DeepLabV1(nnx.Module):
-    """fc8: a score layer on every fc7, summed.
+    """The sum of a score layer (fc8) on every fc7.
 
-    With one fc7 this is v1's LargeFOV, with four it is v2's pyramid on VGG-16.
+    With one fc7 this is LargeFOV of v1, with four it is the pyramid of v2 on VGG-16.
 
     Args:
-        channels: of the backbone's stages; those that are called fc7... are scored.
-        num_classes: K.
-        multi_scale: v1's section 4.3 as released: the image and the outputs of the first four
-            poolings are scored by branches of two layers of 128; all scores are brought to the
-            image and summed there.
-        dropout: rate in those branches.
+        channels: stage -> its channels in the backbone; stages whose names begin with "fc7" are
+            scored.
+        num_classes: number of classes, K.
+        multi_scale: section 4.3 of v1 as released: branches of two layers of 128 channels also
+            score the image and the outputs of the first four poolings; all scores are brought to
+            the image and summed there.
+        dropout: rate in these branches.
         dtype: type of the computation; parameters stay float32.
         rngs: supplies the initialisation keys.
+
+    Raises:
+        InputError: if the backbone lacks a stage.
     """
 
     def __init__(
@@ -40,7 +44,7 @@ class DeepLabV1(nnx.Module):
         *,
         multi_scale: bool = False,
         dropout: float = 0.5,
-        dtype=None,
+        dtype: jax.typing.DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
         options = {"dtype": dtype, "rngs": rngs}
@@ -49,7 +53,7 @@ class DeepLabV1(nnx.Module):
         if not self.tops or missing:
             wanted = ", ".join(missing) or "fc7"
             raise InputError(
-                f"config.model.head: deeplab_v1 needs a backbone with {wanted}, as vgg16_atrous is."
+                f"config.model.head: deeplab_v1 needs a backbone with {wanted}: vgg16_atrous."
             )
         self.scores = nnx.List(
             layers.score_layer(channels[top], num_classes, **options) for top in self.tops
@@ -61,14 +65,14 @@ class DeepLabV1(nnx.Module):
                 setattr(self, f"side_{stage}", branch)
 
     def __call__(self, features: Features, rngs: nnx.Rngs | None = None) -> Scores:
-        """Features -> Scores [B, h, w, K] at the stride of fc7; of the image if multi-scale."""
+        """Features -> Scores [B, h, w, K] at the stride of fc7; with `multi_scale`, on pixels."""
         tops = [features.stages[top] for top in self.tops]
         x = sum(score(top) for score, top in zip(self.scores, tops, strict=True))
-        how = features.upsampling(self.tops[0])
+        upsampling = features.upsampling(self.tops[0])
         if not self.multi_scale:
-            return Scores(x, how)
+            return Scores(x, upsampling)
         size = features.stages["image"].shape[1:3]
-        x = resize.resized(x, size, how)
+        x = resize.resized(x, size, upsampling)
         for stage in _SIDES:
             y = getattr(self, f"side_{stage}")(features.stages[stage], rngs=rngs)
             x += resize.resized(y, size, features.upsampling(stage))
@@ -76,18 +80,24 @@ class DeepLabV1(nnx.Module):
 
 
 class Side(nnx.Module):
-    """3 x 3 and 1 x 1 convolution of 128, each with ReLU and dropout, and a score layer.
+    """3 x 3 and 1 x 1 convolution of 128 channels, with ReLU and dropout, and a score layer.
 
     Args:
         features_in: channels of the input.
-        num_classes: K.
-        dropout: rate after either.
+        num_classes: number of classes, K.
+        dropout: rate after each of the two.
         dtype: type of the computation; parameters stay float32.
         rngs: supplies the initialisation keys.
     """
 
     def __init__(
-        self, features_in: int, num_classes: int, *, dropout: float, dtype=None, rngs: nnx.Rngs
+        self,
+        features_in: int,
+        num_classes: int,
+        *,
+        dropout: float,
+        dtype: jax.typing.DTypeLike | None = None,
+        rngs: nnx.Rngs,
     ):
         options = {"dtype": dtype, "rngs": rngs}
         plain = options | {"norm": {"name": "none"}}

@@ -15,12 +15,12 @@ from segjax.models.features import Features, Scores
 
 
 class DeepLabV2(nnx.Module):
-    """Atrous spatial pyramid: 3 x 3 convolutions to the classes at several rates, summed.
+    """Atrous spatial pyramid: the sum of 3 x 3 convolutions to the classes at several rates.
 
     Args:
-        channels: of the backbone's stages, the deepest last.
-        num_classes: K.
-        rates: dilations; (12,) is its LargeFOV.
+        channels: stage -> its channels in the backbone, the deepest last.
+        num_classes: number of classes, K.
+        rates: dilations; (12,) is LargeFOV.
         align: see `Features.to_image`.
         dtype: type of the computation; parameters stay float32.
         rngs: supplies the initialisation keys.
@@ -33,7 +33,7 @@ class DeepLabV2(nnx.Module):
         *,
         rates: tuple[int, ...] = (6, 12, 18, 24),
         align: str = "centres",
-        dtype=None,
+        dtype: jax.typing.DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
         self.top = list(channels)[-1]

@@ -23,15 +23,17 @@ ORDERS = ("pool_first", "pool_last")
 class ASPP(nnx.Module):
     """Atrous spatial pyramid pooling with image features.
 
-    Side by side: 1 x 1, 3 x 3 at each rate, and the mean over the image; then 1 x 1 over all.
+    Its branches are a 1 x 1 convolution, a 3 x 3 convolution at each rate, and the mean over the
+    image; a 1 x 1 convolution joins them.
 
     Args:
         features_in: channels of the input.
-        width: of every branch and of the output.
-        rates: dilations: 6, 12 and 18 at output stride 16, twice that at 8; none leaves the 1 x 1
-            and the image.
-        order: "pool_first": image, 1 x 1, rates, as the authors' code; "pool_last": 1 x 1, rates,
-            image, as torchvision. It matters to weights of either.
+        width: channels of every branch and of the output.
+        rates: dilations: 6, 12 and 18 at output stride 16, twice that at 8; (): only the 1 x 1 and
+            the image.
+        order: order in which branches are concatenated. "pool_first": image, 1 x 1, rates, as in
+            the authors' code; "pool_last": 1 x 1, rates, image, as in torchvision. It matters for
+            imported weights.
         norm: see `norms.make`.
         dtype: type of the computation; parameters stay float32.
         rngs: supplies the initialisation keys.
@@ -45,7 +47,7 @@ class ASPP(nnx.Module):
         rates: tuple[int, ...],
         order: str,
         norm: Mapping[str, Any],
-        dtype=None,
+        dtype: jax.typing.DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
         choose("config.model.head.order", order, ORDERS)
@@ -71,16 +73,16 @@ class ASPP(nnx.Module):
 
 
 class DeepLabV3(nnx.Module):
-    """ASPP, dropout and the scores.
+    """ASPP, dropout and a score layer.
 
     Args:
-        channels: of the backbone's stages, the deepest last.
-        num_classes: K.
+        channels: stage -> its channels in the backbone, the deepest last.
+        num_classes: number of classes, K.
         rates, order: see `ASPP`.
         norm: see `norms.make`.
         width: channels of the pyramid.
-        dropout: rate behind it: 0.1 in the authors' code; torchvision's is 0.5.
-        extra_conv: 3 x 3 convolution between pyramid and scores, as in torchvision.
+        dropout: rate after the pyramid: 0.1 in the authors' code, 0.5 in torchvision.
+        extra_conv: whether a 3 x 3 convolution follows the pyramid, as in torchvision.
         align: see `Features.to_image`.
         dtype: type of the computation; parameters stay float32.
         rngs: supplies the initialisation keys.
@@ -98,7 +100,7 @@ class DeepLabV3(nnx.Module):
         dropout: float = 0.1,
         extra_conv: bool = False,
         align: str = "centres",
-        dtype=None,
+        dtype: jax.typing.DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
         self.top = list(channels)[-1]
@@ -120,17 +122,17 @@ class DeepLabV3(nnx.Module):
 
 
 class DeepLabV3Plus(nnx.Module):
-    """ASPP, brought up to a fine stage and refined with it by two 3 x 3 convolutions.
+    """ASPP, upsampled and concatenated with a fine stage, and two 3 x 3 convolutions.
 
     Args:
-        channels: of the backbone's stages, the deepest last.
-        num_classes: K.
+        channels: stage -> its channels in the backbone, the deepest last.
+        num_classes: number of classes, K.
         rates, order: see `ASPP`.
         norm: see `norms.make`.
         width: channels of the pyramid and of the decoder.
-        fine: the stage of the decoder; the paper's is conv2_x, of stride 4.
-        fine_width: channels that it is brought to (the paper's table 1 has 48).
-        dropout: rate behind the pyramid.
+        fine: name of the fine stage; the paper takes conv2_x, of stride 4.
+        fine_width: channels that the fine stage is reduced to (48 in the paper's table 1).
+        dropout: rate after the pyramid.
         align: see `Features.to_image`.
         dtype: type of the computation; parameters stay float32.
         rngs: supplies the initialisation keys.
@@ -149,7 +151,7 @@ class DeepLabV3Plus(nnx.Module):
         order: str = "pool_first",
         dropout: float = 0.1,
         align: str = "centres",
-        dtype=None,
+        dtype: jax.typing.DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
         choose("config.model.head.fine", fine, channels)
@@ -171,8 +173,8 @@ class DeepLabV3Plus(nnx.Module):
         """Features -> Scores [B, h, w, K] at the stride of the fine stage."""
         x = self.dropout(self.aspp(features.stages[self.top]), rngs=rngs)
         fine = self.reduce(features.stages[self.fine])
-        how = features.between(self.top, self.fine, self.align)
-        x = resize.resized(x, fine.shape[1:3], how).astype(fine.dtype)
+        upsampling = features.between(self.top, self.fine, self.align)
+        x = resize.resized(x, fine.shape[1:3], upsampling).astype(fine.dtype)
         x = jnp.concatenate([x, fine], axis=-1)
         for block in self.refine:
             x = block(x)

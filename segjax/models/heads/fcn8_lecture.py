@@ -1,8 +1,8 @@
-"""The head of a lecture's FCN-8, as a variant of Long, Shelhamer, Darrell, CVPR 2015.
+"""The head of a lecture's FCN-8, a variant of Long, Shelhamer, Darrell, CVPR 2015.
 
-Against the paper's: the deepest stage comes up by 4 at once and without a score layer, ReLU stands
-on the scores of pool4 and pool3, and each transposed convolution has a kernel as large as its
-stride, mixes the classes and is learned, that to the image too.
+It differs from the paper: the deepest stage is upsampled by 4 at once and without a score layer, a
+ReLU follows the scores of pool4 and pool3, and every transposed convolution, the one to the image
+included, is learned, mixes the classes and has a kernel as large as its stride.
 """
 
 from collections.abc import Mapping
@@ -17,20 +17,26 @@ from segjax.models.features import Features, Scores
 
 
 class FCN8Lecture(nnx.Module):
-    """conv7 up by 4 + ReLU scores of pool4 up by 2 + ReLU scores of pool3; the sum up by 8.
+    """The lecture's head: conv7 upsampled by 4, pool4 by 2, and pool3, their sum upsampled by 8.
 
-    Kernels are drawn as Keras draws them (Glorot and Bengio 2010, uniform), biases are zero.
+    Kernels are initialised as in Keras (Glorot and Bengio 2010, uniform), biases with zeros.
 
     Args:
-        channels: of the backbone's stages, the deepest last; stage3 and stage4 are used.
-        num_classes: K.
-        dtype: type of the computation up to the first scores, which then are float32; parameters
-            stay float32.
+        channels: stage -> its channels in the backbone, the deepest last, with stage3 and
+            stage4.
+        num_classes: number of classes, K.
+        dtype: type of the computation up to the first scores; from there on it is float32, and
+            parameters stay float32.
         rngs: supplies the initialisation keys.
     """
 
     def __init__(
-        self, channels: Mapping[str, int], num_classes: int, *, dtype=None, rngs: nnx.Rngs
+        self,
+        channels: Mapping[str, int],
+        num_classes: int,
+        *,
+        dtype: jax.typing.DTypeLike | None = None,
+        rngs: nnx.Rngs,
     ):
         def score(stage: str) -> nnx.Conv:
             return nnx.Conv(
@@ -51,22 +57,24 @@ class FCN8Lecture(nnx.Module):
         self.up_image = PatchUp(num_classes, num_classes, factor=8, rngs=rngs)
 
     def __call__(self, features: Features, rngs: nnx.Rngs | None = None) -> Scores:
-        """Features -> Scores [B, 8h, 8w, K], of h x w at stride 8; the image is cut out of them.
+        """Features -> Scores [B, 8h, 8w, K] on the image's pixels, with stage3 of h x w.
+
+        Rows and columns beyond the image are cropped.
 
         Raises:
-            InputError: if the stages do not lie one block under another.
+            InputError: if the backbone has a border or shifts.
         """
         del rngs  # no dropout
         if features.border != "same" or any(features.shifts.values()):
             raise InputError(
-                "config.model.head: fcn8_lecture needs a backbone whose stages lie one block under "
-                'another: vgg16 with border "same".'
+                "config.model.head: fcn8_lecture needs a backbone without border and shifts: vgg16 "
+                'with border "same".'
             )
         pool4 = nnx.relu(self.score_pool4(features.stages["stage4"]))
         pool3 = nnx.relu(self.score_pool3(features.stages["stage3"]))
         height, width = pool3.shape[1:3]
         x = pool3.astype(jnp.float32)
-        # A map that was rounded up covers more than pool3: it is cropped.
+        # Poolings round up, so upsampled maps are cropped to pool3.
         x = x + self.up_pool4(pool4.astype(jnp.float32))[:, :height, :width]
         top = self.up_top(features.stages[self.top])
         x = x + top[:, :height, :width].astype(jnp.float32)
@@ -74,19 +82,27 @@ class FCN8Lecture(nnx.Module):
 
 
 class PatchUp(nnx.Module):
-    """Transposed convolution without bias whose kernel is its stride: a pixel becomes a patch.
+    """Transposed convolution without bias whose kernel equals its stride: pixels become patches.
 
     Patches do not overlap, so it is one matrix product, C -> factor x factor x K, and a reshape.
 
     Args:
-        features_in, features: C and K.
+        features_in, features: channels of the input and the output, C and K.
         factor: output pixels per input pixel.
-        dtype: type of the computation, "highest" precision where it is float32: scores are not
-            rounded on accelerators; parameters stay float32.
+        dtype: type of the computation, float32 by default, at "highest" precision: accelerators
+            would round the scores. Parameters stay float32.
         rngs: supplies the initialisation keys.
     """
 
-    def __init__(self, features_in: int, features: int, *, factor: int, dtype=None, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        features_in: int,
+        features: int,
+        *,
+        factor: int,
+        dtype: jax.typing.DTypeLike | None = None,
+        rngs: nnx.Rngs,
+    ):
         shape = (factor, factor, features_in, features)
         self.kernel = nnx.Param(nnx.initializers.glorot_uniform()(rngs.params(), shape))
         self.factor = factor

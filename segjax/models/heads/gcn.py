@@ -5,6 +5,7 @@ Convolutional Network, CVPR 2017, section 3.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 from flax import nnx
@@ -21,9 +22,15 @@ _STAGES = ("stage2", "stage3", "stage4", "stage5")
 
 
 class BoundaryRefinement(nnx.Module):
-    """x + conv(relu(conv(x))), 3 x 3."""
+    """Boundary refinement: x + conv(relu(conv(x))) with 3 x 3 convolutions.
 
-    def __init__(self, features: int, *, use_bias: bool, **options):
+    Args:
+        features: channels.
+        use_bias: whether the convolutions have a bias.
+        **options: dtype and rngs of `layers.Conv`.
+    """
+
+    def __init__(self, features: int, *, use_bias: bool, **options: Any):
         self.first, self.second = (
             layers.Conv(features, features, kernel=3, padding=1, use_bias=use_bias, **options)
             for _ in range(2)
@@ -35,19 +42,25 @@ class BoundaryRefinement(nnx.Module):
 
 
 class GCN(nnx.Module):
-    """A global convolution on stages 2 to 5, each refined, brought up, summed and refined again.
+    """Global convolutions and boundary refinements on stages 2 to 5, upsampled and summed.
+
+    From stage 5 on, scores are upsampled by 2, added to those of the next stage and refined again,
+    and so on to the image's pixels.
 
     Args:
-        channels: of the backbone's stages.
-        num_classes: K.
+        channels: stage -> its channels in the backbone; stage1 to stage5 are needed.
+        num_classes: number of classes, K.
         taps: k, odd: 15 for VOC, 25 for Cityscapes in the paper.
-        use_bias: of all convolutions; the paper's counts have none.
-        upsampling: "bilinear" or "learned", the paper's deconvolutions, here 4 x 4 among all
-            classes, which start bilinear.
-        align: of "bilinear": see `Features.to_image`; "corners" and "half_pixel" stretch between
-            stages, too.
+        use_bias: whether convolutions have a bias; the paper's counts have none.
+        upsampling: "bilinear", or "learned": the paper's deconvolutions, here 4 x 4 between all
+            classes and bilinear at the start.
+        align: for "bilinear": see `Features.to_image`; "corners" and "half_pixel" also stretch
+            stages to the next one.
         dtype: type of the computation; parameters stay float32.
         rngs: supplies the initialisation keys.
+
+    Raises:
+        InputError: if an option is not allowed or the backbone lacks a stage.
     """
 
     def __init__(
@@ -59,15 +72,18 @@ class GCN(nnx.Module):
         use_bias: bool = False,
         upsampling: str = "bilinear",
         align: str = "centres",
-        dtype=None,
+        dtype: jax.typing.DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
         if taps < 1 or taps % 2 == 0:
-            raise InputError(f"config.model.head.taps is odd, got {taps}.")
+            raise InputError(f"config.model.head.taps must be odd, 1 or more; got {taps}.")
         choose("config.model.head.upsampling", upsampling, UPSAMPLINGS)
         missing = [stage for stage in ("stage1", *_STAGES) if stage not in channels]
         if missing:
-            raise InputError(f"config.model.head: gcn needs {', '.join(missing)}.")
+            raise InputError(
+                f"config.model.head: gcn needs a backbone with {', '.join(missing)}; this one has "
+                f"{', '.join(channels)}."
+            )
         options = {"use_bias": use_bias, "dtype": dtype, "rngs": rngs}
         for stage in _STAGES:
             block = GlobalConv(channels[stage], num_classes, taps=taps, **options)
@@ -81,25 +97,27 @@ class GCN(nnx.Module):
         self.align = align
 
     def __call__(self, features: Features, rngs: nnx.Rngs | None = None) -> Scores:
-        """Features -> Scores [B, 2 ceil(H/2), 2 ceil(W/2), K], the image's own pixels."""
+        """Features -> Scores [B, 2 ceil(H/2), 2 ceil(W/2), K] on the image's pixels."""
         del rngs  # no dropout
         x, before = None, None
         for stage in reversed(_STAGES):
-            own = getattr(self, f"{stage}_edge")(getattr(self, stage)(features.stages[stage]))
+            scores = getattr(self, f"{stage}_edge")(getattr(self, stage)(features.stages[stage]))
             if x is not None:
-                how = features.between(before, stage, self.align)
-                own = own + self._brought(before, x, how, own.shape[1:3])
-                own = getattr(self, f"{stage}_sum")(own)
-            x, before = own, stage
+                rule = features.between(before, stage, self.align)
+                scores = scores + self._upsampled(before, x, rule, scores.shape[1:3])
+                scores = getattr(self, f"{stage}_sum")(scores)
+            x, before = scores, stage
         half = features.stages["stage1"].shape[1:3]
-        how = features.between(before, "stage1", self.align)
-        x = self.half(self._brought(before, x, how, half))
+        rule = features.between(before, "stage1", self.align)
+        x = self.half(self._upsampled(before, x, rule, half))
         whole = tuple(2 * length for length in half)
-        x = self.whole(self._brought("stage1", x, features.to_image("stage1", self.align), whole))
+        x = self.whole(self._upsampled("stage1", x, features.to_image("stage1", self.align), whole))
         return Scores(x, Resize("half_pixel", 1))
 
-    def _brought(self, stage: str, x: jax.Array, how: Resize, size: tuple[int, int]) -> jax.Array:
-        """Scores of a stage to the next grid."""
+    def _upsampled(
+        self, stage: str, x: jax.Array, rule: Resize, size: tuple[int, int]
+    ) -> jax.Array:
+        """Scores of a stage on the next grid, of `size`; `rule` is for bilinear upsampling."""
         if hasattr(self, f"{stage}_up"):
             return getattr(self, f"{stage}_up")(x, size).astype(x.dtype)
-        return resize.resized(x, size, how).astype(x.dtype)
+        return resize.resized(x, size, rule).astype(x.dtype)

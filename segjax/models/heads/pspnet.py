@@ -16,14 +16,14 @@ from segjax.models.features import Features, Scores
 
 
 class PyramidPooling(nnx.Module):
-    """Means over bins at several scales beside the map itself.
+    """Pyramid pooling: a map concatenated with its means over bins at several scales.
 
-    Pooling and the way back are products with matrices that depend on the sizes alone.
+    Pooling and upsampling are products with matrices that depend on the sizes alone.
 
     Args:
         features_in: channels of the input.
-        bins: a side, of every scale, in the order of the output: 1, 2, 3, 6 in semseg, 6, 3, 2, 1
-            in the Caffe release.
+        bins: bins along a side at every scale, in the order of the output: 1, 2, 3, 6 in semseg,
+            6, 3, 2, 1 in the Caffe release.
         norm: see `norms.make`.
         dtype: type of the computation; parameters stay float32.
         rngs: supplies the initialisation keys.
@@ -35,7 +35,7 @@ class PyramidPooling(nnx.Module):
         *,
         bins: tuple[int, ...],
         norm: Mapping[str, Any],
-        dtype=None,
+        dtype: jax.typing.DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
         self.bins = tuple(bins)
@@ -47,7 +47,7 @@ class PyramidPooling(nnx.Module):
         )
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, H, W, C] -> [B, H, W, features]: the input, then every scale."""
+        """[B, H, W, C] -> [B, H, W, features], the input first and then every scale."""
         size, parts = x.shape[1:3], [x]
         for count, reduce in zip(self.bins, self.reduce, strict=True):
             pooled = resize.apply(x, *(pooling.bins_matrix(n, count) for n in size))
@@ -58,17 +58,17 @@ class PyramidPooling(nnx.Module):
 
 
 class PSPNet(nnx.Module):
-    """Pyramid pooling, 3 x 3 convolution, dropout, scores.
+    """Pyramid pooling, a 3 x 3 convolution, dropout and a score layer.
 
     Args:
-        channels: of the backbone's stages, the deepest last.
-        num_classes: K.
+        channels: stage -> its channels in the backbone, the deepest last.
+        num_classes: number of classes, K.
         norm: see `norms.make`.
         bins: see `PyramidPooling`.
         width: channels of the 3 x 3 convolution.
         dropout: rate before the scores.
-        drop_maps: dropout takes whole maps, as semseg does, instead of single numbers, as the Caffe
-            release does.
+        drop_maps: whether dropout removes whole maps, as in semseg, or single numbers, as in the
+            Caffe release.
         align: see `Features.to_image`.
         dtype: type of the computation; parameters stay float32.
         rngs: supplies the initialisation keys.
@@ -85,7 +85,7 @@ class PSPNet(nnx.Module):
         dropout: float = 0.1,
         drop_maps: bool = True,
         align: str = "centres",
-        dtype=None,
+        dtype: jax.typing.DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
         self.top = list(channels)[-1]

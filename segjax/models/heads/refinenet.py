@@ -1,11 +1,12 @@
 """The head of RefineNet.
 
 Lin, Milan, Shen, Reid: RefineNet: Multi-Path Refinement Networks for High-Resolution Semantic
-Segmentation, CVPR 2017, section 3 and figure 7, and the authors' release, where the paper leaves
-something open.
+Segmentation, CVPR 2017, section 3 and figure 7, and the authors' release for details that the paper
+leaves open.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 from flax import nnx
@@ -15,22 +16,28 @@ from segjax.models import layers, pooling, resize
 from segjax.models.features import Features, Scores
 
 CHAINS = ("pool_first", "conv_first")
-CASCADES = {  # blocks, from the coarsest on; in each the finest stage comes first
+CASCADES = {  # number of blocks -> their stages: coarsest block first, finest stage of each first
     4: (("stage5",), ("stage4",), ("stage3",), ("stage2",)),
     2: (("stage4", "stage5"), ("stage2", "stage3")),
     1: (("stage2", "stage3", "stage4", "stage5"),),
 }
-_WIDE = 512  # stages with more channels get dropout in the paper's ResNets: 1024 and 2048
+_WIDE = 512  # stages with more channels get dropout: 1024 and 2048 in the paper's ResNets
 
 
 def _conv(features_in: int, features: int, *, use_bias: bool = False, **options) -> layers.Conv:
+    """3 x 3 convolution."""
     return layers.Conv(features_in, features, kernel=3, padding=1, use_bias=use_bias, **options)
 
 
 class ResidualUnit(nnx.Module):
-    """x + conv(relu(conv(relu(x)))), 3 x 3; the first has a bias."""
+    """Residual unit: x + conv(relu(conv(relu(x)))), 3 x 3; the first convolution has a bias.
 
-    def __init__(self, features: int, **options):
+    Args:
+        features: channels.
+        **options: kernel_init, dtype and rngs of `layers.Conv`.
+    """
+
+    def __init__(self, features: int, **options: Any):
         self.first = _conv(features, features, use_bias=True, **options)
         self.second = _conv(features, features, **options)
 
@@ -40,9 +47,19 @@ class ResidualUnit(nnx.Module):
 
 
 class ChainedPooling(nnx.Module):
-    """The map and what a chain of 5 x 5 poolings and 3 x 3 convolutions makes of it, summed."""
+    """Chained pooling: the sum of a map and all results of a chain of poolings and convolutions.
 
-    def __init__(self, features: int, *, blocks: int, chain: str, **options):
+    Args:
+        features: channels.
+        blocks: number of pairs of a 5 x 5 pooling and a 3 x 3 convolution.
+        chain: order in a pair, "pool_first" or "conv_first".
+        **options: kernel_init, dtype and rngs of `layers.Conv`.
+
+    Raises:
+        InputError: if the order is unknown.
+    """
+
+    def __init__(self, features: int, *, blocks: int, chain: str, **options: Any):
         choose("config.model.head.chain", chain, CHAINS)
         self.pool_first = chain == "pool_first"
         self.convs = nnx.List(_conv(features, features, **options) for _ in range(blocks))
@@ -57,16 +74,17 @@ class ChainedPooling(nnx.Module):
 
 
 class InputPath(nnx.Module):
-    """A stage on its way into a block: reduced, two residual units, and if it is fused, one more.
+    """The path of a stage into a block: a convolution, two residual units, and one if it is fused.
 
     Args:
         features_in: channels of the stage.
-        features: of the path.
-        joined: channels of the block, where several paths meet; None where the path is alone.
-        **options: dtype, rngs.
+        features: channels of the path.
+        joined: channels of the block if several paths meet there; None: the path is alone, and
+            there is no last convolution.
+        **options: kernel_init, dtype and rngs of `layers.Conv`.
     """
 
-    def __init__(self, features_in: int, features: int, joined: int | None, **options):
+    def __init__(self, features_in: int, features: int, joined: int | None, **options: Any):
         self.reduce = _conv(features_in, features, **options)
         self.before = nnx.List(ResidualUnit(features, **options) for _ in range(2))
         if joined:
@@ -81,16 +99,18 @@ class InputPath(nnx.Module):
 
 
 class Refinement(nnx.Module):
-    """What a block makes of its fused paths: chained pooling and three residual units.
+    """Second half of a block, after the fusion: chained pooling and three residual units.
 
     Args:
         features: channels.
-        onward: channels that go on to the finer block, or None of the finest.
-        blocks, chain: see `RefineNet`.
-        **options: dtype, rngs.
+        onward: channels of a convolution to the finer block; None: there is none, in the finest.
+        blocks, chain: see `ChainedPooling`.
+        **options: kernel_init, dtype and rngs of `layers.Conv`.
     """
 
-    def __init__(self, features: int, onward: int | None, *, blocks: int, chain: str, **options):
+    def __init__(
+        self, features: int, onward: int | None, *, blocks: int, chain: str, **options: Any
+    ):
         self.chain = ChainedPooling(features, blocks=blocks, chain=chain, **options)
         self.after = nnx.List(ResidualUnit(features, **options) for _ in range(3))
         if onward:
@@ -105,20 +125,25 @@ class Refinement(nnx.Module):
 
 
 class RefineNet(nnx.Module):
-    """RefineNet on stages 2 to 5 of a network that is not dilated.
+    """RefineNet on stages 2 to 5 of a backbone without dilations.
 
     Args:
-        channels: of the backbone's stages.
-        num_classes: K.
-        width: channels; the path of stage 5 has twice as many.
-        cascades: blocks: 4, one a stage; 2, of the coarser and of the finer two; 1, of all. How
-            wide the paths of the last two are the paper does not say; here as those of the first.
-        blocks: of chained pooling: 2 in the paper, 4 in the released models.
-        chain: "pool_first", the paper's order, or "conv_first", that of the later models.
+        channels: stage -> its channels in the backbone; stage2 to stage5 are needed.
+        num_classes: number of classes, K.
+        width: channels of the blocks; the path of stage 5 has twice as many.
+        cascades: number of blocks: 4 (one for each stage), 2 (one for the two coarser stages, one
+            for the two finer) or 1 (for all). The paper does not give the widths of the paths for
+            2 and 1; here they are those for 4.
+        blocks: pairs of the chained pooling: 2 in the paper, 4 in the released models.
+        chain: "pool_first", the order of the paper, or "conv_first", that of later models.
         dropout: rate on stages of more than 512 channels and before the scores.
-        align: see `Features.to_image`; "corners" and "half_pixel" stretch between stages, too.
+        align: see `Features.to_image`; "corners" and "half_pixel" also stretch stages to the next
+            one.
         dtype: type of the computation; parameters stay float32.
         rngs: supplies the initialisation keys.
+
+    Raises:
+        InputError: if an option is not allowed or the backbone lacks a stage.
     """
 
     def __init__(
@@ -132,7 +157,7 @@ class RefineNet(nnx.Module):
         chain: str = "pool_first",
         dropout: float = 0.5,
         align: str = "centres",
-        dtype=None,
+        dtype: jax.typing.DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
         choose("config.model.head.cascades", cascades, CASCADES)
@@ -140,11 +165,14 @@ class RefineNet(nnx.Module):
         stages = [stage for group in self.groups for stage in group]
         missing = [stage for stage in sorted(stages) if stage not in channels]
         if missing:
-            raise InputError(f"config.model.head: refinenet needs {', '.join(missing)}.")
+            raise InputError(
+                f"config.model.head: refinenet needs a backbone with {', '.join(missing)}; this "
+                f"one has {', '.join(channels)}."
+            )
         options = {"kernel_init": layers.small_normal, "dtype": dtype, "rngs": rngs}
         for i, group in enumerate(self.groups):
             fused = len(group) + (i > 0) > 1
-            features = width if fused else 2 * width  # stage 5 by itself
+            features = width if fused else 2 * width  # stage 5 alone in the first block
             for stage in group:
                 wide = 2 * width if stage == "stage5" else width
                 path = InputPath(channels[stage], wide, features if fused else None, **options)
@@ -164,21 +192,21 @@ class RefineNet(nnx.Module):
             finest = group[0]
             paths = [] if x is None else [(before, x)]
             for stage in group:
-                own = features.stages[stage]
+                values = features.stages[stage]
                 if stage in self.wide:
-                    own = self.dropout(own, rngs=rngs)
-                paths.append((stage, getattr(self, stage)(own)))
+                    values = self.dropout(values, rngs=rngs)
+                paths.append((stage, getattr(self, stage)(values)))
             size = features.stages[finest].shape[1:3]
             fused = sum(
-                _brought(x, features, stage, finest, size, self.align) for stage, x in paths
+                _upsampled(x, features, stage, finest, size, self.align) for stage, x in paths
             )
             x, before = getattr(self, f"{finest}_refined")(fused), finest
         x = self.score(self.dropout(x, rngs=rngs))
         return Scores(x, features.to_image(before, self.align))
 
 
-def _brought(x, features: Features, stage: str, finest: str, size, align: str) -> jax.Array:
-    """A path to the grid of the finest."""
+def _upsampled(x, features: Features, stage: str, finest: str, size, align: str) -> jax.Array:
+    """A path on the grid of the finest stage, of `size`."""
     if stage == finest:
         return x
     return resize.resized(x, size, features.between(stage, finest, align)).astype(x.dtype)

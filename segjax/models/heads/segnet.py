@@ -6,6 +6,7 @@ Badrinarayanan, Kendall, Cipolla, PAMI 2017, section 3, and their release (SegNe
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 from flax import nnx
 
 from segjax.errors import InputError, choose
@@ -15,23 +16,28 @@ from segjax.models.resize import Resize
 
 
 class SegNet(nnx.Module):
-    """Unpooling to where the encoder's poolings chose, and convolutions, to the image's pixels.
+    """Decoder of SegNet: for each stage, unpooling to the encoder's places and convolutions.
 
     Args:
-        channels: of the backbone's stages, which must keep selections.
-        num_classes: K.
-        depths: convolutions of each stage, as the encoder's.
-        kernel: k, of all convolutions.
+        channels: stage -> its channels in the backbone, whose poolings must keep selections.
+        num_classes: number of classes, K.
+        depths: convolutions of each stage, as in the encoder.
+        kernel: side of all kernels.
         norm: see `norms.make`.
-        use_bias: of the convolutions, beside the norm, as the release has it.
+        use_bias: whether convolutions have a bias beside the norm, as in the release.
         activation: whether a ReLU follows the norms; Basic has none.
-        classifier: side of the last convolution: 3, which is stage 1's last, or 1, after it.
-        single_channel: every channel is convolved by itself, which keeps the encoder's widths; the
-            paper's SegNet-Basic-SingleChannelDecoder.
-        dropout: rate behind the stages of `dropped`, for Bayesian SegNet; of single numbers.
-        dropped: stages, by the encoder's names.
+        classifier: side of the kernel of the scores: equal to `kernel`, they are the last
+            convolution of stage 1; else, as 1 in Basic, they follow it.
+        single_channel: whether every channel is convolved by itself, which keeps the widths of the
+            encoder: SegNet-Basic-SingleChannelDecoder of the paper.
+        dropout: rate of dropout on single numbers after the stages of `dropped`, for Bayesian
+            SegNet.
+        dropped: names of stages.
         dtype: type of the computation; parameters stay float32.
         rngs: supplies the initialisation keys.
+
+    Raises:
+        InputError: if the options do not fit the backbone.
     """
 
     def __init__(
@@ -48,16 +54,20 @@ class SegNet(nnx.Module):
         single_channel: bool = False,
         dropout: float = 0.0,
         dropped: tuple[str, ...] = (),
-        dtype=None,
+        dtype: jax.typing.DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
         if len(depths) != len(channels):
             raise InputError(
-                f"config.model.head.depths: {len(depths)} stages; the backbone has {len(channels)}."
+                "config.model.head.depths must have a number for each of the backbone's "
+                f"{len(channels)} stages, got {len(depths)}."
             )
         self.stages = tuple(channels)
         if single_channel and len(set(channels.values())) > 1:
-            raise InputError("config.model.head.single_channel needs stages of one width.")
+            raise InputError(
+                "config.model.head.single_channel needs backbone stages of one width, got "
+                f"{', '.join(map(str, channels.values()))}."
+            )
         for stage in dropped:
             choose("config.model.head.dropped", stage, channels)
         options = {"kernel": kernel, "norm": norm, "use_bias": use_bias, "dtype": dtype}
@@ -66,7 +76,7 @@ class SegNet(nnx.Module):
         before = [channels[self.stages[0]], *channels.values()]
         for stage, depth, finer in zip(self.stages, depths, before, strict=False):
             width = channels[stage]
-            # The last convolution of a stage comes to the channels of the finer one.
+            # The last convolution of a stage has the channels of the next finer stage.
             wide = [width] * (depth - 1) + [finer]
             if stage == self.stages[0] and classifier == kernel:
                 wide = wide[:-1]  # the classifier is stage 1's last convolution
@@ -84,9 +94,16 @@ class SegNet(nnx.Module):
         self.dropout, self.dropped = nnx.Dropout(dropout), tuple(dropped)
 
     def __call__(self, features: Features, rngs: nnx.Rngs | None = None) -> Scores:
-        """Features -> Scores [B, H, W, K]."""
+        """Features -> Scores [B, H, W, K] on the image's pixels.
+
+        Raises:
+            InputError: if the backbone keeps no selections.
+        """
         if not features.pool_selections:
-            raise InputError("config.model.head: segnet needs segnet_encoder, which keeps choices.")
+            raise InputError(
+                "config.model.head: segnet needs a backbone that keeps the places of its maxima: "
+                "segnet_encoder."
+            )
         x = features.stages[self.stages[-1]]
         for stage in reversed(self.stages):
             x = unpooling.unpool(x, features.pool_selections[stage])

@@ -1,4 +1,4 @@
-"""The decoders that SegNet's are held against.
+"""The decoders that SegNet is compared with.
 
 Badrinarayanan, Kendall, Cipolla: SegNet, PAMI 2017, section 3.3 and table 1; all on the encoder of
 SegNet-Basic.
@@ -6,6 +6,7 @@ SegNet-Basic.
 
 from collections.abc import Mapping
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 
@@ -16,17 +17,22 @@ from segjax.models.resize import Resize
 
 
 class Bilinear(nnx.Module):
-    """The paper's "Bilinear-Interpolation": the deepest stage scored and brought up, unlearned.
+    """The paper's "Bilinear-Interpolation": scores of the deepest stage, upsampled bilinearly.
 
     Args:
-        channels: of the backbone's stages, the deepest last.
-        num_classes: K.
+        channels: stage -> its channels in the backbone, the deepest last.
+        num_classes: number of classes, K.
         dtype: type of the computation; parameters stay float32.
         rngs: supplies the initialisation keys.
     """
 
     def __init__(
-        self, channels: Mapping[str, int], num_classes: int, *, dtype=None, rngs: nnx.Rngs
+        self,
+        channels: Mapping[str, int],
+        num_classes: int,
+        *,
+        dtype: jax.typing.DTypeLike | None = None,
+        rngs: nnx.Rngs,
     ):
         self.top = list(channels)[-1]
         self.score = layers.score_layer(channels[self.top], num_classes, dtype=dtype, rngs=rngs)
@@ -38,11 +44,11 @@ class Bilinear(nnx.Module):
 
 
 class FCNBasic(nnx.Module):
-    """The paper's "FCN-Basic": every stage scored; brought up, learned, and summed.
+    """The paper's "FCN-Basic": scores of every stage, summed by learned upsamplings by two.
 
     Args:
-        channels: of the backbone's stages, the deepest last.
-        num_classes: K.
+        channels: stage -> its channels in the backbone, the deepest last.
+        num_classes: number of classes, K.
         kernel: side of the upsampling kernels.
         dtype: type of the computation; parameters stay float32.
         rngs: supplies the initialisation keys.
@@ -54,7 +60,7 @@ class FCNBasic(nnx.Module):
         num_classes: int,
         *,
         kernel: int = 8,
-        dtype=None,
+        dtype: jax.typing.DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
         self.stages = tuple(channels)
@@ -64,11 +70,11 @@ class FCNBasic(nnx.Module):
             setattr(self, f"{stage}_up", LearnedUp2(num_classes, kernel=kernel, mixes=True))
 
     def __call__(self, features: Features, rngs: nnx.Rngs | None = None) -> Scores:
-        """Features -> Scores [B, 2 ceil(H/2), 2 ceil(W/2), K], the image's own pixels."""
+        """Features -> Scores [B, 2 ceil(H/2), 2 ceil(W/2), K] on the image's pixels."""
         del rngs  # no dropout
         x = None
         for stage in reversed(self.stages):
-            own = getattr(self, f"{stage}_score")(features.stages[stage])
-            x = own.astype(jnp.float32) + (0 if x is None else x[:, : own.shape[1], : own.shape[2]])
+            y = getattr(self, f"{stage}_score")(features.stages[stage])
+            x = y.astype(jnp.float32) + (0 if x is None else x[:, : y.shape[1], : y.shape[2]])
             x = getattr(self, f"{stage}_up")(x, tuple(2 * n for n in x.shape[1:3]))
         return Scores(x, Resize("half_pixel", 1))
