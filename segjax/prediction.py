@@ -207,17 +207,34 @@ def load(
     """
     run = networks.load(pathlib.Path(workdir), str(step), weights, devices)
     trained = Protocol.from_json(run.meta["protocol"])
-    return Predictor(run.config, run.network, run.mesh, trained=trained, protocol=protocol, crf=crf)
+    return Predictor(
+        run.config,
+        run.network,
+        run.mesh,
+        step=run.step,
+        trained=trained,
+        protocol=protocol,
+        crf=crf,
+    )
 
 
 def pretrained(
-    config: ml_collections.ConfigDict, *, protocol: str = "", crf: str = ""
+    config: ml_collections.ConfigDict,
+    spec: DatasetSpec | None = None,
+    *,
+    protocol: str = "",
+    crf: str = "",
 ) -> Predictor:
     """The network of a recipe with the weights that it names.
+
+    Args:
+        config: the recipe.
+        spec: of the classes that the weights know; that of the config's data set by default.
+        protocol, crf: in place of the config's.
 
     Raises:
         InputError: if it names no weights, or they do not fit.
     """
-    spec = catalog.load(**config.data).spec
+    spec = catalog.load(**config.data).spec if spec is None else spec
     network, mesh = initial_weights.pretrained(config, spec)
     return Predictor(config, network, mesh, protocol=protocol, crf=crf)

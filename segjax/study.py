@@ -1,6 +1,6 @@
-"""A classical method over a data set: scores and pictures; and over photographs.
+"""A classical method over a data set: scores, rows and pictures in a run folder.
 
-Images of one size go together through one program, a batch spread over the devices; scores are
+Images of one size go through one program together, a batch spread over the devices. Scores are
 counted while the devices work on the next batch.
 """
 
@@ -8,16 +8,16 @@ import concurrent.futures
 import dataclasses
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import ml_collections
 import numpy as np
 from jax.sharding import Mesh
-from jax.sharding import PartitionSpec as P
 
 from segjax import classical, files, sharding, tables
-from segjax.data import annotations, catalog, png
+from segjax.classical import batches as method_batches
+from segjax.data import annotations, catalog
 from segjax.errors import InputError
 from segjax.metrics import partitions, region_boundaries
 from segjax.pictures import layout, region_maps
@@ -28,13 +28,13 @@ _TARGET_SHARE = (0.05, 0.4)  # of an image that a segment has to be a target for
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What a method is given, and what people made of it.
+    """An image for a method, and the segmentations that people drew of it.
 
     Attributes:
         index: item of the data set.
         image: uint8 [H, W, 3].
         humans: int32 [A, H, W]; for a box, one map: 1 on the target.
-        box: int32 [4], of the target, or None.
+        box: int32 [4], of the target; None for methods without a box.
     """
 
     index: int
@@ -47,6 +47,16 @@ class Task:
         return (self.image,) if self.box is None else (self.image, self.box)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Shown:
+    """A task for the picture, with its labels and scores."""
+
+    name: str
+    task: Task
+    labels: np.ndarray
+    scores: dict
+
+
 def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     """Runs `config.method` over a split; writes scores and pictures into the run folder.
 
@@ -54,52 +64,62 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
         InputError: on bad options or data, or a folder of another config.
     """
     if jax.process_count() > 1:
-        raise InputError("A classical method runs in one process, on all the devices it has.")
+        raise InputError("A classical method runs in one process, on all its devices.")
     method = classical.build(**config.method)
-    run_folder.check_workdir(workdir, config)
     source = catalog.load_regions(**config.data).splits[config.eval.split]
+    mesh = sharding.make_mesh(1)
+    check_batch(config.eval.batch_size, mesh)
     chosen = np.arange(len(source))
     if 0 < config.eval.limit < len(source):
         chosen = np.linspace(0, len(source) - 1, config.eval.limit).round().astype(int)
     measures = annotations.sizes(source, chosen)
-    boxed = classical.takes_box(method)
-    mesh = sharding.make_mesh(1)
-    tasks = _tasks(annotations.batches(source, chosen, measures, 1), boxed)
-    batches = _grouped(tasks, config.eval.batch_size)
+    run_folder.check_workdir(workdir, config)
+    tasks = _tasks(annotations.batches(source, chosen, measures, 1), classical.takes_box(method))
     wanted = {int(i) for i in chosen[_spread(len(chosen), config.eval.pictures)]}
-    panel: dict[int, tuple[Task, np.ndarray, dict]] = {}
     rows: list[dict] = []
+    shown: dict[int, _Shown] = {}
     line = progress.ProgressLine("image", len(chosen))
     clock = _Clock()
+    labelled = outputs(method, tasks, mesh, config.eval.batch_size)
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        for tasks, labels in clock.watch(outputs(method, batches, mesh, config.eval.batch_size)):
-            scored = list(pool.map(_score, tasks, labels))
-            for task, label, scores in zip(tasks, labels, scored, strict=True):
-                rows.append({"name": source.name(task.index)} | scores)
+        for group, labels in clock.watch(labelled):
+            scored = list(pool.map(_score, group, labels))
+            for task, label, scores in zip(group, labels, scored, strict=True):
+                name = source.name(task.index)
+                rows.append({"name": name} | scores)
                 if task.index in wanted:
-                    panel[task.index] = task, label, scores
+                    shown[task.index] = _Shown(name, task, label, scores)
             line.show(len({row["name"] for row in rows}), f"{clock.ms_per_row():.1f} ms each")
     line.close()
     if not rows:
         raise InputError(f"{config.data.name}/{config.eval.split} has no target for a box.")
-    means = summary(rows)
-    _write(config, workdir, rows, means, clock.ms_per_row())
-    titles = ("image", "cut out", "target") if boxed else ("regions", "mean colours", "a human")
-    shown = [_row(source.name(i), *panel[i]) for i in sorted(panel)]
+    _write(config, workdir, rows, summary(rows), clock.ms_per_row())
     if shown:
-        layout.write_png(
-            workdir / "pictures" / f"{config.eval.split}.png", region_maps.panel(shown, titles)
+        picture = _panel([shown[index] for index in sorted(shown)])
+        layout.write_png(workdir / "pictures" / f"{config.eval.split}.png", picture)
+
+
+def check_batch(batch_size: int, mesh: Mesh) -> None:
+    """Passes a batch that divides over the devices.
+
+    Raises:
+        InputError: if it does not.
+    """
+    devices = mesh.devices.size
+    if batch_size % devices:
+        raise InputError(
+            f"config.eval.batch_size {batch_size} does not divide over {devices} devices."
         )
 
 
 class _Clock:
-    """Time that is waited for the devices, without the first batch of every size: it compiles."""
+    """Time spent waiting for the devices, without the first batch of every size, which compiles."""
 
     def __init__(self):
         self._seconds, self._rows, self._seen = 0.0, 0, set()
 
     def watch(self, batches: Iterator) -> Iterator:
-        """The batches as they come, their time taken."""
+        """Yields the batches, and takes the time that each needs."""
         while True:
             start = time.perf_counter()
             try:
@@ -118,52 +138,23 @@ class _Clock:
 
 
 def outputs(
-    method: classical.Method, batches: Iterator[list[Task]], mesh: Mesh, batch_size: int
+    method: classical.Method, tasks: Iterator[Task], mesh: Mesh, batch_size: int
 ) -> Iterator[tuple[list[Task], list[np.ndarray]]]:
-    """Yields (tasks, their labels int32 [H, W]).
+    """Yields (tasks of one size, up to `batch_size`; their labels int32 [H, W]).
 
     Args:
         method: of `classical.build`.
-        batches: tasks of one size each, up to `batch_size`.
+        tasks: in the order in which they come out.
         mesh: the devices; rows are spread over them.
         batch_size: rows of the program; a short batch is filled up with its last task.
-
-    Raises:
-        InputError: if the batch does not divide over the devices.
     """
-    devices = mesh.devices.size
-    if batch_size % devices:
-        raise InputError(
-            f"config.eval.batch_size {batch_size} does not divide over {devices} devices."
-        )
-    program = over_batch(method, mesh)
-    for tasks in batches:
-        filled = tasks + [tasks[-1]] * (batch_size - len(tasks))
+    program = method_batches.over_batch(method, mesh)
+    for group in _grouped(tasks, batch_size):
+        filled = group + [group[-1]] * (batch_size - len(group))
         rows = [task.arrays() for task in filled]
         arrays = [np.stack(parts) for parts in zip(*rows, strict=True)]
         labels = np.asarray(program(*arrays))
-        yield tasks, list(labels[: len(tasks)])
-
-
-def over_batch(method: classical.Method, mesh: Mesh) -> Callable[..., jax.Array]:
-    """The method on a batch, [B, ...] each: jitted, rows over the devices, no word between them.
-
-    A device takes its rows together; a CPU, which gains nothing from that and would run every loop
-    as long as the slowest row needs, takes one after another.
-    """
-    alone = mesh.devices.flat[0].platform == "cpu"
-
-    def rows(*arrays: jax.Array) -> jax.Array:
-        if alone:
-            return jax.lax.map(lambda row: method(*row), arrays)
-        return jax.vmap(method)(*arrays)
-
-    # Loop carries begin as constants, which the check takes for equal on all devices.
-    spread = jax.shard_map(
-        rows, mesh=mesh, in_specs=P(("data", "space")), out_specs=P(("data", "space")),
-        check_vma=False,
-    )  # fmt: skip
-    return jax.jit(spread)
+        yield group, list(labels[: len(group)])
 
 
 def _tasks(batches: Iterator[annotations.Batch], boxed: bool) -> Iterator[Task]:
@@ -238,7 +229,7 @@ def _write(
     means: dict[str, float],
     ms: float,
 ) -> None:
-    """Writes eval-<split>.json, the rows beside it as .npz, and prints the means."""
+    """Writes eval-<split>.json and its rows as .npz; prints the means."""
     split = config.eval.split
     known = {key: None if np.isnan(value) else value for key, value in means.items()}
     fields = {
@@ -266,67 +257,24 @@ def _write(
     print(f"{len(rows)} rows, {ms:.1f} ms each. Written: {path}")
 
 
-def _row(name: str, task: Task, labels: np.ndarray, scores: dict) -> tuple[str, list[np.ndarray]]:
-    if task.box is not None:
-        cells = [
-            task.image,
-            region_maps.cutout(task.image, labels, task.box),
-            region_maps.cutout(task.image, task.humans[0] == 1, task.box),
-        ]
-        return f"{name}: IoU {scores['iou']:.3f}", cells
-    cells = [
-        region_maps.boundaries(task.image, labels),
-        region_maps.means(task.image, labels),
-        region_maps.boundaries(task.image, task.humans[0]),
-    ]
-    text = ", ".join(f"{key} {scores[key]:.3f}" for key in ("covering", "vi", "rec2", "ev"))
-    return f"{name}: {scores['regions']} regions, {text}", cells
+def _panel(shown: Sequence[_Shown]) -> np.ndarray:
+    """The picture of some tasks: uint8 [H, W, 3]."""
+    rows = []
+    for one in shown:
+        task, scores = one.task, one.scores
+        if task.box is not None:
+            text = f"IoU {scores['iou']:.3f}"
+            truth = (task.humans[0] == 1, task.box)
+        else:
+            keys = ("covering", "vi", "rec2", "ev")
+            values = ", ".join(f"{key} {scores[key]:.3f}" for key in keys)
+            text = f"{scores['regions']} regions, {values}"
+            truth = (task.humans[0],)
+        rows.append((f"{one.name}: {text}", task.image, one.labels, *truth))
+    boxed = shown[0].task.box is not None
+    return region_maps.cutout_panel(rows) if boxed else region_maps.partition_panel(rows)
 
 
 def _spread(count: int, wanted: int) -> list[int]:
     """Up to `wanted` of `count` places, evenly."""
     return np.linspace(0, count - 1, min(wanted, count)).round().astype(int).tolist()
-
-
-def predict(
-    config: ml_collections.ConfigDict,
-    images: Iterator[tuple[str, np.ndarray]],
-    count: int,
-    output: pathlib.Path,
-) -> None:
-    """Writes <name>.png (16-bit label map), <name>_boundaries.png and <name>_mean.png.
-
-    Args:
-        config: `method` and `predict.box` are read.
-        images: (name, uint8 [H, W, 3]).
-        count: how many they are.
-        output: folder.
-
-    Raises:
-        InputError: on bad options, or a box that is missing or outside an image.
-    """
-    method = classical.build(**config.method)
-    boxed = classical.takes_box(method)
-    program = jax.jit(method)
-    line = progress.ProgressLine("image", count)
-    for done, (name, image) in enumerate(images):
-        box = _check_box(config.predict.box, image.shape[:2], name) if boxed else None
-        task = Task(done, image, np.zeros((0, *image.shape[:2]), np.int32), box)
-        labels = np.asarray(program(*task.arrays()))
-        path = output / f"{name}.png"
-        files.write(path, png.encode_regions(labels, str(path)))
-        layout.write_png(output / f"{name}_boundaries.png", region_maps.boundaries(image, labels))
-        layout.write_png(output / f"{name}_mean.png", region_maps.means(image, labels))
-        line.show(done + 1, f"{name}: {labels.max() + 1} regions")
-    line.close()
-    print(f"Written: {count} label maps with their boundaries and mean colours in {output}.")
-
-
-def _check_box(box: Sequence[int], size: tuple[int, int], name: str) -> np.ndarray:
-    top, left, bottom, right = box
-    if not (0 <= top < bottom <= size[0] and 0 <= left < right <= size[1]):
-        raise InputError(
-            f"config.predict.box is {tuple(box)}; top,left,bottom,right within the "
-            f"{size[0]} x {size[1]} pixels of {name} are needed: --config.predict.box=10,20,200,300"
-        )
-    return np.array(box, np.int32)

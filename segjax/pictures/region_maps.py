@@ -59,3 +59,31 @@ def panel(rows: Sequence[tuple[str, Sequence[np.ndarray]]], titles: Sequence[str
         parts.append(layout.join(cells, axis=1, gap=4))
         parts.append(layout.strip(text, parts[0].shape[1], _TEXT))
     return layout.join(parts, axis=0, gap=4)
+
+
+def partition_panel(rows: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Regions beside those that a person drew: uint8 [H', W', 3].
+
+    Args:
+        rows: (text, image uint8 [H, W, 3], regions and a person's int [H, W]).
+    """
+    cells = [
+        (text, (boundaries(image, labels), means(image, labels), boundaries(image, human)))
+        for text, image, labels, human in rows
+    ]
+    return panel(cells, ("regions", "mean colours", "a human"))
+
+
+def cutout_panel(
+    rows: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray, Sequence[int]]],
+) -> np.ndarray:
+    """What was cut out of boxes beside the targets: uint8 [H', W', 3].
+
+    Args:
+        rows: (text, image uint8 [H, W, 3], mask and target int or bool [H, W], box as of `cutout`).
+    """
+    cells = [
+        (text, (image, cutout(image, mask, box), cutout(image, target, box)))
+        for text, image, mask, target, box in rows
+    ]
+    return panel(cells, ("image", "cut out", "target"))

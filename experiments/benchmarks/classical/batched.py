@@ -13,7 +13,8 @@ import numpy as np
 
 from experiments.benchmarks.classical import bsds500
 from experiments.shared import timing
-from segjax import classical, files, sharding, study
+from segjax import classical, files, sharding
+from segjax.classical import batches
 from segjax.runs import run_folder
 
 RECIPES = ("slic", "kmeans", "spectral", "ncut_regions", "felzenszwalb", "grabcut")
@@ -41,7 +42,7 @@ def main() -> None:
         row = {"recipe": name, "batch": given.batch, **run_folder.versions()}
         for key, count in (("single", 1), ("batched", given.batch)):
             placed = [jax.device_put(array[:count]) for array in arrays]
-            program = functools.partial(study.over_batch(method, mesh), *placed)
+            program = functools.partial(batches.over_batch(method, mesh), *placed)
             try:
                 (ms,) = timing.median_ms(
                     lambda p=program: p().block_until_ready(), rounds=given.rounds

@@ -1,0 +1,97 @@
+"""Photographs as a classifier sees them: the argmax and heat maps of classes as files."""
+
+import pathlib
+
+import cv2
+import ml_collections
+import numpy as np
+
+from segjax import files, heatmaps
+from segjax.data.spec import DatasetSpec, hls_palette
+from segjax.photographs.source import Photographs
+from segjax.pictures import label_maps, layout
+from segjax.runs import progress
+
+_CELL = 320  # width of a map in the picture
+_SHOWN = 8  # classes with a colour where the argmax is drawn; the others are grey
+
+
+def write(
+    config: ml_collections.ConfigDict, photographs: Photographs, output: pathlib.Path
+) -> None:
+    """Writes what a classifier sees in each image, and prints its best classes.
+
+    <name>.png: the argmax of every pixel, 16 bit. <name>_argmax.png: the same in colours over the
+    image. <name>_heatmaps.png: the maps of the best classes. <name>_heatmaps.npz: `scores`, float16
+    [h, w, K], of all classes at the network's resolution.
+
+    Args:
+        config: see `heatmaps.Maps`; images are first resized to `predict.short_side`.
+        photographs: the images.
+        output: folder.
+
+    Raises:
+        InputError: if weights or class names are missing or do not fit.
+    """
+    classifier = heatmaps.Maps(config)
+    names = classifier.names
+    line = progress.ProgressLine("image", len(photographs))
+    for done, (name, image) in enumerate(photographs.named(), 1):
+        image = heatmaps.to_short_side(image, config.predict.short_side)
+        maps = classifier(image)
+        files.write(output / f"{name}.png", cv2.imencode(".png", maps["argmax"])[1].tobytes())
+        layout.write_png(
+            output / f"{name}_argmax.png", argmax_picture(image, maps["argmax"], names)
+        )
+        layout.write_png(output / f"{name}_heatmaps.png", best_picture(image, maps, names))
+        scores = maps["scores"].astype(np.float16)
+        files.write_npz(output / f"{name}_heatmaps.npz", scores=scores)
+        line.show(done)
+        best = [f"{names[i]} {maps['probability'][i]:.2f}" for i in maps["best"]]
+        print(f"{name}: {', '.join(best)}", flush=True)
+    line.close()
+    print(f"Written: {len(photographs)} argmax images, heat maps and pictures in {output}.")
+
+
+def argmax_picture(image: np.ndarray, argmax: np.ndarray, names: list[str]) -> np.ndarray:
+    """The image under the classes that cover most of it; all others share a grey.
+
+    uint8 [H, W, 3], uint16 [H, W] -> uint8 [H', W', 3].
+    """
+    counts = np.bincount(argmax.ravel(), minlength=len(names))
+    shown = [int(i) for i in np.argsort(-counts, kind="stable")[:_SHOWN] if counts[i]]
+    label = np.full(argmax.shape, len(shown), np.uint8)
+    for index, cls in enumerate(shown):
+        label[argmax == cls] = index
+    spec = DatasetSpec(
+        name="classifier",
+        classes=(*(names[cls] for cls in shown), "other classes"),
+        palette=(*hls_palette(len(shown)), (128, 128, 128)),
+        table=(),
+    )
+    return label_maps.overlay(image, label, spec)
+
+
+def best_picture(image: np.ndarray, maps: dict[str, np.ndarray], names: list[str]) -> np.ndarray:
+    """The image and the maps of its best classes in two rows: uint8 [H', W', 3].
+
+    Args:
+        image: uint8 [H, W, 3].
+        maps: of `heatmaps.maps`.
+        names: of all classes.
+    """
+    height = max(1, round(_CELL * image.shape[0] / image.shape[1]))
+
+    def cell(title: str, picture: np.ndarray) -> np.ndarray:
+        fitted = layout.center(layout.fit(picture, height, _CELL, cv2.INTER_AREA), height, _CELL)
+        return layout.join([layout.strip(title, _CELL, 15), fitted], axis=0)
+
+    cells = [cell("image", image)]
+    for k, cls in enumerate(maps["best"]):
+        color = label_maps.heat_map(maps["best_maps"][..., k], 1.0)
+        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None].repeat(3, axis=2)
+        mixed = cv2.addWeighted(grey, 0.35, color, 0.65, 0)
+        cells.append(cell(f"{names[cls]} {maps['probability'][cls]:.2f}", mixed))
+    half = -(-len(cells) // 2)
+    rows = [cells[:half], cells[half:]]
+    return layout.join([layout.join(row, axis=1, gap=6) for row in rows if row], axis=0, gap=6)

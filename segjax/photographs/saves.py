@@ -1,0 +1,53 @@
+"""The values of --save: which files predict writes of each photograph."""
+
+from collections.abc import Collection
+
+from segjax.errors import InputError, choose
+
+LABELS, OVERLAY, CRF, UNCERTAINTY = "labels", "overlay", "crf", "uncertainty"
+HEATMAPS = "heatmaps"
+BOUNDARIES, MEAN = "boundaries", "mean"
+
+OF_NETWORKS = (LABELS, OVERLAY, CRF, UNCERTAINTY, HEATMAPS)
+OF_METHODS = (LABELS, BOUNDARIES, MEAN)
+
+
+def parse(text: str, known: Collection[str]) -> frozenset[str]:
+    """The values in a comma list; none for "", which stands for the default.
+
+    Raises:
+        InputError: on one that is not known, or heatmaps beside others.
+    """
+    values = frozenset(filter(None, (word.strip() for word in text.split(","))))
+    for value in sorted(values):
+        choose("--save", value, known)
+    if HEATMAPS in values and len(values) > 1:
+        raise InputError("--save: heatmaps goes with no other value; it writes files of its own.")
+    return values
+
+
+def of_network(values: frozenset[str], *, crf: bool, samples: bool) -> frozenset[str]:
+    """What a network's labels are saved as: the values, or the default.
+
+    Args:
+        values: of `parse`, without heatmaps.
+        crf: whether a CRF stands behind the network.
+        samples: whether the protocol takes several passes with dropout.
+
+    Raises:
+        InputError: if a value needs one of the two, and it is not there.
+    """
+    if CRF in values and not crf:
+        raise InputError("--save=crf needs a CRF behind the network: --crf=PRESET.")
+    if UNCERTAINTY in values and not samples:
+        raise InputError('--save=uncertainty needs several passes: --protocol="single, samples=8".')
+    optional = {CRF: crf, UNCERTAINTY: samples}
+    return values or frozenset(
+        [LABELS, OVERLAY, *(name for name, there in optional.items() if there)]
+    )
+
+
+def listed(values: frozenset[str]) -> str:
+    """The values in one order, for people."""
+    known = dict.fromkeys([*OF_NETWORKS, *OF_METHODS])
+    return ", ".join(value for value in known if value in values)
