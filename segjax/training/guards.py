@@ -7,6 +7,7 @@ import shlex
 import signal
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Iterator
 
@@ -42,19 +43,21 @@ class Guards:
         self._patience = patience
         self._checkpoints = checkpoints
         self._alone = jax.process_count() == 1
+        # Python delivers signals to the main thread alone; a notebook may train in another.
+        self._listens = self._alone and threading.current_thread() is threading.main_thread()
         self._asked = False
         self._wanted = 0.0  # of the non-finite steps in a row: see `crf_rnn.cause`
         self._took: list[float] = []
         self._last = time.monotonic()
 
     def __enter__(self) -> "Guards":
-        if self._alone:
+        if self._listens:
             self._before = signal.signal(signal.SIGTERM, self._ask)
         return self
 
     def __exit__(self, *_) -> None:
         faulthandler.cancel_dump_traceback_later()
-        if self._alone:
+        if self._listens:
             signal.signal(signal.SIGTERM, self._before)
 
     def _ask(self, *_) -> None:
@@ -70,7 +73,9 @@ class Guards:
         self._took = [*self._took[-50:], now - self._last]
         self._last = now
         limit = max(_HANG_SECONDS, _HANG_FACTOR * statistics.median(self._took))
-        faulthandler.dump_traceback_later(limit, exit=False)
+        # Not sys.stderr: a notebook's has no file.
+        if sys.__stderr__ is not None:
+            faulthandler.dump_traceback_later(limit, exit=False, file=sys.__stderr__)
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -105,6 +110,8 @@ class Guards:
         command = shlex.join(
             ["python", "-m", "segjax.main", *again, f"--replay={self._path(step)}"]
         )
+        if not any(word.lstrip("-").startswith("config") for word in again):  # not a verb's
+            command = f"segjax.training.loop.run(config, workdir, replay={str(self._path(step))!r})"
         return InputError(
             f"Loss or gradient was not finite for {self._patience} steps in a row, up to step "
             f"{step}; the weights are those before them.{self._cause()} Look at it with: {command}"
