@@ -20,16 +20,26 @@ FIELDS = ("step", "params", "batch_stats", "opt_state", "ema", "skipped")
 _LISTED = 3  # names in one message
 
 
-def _write_small_arrays_whole() -> None:
-    """Devices that hold the same array write a part of it each, but of small arrays one writes all.
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Orbax warns of what is meant: a handler that is replaced, a folder that is only read."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
-    Orbax cuts the parts out one by one while training waits; a norm alone has four small arrays.
+
+def _write_small_arrays_whole() -> None:
+    """Makes one device write a small array whole.
+
+    By default every device that holds a copy of an array writes a part of it. Orbax cuts the parts
+    out one by one while training waits, and a norm alone has four small arrays.
     """
     handler = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=2**20)
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)  # it warns of the handler that this one replaces
-    ocp.type_handlers.register_type_handler(jax.Array, handler, override=True)
-    logging.set_verbosity(verbosity)
+    with _without_warnings():
+        ocp.type_handlers.register_type_handler(jax.Array, handler, override=True)
 
 
 _write_small_arrays_whole()
@@ -87,6 +97,8 @@ class Checkpoints:
             best_fn=score,  # without it orbax does not write the metrics to disk
             best_mode="max",
             read_only=read_only,
+            create=not read_only,
+            save_interval_steps=0 if read_only else 1,
             cleanup_tmp_directories=not read_only,
             preservation_policy=policies.AnyPreservationPolicy(
                 [
@@ -97,7 +109,7 @@ class Checkpoints:
                 ]
             ),
         )
-        with self._writing():
+        with self._writing(), _without_warnings():
             self._manager = ocp.CheckpointManager(
                 directory.absolute(),
                 options=options,
