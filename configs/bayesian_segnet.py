@@ -9,22 +9,25 @@ variance is the uncertainty (`--protocol="bayesian_segnet, samples=40"` for more
 
 `basic` is Bayesian SegNet-Basic, of stages 3 and 4; published: 81.6 global and 70.5 class accuracy,
 55.8 mIoU.
-`paper` is the tutorial's training: 60,000 steps (`basic` 10,000), else as configs/segnet.py, the
-encoder from VGG-16's weights.
+`camvid,paper` is the tutorial's training: 60,000 steps (`basic` 10,000), else as configs/segnet.py,
+the encoder from VGG-16's weights.
 """
 
-from configs import segnet, segnet_basic
+from segjax import recipe_words
+from segjax.configs import segnet, segnet_basic
 
 _DEEP = ("stage3", "stage4", "stage5")
 
 
-def get_config(variants: str = ""):
-    """The recipe; variants as in configs/default.py, `basic` and `paper`."""
-    words = variants.split(",")
+WORDS = recipe_words.Vocabulary({"basic": "on SegNet-Basic"}, paper=("camvid",))
+
+
+def get_config(words: str = ""):
+    """The recipe under these words: see `WORDS`."""
+    words = WORDS.read(words)
     if "basic" in words:
-        rest = ",".join(word for word in words if word != "basic")
-        config = segnet_basic.recipe(rest, dropped=("stage3", "stage4"))
+        config = segnet_basic.recipe(words, dropped=("stage3", "stage4"))
     else:
-        config = segnet.recipe(variants, dropped=_DEEP, paper_steps=60_000)
+        config = segnet.recipe(words, dropped=_DEEP, paper_steps=60_000)
     config.eval.protocol = "bayesian_segnet"
     return config

@@ -6,14 +6,15 @@ at rates 6, 12, 18 and 24, summed; the image at 1, 0.75 and 0.5, maximum of the 
 every scale and of the maximum. Published on PASCAL VOC 2012 val with weights from MS-COCO: 76.35
 mIoU before the CRF, 77.69 after it; from ImageNet with three scales 71.27.
 
-`:voc2012` is the paper's training: batch 10 in parts of one, 20,000 steps, poly, norms frozen. It
-wants weights: `--config.init.from=FILE --config.init.skip='head/*'`. `:cityscapes` trains alike
-(the paper's 70.4 is of overlapping tiles, without the three scales). Elsewhere weights are drawn
-and norms trained; images of 96 x 128 on `scenes`, of half size on `:camvid`. The CRF: as in
-configs/deeplab_v1_largefov.py.
+`voc2012,paper` is the paper's training: batch 10 in parts of one, 20,000 steps, poly, norms frozen.
+It starts from weights: `--config.init.from=FILE`. `cityscapes,paper` trains alike (the paper's 70.4
+is of overlapping tiles, without the three scales). Elsewhere weights are drawn and norms trained:
+on images of 96 x 128 on `scenes`, of half size on `camvid,small`, and without `small` on segjax's
+own schedule, not measured at full size. The CRF: as in configs/deeplab_v1_largefov.py.
 """
 
-from configs import default
+from segjax import recipe_words
+from segjax.configs import default
 
 _PAPER = {
     "model.backbone.norm": {"name": "frozen"},
@@ -25,6 +26,8 @@ _PAPER = {
     "preprocess.mean": (122.675, 116.669, 104.008),
     "preprocess.std": (1.0, 1.0, 1.0),
     "preprocess.bgr": True,
+    "init.needs": "MS-COCO's or ImageNet's ResNet-101",
+    "init.skip": ("head/*",),
     "optim.name": "sgd",
     "optim.lr": 2.5e-4,
     "optim.schedule": "poly",
@@ -39,8 +42,11 @@ _PAPER = {
 }
 
 
-def get_config(variants: str = ""):
-    """The recipe; `variants` as in configs/default.py."""
+WORDS = recipe_words.Vocabulary(paper=("voc2012", "cityscapes"))
+
+
+def get_config(words: str = ""):
+    """The recipe under these words: see `WORDS`."""
     config = default.get_config()
     config.model = {
         "backbone": {
@@ -60,13 +66,14 @@ def get_config(variants: str = ""):
     config.loss.at = "scores"
     config.loss.aux_weight = 1.0
     default.from_scratch(config)
-    return default.apply_variants(
+    return recipe_words.apply(
         config,
-        variants,
-        scenes={"eval.crf": default.SCENES_CRF},
-        camvid=default.CAMVID | {"eval.crf": default.CAMVID_CRF},
-        voc2012=_PAPER | {"train_split": "trainaug"},
-        cityscapes=_PAPER,
-        folder={"augment.size": (192, 192)},
+        WORDS.read(words),
+        paper={"voc2012": _PAPER | {"train_split": "trainaug"}, "cityscapes": _PAPER},
+        data={
+            "scenes": {"eval.crf": default.SCENES_CRF},
+            "camvid": {"eval.crf": default.CAMVID_CRF},
+            "voc2012": {"eval.crf": _PAPER["eval.crf"]},
+        },
         smoke={"model.backbone.width": 4, "model.backbone.depth": 50, "optim.warmup_steps": 0},
     )

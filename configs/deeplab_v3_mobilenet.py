@@ -5,17 +5,39 @@ Output stride 16 and, as the paper recommends, no atrous branches: 1 x 1 and ima
 Published on PASCAL VOC 2012 val, COCO weights: 75.32 mIoU at one scale.
 
 It starts from the ImageNet weights of Keras, `$SEGJAX_WEIGHTS/mobilenet_v2_1.0_notop.safetensors`,
-whose last convolution stays in the file; `:scratch` draws its weights instead, with all else alike,
-and `:smoke` does, too. On `scenes` images of 96 x 128; `:camvid` trains on crops of 224 x 288 at
-full resolution and is judged at 360 x 480 (ours: 59.96 mIoU on val, 34.76 from scratch, see
-experiments/); `:voc2012` is v3's training (30,000 steps of 16 crops of 513).
+whose last convolution stays in the file; `scratch` draws its weights instead, with all else alike,
+and `smoke` does, too. On `scenes` images of 96 x 128; `camvid,small` trains on crops of 224 x 288
+at full resolution and is judged at 360 x 480 (ours: 59.96 mIoU on val, 34.76 from scratch, see
+experiments/records); `voc2012,paper` is v3's training (30,000 steps of 16 crops of 513). Without
+`small` or `paper` a real data set gets segjax's own schedule, not measured at full size.
 """
 
-from configs import default
+from segjax import recipe_words
+from segjax.configs import default
+
+_PAPER = {
+    "train_split": "trainaug",
+    "total_steps": 30_000,
+    "batch_size": 16,
+    "augment.size": (513, 513),
+    "augment.scale": (0.5, 2.0),
+    "optim.name": "sgd",
+    "optim.lr": 0.007,
+    "optim.weight_decay": 4e-5,
+    "optim.warmup_steps": 0,
+    "optim.clip_norm": 0.0,
+    "optim.parts": (),
+    "every_steps.eval": 2500,
+    "every_steps.checkpoint": 2500,
+}
+
+WORDS = recipe_words.Vocabulary(
+    {"scratch": "draws the weights, with all else alike"}, paper=("voc2012",)
+)
 
 
-def get_config(variants: str = ""):
-    """The recipe; `variants` as in configs/default.py, and `scratch`."""
+def get_config(words: str = ""):
+    """The recipe under these words: see `WORDS`."""
     config = default.get_config()
     config.model = {
         "backbone": {
@@ -42,36 +64,23 @@ def get_config(variants: str = ""):
     config.batch_size = 8
     config.optim.lr = 3e-4
     scratch = {"init.from": "", "init.skip": ()}
-    return default.apply_variants(
+    return recipe_words.apply(
         config,
-        variants,
-        scratch=scratch,
-        camvid=default.CAMVID
-        | {
-            "total_steps": 2000,
-            "batch_size": 8,
-            "input_scale": 1.0,
-            "augment.size": (224, 288),
-            "augment.scale": (0.6, 1.4),
-            "every_steps.eval": 400,
-            "every_steps.checkpoint": 200,
+        WORDS.read(words),
+        small={
+            "camvid": default.CAMVID_SMALL
+            | {
+                "total_steps": 2000,
+                "batch_size": 8,
+                "input_scale": 1.0,
+                "augment.size": (224, 288),
+                "augment.scale": (0.6, 1.4),
+                "every_steps.eval": 400,
+                "every_steps.checkpoint": 200,
+            }
         },
-        voc2012={
-            "train_split": "trainaug",
-            "total_steps": 30_000,
-            "batch_size": 16,
-            "augment.size": (513, 513),
-            "augment.scale": (0.5, 2.0),
-            "optim.name": "sgd",
-            "optim.lr": 0.007,
-            "optim.weight_decay": 4e-5,
-            "optim.warmup_steps": 0,
-            "optim.clip_norm": 0.0,
-            "optim.parts": (),
-            "every_steps.eval": 2500,
-            "every_steps.checkpoint": 2500,
-        },
-        folder={"augment.size": (192, 192)},
+        paper={"voc2012": _PAPER},
+        own={"scratch": scratch},
         smoke={"model.backbone.width": 0.25, "model.head.width": 8, "optim.warmup_steps": 0}
         | scratch,
     )

@@ -1,6 +1,6 @@
 """DeepLab v3 on MobileNetV2 with weights for PASCAL VOC's 21 classes, ready to label photographs.
 
-    python -m segjax.predict --config=configs/deeplab_v3_mobilenet_voc.py --input=photo.jpg
+    python -m segjax.predict --config=deeplab_v3_mobilenet_voc --input=photo.jpg
 
 `$SEGJAX_WEIGHTS` holds deeplabv3_mobilenet_v2_pascal_dequantised.safetensors: a network trained by
 the authors of DeepLab for 8-bit integers (Chen et al.: Rethinking Atrous Convolution for Semantic
@@ -8,10 +8,13 @@ Image Segmentation, 2017; Sandler et al.: MobileNetV2, CVPR 2018), its norms fol
 convolutions. It was trained on images of 513 pixels a side: larger ones are best made smaller.
 """
 
-from configs import default
+from segjax import recipe_words
+from segjax.configs import default
+
+WORDS = recipe_words.Vocabulary(data=("voc2012", "folder", "lecture"), trains=False)
 
 
-def get_config(variants: str = ""):
+def get_config(words: str = ""):
     """The recipe; nothing is trained."""
     none = {"name": "none"}
     config = default.get_config()
@@ -29,4 +32,4 @@ def get_config(variants: str = ""):
     }
     config.data = {"name": "voc2012", "root": ""}
     config.init["from"] = "deeplabv3_mobilenet_v2_pascal_dequantised.safetensors"
-    return default.apply_variants(config, variants)
+    return recipe_words.apply(config, WORDS.read(words))

@@ -6,18 +6,19 @@ PASCAL VOC 2012 val, ImageNet weights: 77.21 mIoU at one scale; 78.51 evaluated 
 79.77 with six scales and flips (`segjax.evaluate --protocol="deeplab_v3_ms_flip, bucket=513"`).
 Cityscapes val: 77.23 and 79.30, of scales 0.75, 1 and 1.25.
 
-`:voc2012` is the paper's training: `train_split` trainaug, batch 16, 30,000 steps, rate 0.007,
-poly, crops of 513, batch norm of momentum 0.9997; `:cityscapes` 90,000 steps, crops of 769;
-`:ade20k`, not the paper's, as `:voc2012` with 160,000 steps. They want weights:
-`--config.init.from=FILE --config.init.skip='head/*'`. Words of this recipe: `frozen` is its second
-stage (rate 0.001, norms frozen, output stride 8, from a first run: `--config.init.from=runs/...`),
-`cascade` its other form, three copies of the last stage and no pyramid (published: 76.66).
+`voc2012,paper` is the paper's training: `train_split` trainaug, batch 16, 30,000 steps, rate 0.007,
+poly, crops of 513, batch norm of momentum 0.9997; `cityscapes,paper` 90,000 steps, crops of 769.
+They start from ImageNet's weights: `--config.init.from=FILE`. `frozen` is the second stage (rate
+0.001, norms frozen, output stride 8, from a first run: `--config.init.from=runs/...`), `cascade`
+the paper's other form, three copies of the last stage and no pyramid (published: 76.66).
 
-Elsewhere weights are drawn, AdamW trains, and norms move by a tenth; images of 96 x 128 on
-`scenes`, crops of 224 x 288 on `:camvid`.
+Elsewhere weights are drawn, AdamW trains, and norms move by a tenth: on images of 96 x 128 on
+`scenes`, crops of 224 x 288 on `camvid,small`, and without `small` on segjax's own schedule, not
+measured at full size.
 """
 
-from configs import default
+from segjax import recipe_words
+from segjax.configs import default
 
 _PAPER = {
     "model.backbone.norm.momentum": 0.9997,
@@ -26,6 +27,8 @@ _PAPER = {
     "batch_size": 16,
     "augment.size": (513, 513),
     "augment.scale": (0.5, 2.0),
+    "init.needs": "ImageNet's ResNet",
+    "init.skip": ("head/*",),
     "optim.name": "sgd",
     "optim.lr": 0.007,
     "optim.schedule": "poly",
@@ -43,6 +46,10 @@ _FROZEN = {
     "model.head.rates": (12, 24, 36),
     "optim.lr": 0.001,
 }
+_FROM_FIRST_STAGE = {
+    "init.needs": "the run of its first stage, that of the same words without `frozen`",
+    "init.skip": (),
+}
 _CASCADE = {
     "model.backbone.multi_grid": (1, 2, 1),
     "model.backbone.cascade": 3,
@@ -50,16 +57,20 @@ _CASCADE = {
 }
 
 
-def get_config(variants: str = ""):
-    """The recipe; `variants` as in configs/default.py, `frozen` and `cascade`."""
-    return recipe(101, variants)
+FROZEN = {"frozen": "the second stage: norms frozen, output stride 8"}
+WORDS = recipe_words.Vocabulary(
+    FROZEN | {"cascade": "three copies of the last stage in place of the pyramid"},
+    paper=("voc2012", "cityscapes"),
+)
 
 
-def recipe(depth: int, variants: str, head: dict | None = None, paper: dict | None = None):
-    """The family's: `head` is added to the head's options, `paper` to the papers' words.
+def get_config(words: str = ""):
+    """The recipe under these words: see `WORDS`."""
+    return recipe(101, WORDS.read(words))
 
-    The cascaded form has no head beside its classifier: a recipe with a `head` does not know it.
-    """
+
+def recipe(depth: int, words: recipe_words.Words, head: dict | None = None):
+    """The family's, by depth; `head` is added to the head's options."""
     config = default.get_config()
     config.model = {
         "backbone": {
@@ -84,19 +95,18 @@ def recipe(depth: int, variants: str, head: dict | None = None, paper: dict | No
         "aux": None,
     }
     default.from_scratch(config)
-    published = _PAPER | (paper or {})
-    own = {"frozen": _FROZEN} | ({} if head else {"cascade": _CASCADE})
+    frozen = _FROZEN | (_FROM_FIRST_STAGE if words.size == "paper" else {})
     smoke = {"model.backbone.width": 4, "optim.warmup_steps": 0}
-    if "cascade" not in variants.split(","):
+    if "cascade" not in words:
         smoke["model.head.width"] = 8
-    return default.apply_variants(
+    return recipe_words.apply(
         config,
-        variants,
-        camvid=default.CAMVID | {"input_scale": 1.0, "augment.size": (224, 288)},
-        voc2012=published | {"train_split": "trainaug"},
-        cityscapes=published | {"total_steps": 90_000, "augment.size": (769, 769)},
-        ade20k=published | {"total_steps": 160_000},
-        folder={"augment.size": (192, 192)},
+        words,
+        small={"camvid": default.CAMVID_SMALL | {"input_scale": 1.0, "augment.size": (224, 288)}},
+        paper={
+            "voc2012": _PAPER | {"train_split": "trainaug"},
+            "cityscapes": _PAPER | {"total_steps": 90_000, "augment.size": (769, 769)},
+        },
+        own={"frozen": frozen, "cascade": _CASCADE},
         smoke=smoke,
-        **own,
     )

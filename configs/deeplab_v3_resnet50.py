@@ -6,9 +6,11 @@ gives ResNet-50 in its cascaded form alone (output stride 16: 73.88 mIoU on PASC
 re-trained by others with ASPP at output stride 8: 77.68 (mmsegmentation).
 """
 
-from configs import deeplab_v3_resnet101
+from segjax.configs import deeplab_v3_resnet101
+
+WORDS = deeplab_v3_resnet101.WORDS
 
 
-def get_config(variants: str = ""):
-    """The recipe; `variants` as in configs/default.py, `frozen` and `cascade`."""
-    return deeplab_v3_resnet101.recipe(50, variants)
+def get_config(words: str = ""):
+    """The recipe under these words: see `WORDS`."""
+    return deeplab_v3_resnet101.recipe(50, WORDS.read(words))

@@ -7,13 +7,16 @@ are those of the v3 recipe but for `cascade`, as the paper has them. Published w
 PASCAL VOC 2012 val, output stride 16, one scale: 78.85 mIoU; nothing with ResNet-50.
 """
 
-from configs import deeplab_v3_resnet101
+from segjax import recipe_words
+from segjax.configs import deeplab_v3_resnet101
+
+WORDS = recipe_words.Vocabulary(deeplab_v3_resnet101.FROZEN, paper=deeplab_v3_resnet101.WORDS.paper)
 
 
-def get_config(variants: str = ""):
-    """The recipe; `variants` as in configs/default.py, and `frozen`."""
+def get_config(words: str = ""):
+    """The recipe under these words: see `WORDS`."""
     config = deeplab_v3_resnet101.recipe(
-        50, variants, head={"name": "deeplab_v3plus", "fine": "stage2", "fine_width": 48}
+        50, WORDS.read(words), head={"name": "deeplab_v3plus", "fine": "stage2", "fine_width": 48}
     )
     config.model.backbone.multi_grid = (1,)
     return config

@@ -1,148 +1,196 @@
-"""Every key there is, once, with its value; and the variants that every recipe takes."""
+"""Every key of the config, once: its default, the values allowed, what a resumed run may change.
 
-import difflib
+Below the table are the blocks of values that recipes share: the cuts for small machines, segjax's
+own schedules for real data sets, the CRFs.
+"""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
 
 import ml_collections
 
+from segjax import allowed
+from segjax.allowed import Change, Key
 from segjax.errors import InputError
 
-VARIANTS = (
-    "scenes",
-    "camvid",
-    "voc2012",
-    "cityscapes",
-    "ade20k",
-    "bsds500",
-    "folder",
-    "lecture",
-    "smoke",
+_FREELY, _GROWS = Change.FREELY, Change.GROWS
+_SHARE = allowed.number(0, 1)
+_POSITIVE = allowed.number(above=0)
+_NOT_NEGATIVE = allowed.number(0)
+_SIZE = allowed.several(allowed.whole(1), 2, "(height, width)")
+_MODE = allowed.choice("max", "min")
+_WORD = allowed.text(empty=False)
+_METRICS = allowed.rows(
+    'metrics added to the shipped ones, each a name or a pair ("name", {"option": value})',
+    allowed.either(_WORD, allowed.row(_WORD, allowed.part())),
 )
-_OPTIONS = {"lecture": {"val_count": 50, "channel": ""}}  # of data sets, beside their root
+_LOSSES = allowed.rows(
+    'pairs (name, weight from 0 on), such as (("dice", 1.0),)', allowed.row(_WORD, _NOT_NEGATIVE)
+)
+_PARTS = allowed.rows(
+    "rows (pattern of parameter paths, factor of the rate, factor of the decay), factors from 0 on",
+    allowed.row(_WORD, _NOT_NEGATIVE, _NOT_NEGATIVE),
+)
+
+# Durations are in steps, batch sizes are global.
+KEYS = {
+    "seed": Key(0, allowed.whole(0, 2**31 - 1)),  # of weights, order, augmentation and dropout
+    "total_steps": Key(1000, allowed.whole(1), _GROWS),
+    "batch_size": Key(8, allowed.whole(1)),
+    "accumulate": Key(1, allowed.whole(1)),  # parts a batch is computed in, one after another
+    "dtype": Key("float32", allowed.choice("float32", "bfloat16")),  # of the computation
+    "input_scale": Key(1.0, _POSITIVE),  # the network sees images at this scale
+    # Or it sees every image at this size; (0, 0): input_scale counts.
+    "input_size": Key((0, 0), allowed.several(allowed.whole(), 2, "(height, width)")),
+    # Of the averaged weights, evaluated beside the raw ones; 0 keeps none.
+    "ema_decay": Key(0.0, allowed.number(0, below=1)),
+    "mesh.space": Key(1, allowed.whole(1), _FREELY),  # devices that share one image's height
+    # The data set's name in the catalogue, or "module:Name", and its options. Replaced whole.
+    "data": Key({"name": "scenes", "size": (96, 128)}, allowed.part("name"), free=("root",)),
+    "train_split": Key("train", _WORD),
+    "loader.threads": Key(4, allowed.whole(), _FREELY),  # that decode
+    "loader.workers": Key(0, allowed.whole(), _FREELY),  # processes that decode, beside threads
+    "loader.prefetch": Key(4, allowed.whole(), _FREELY),  # batches held ready
+    "loader.cache": Key(False, allowed.flag(), _FREELY),  # keep decoded images in memory
+    # The network's input is (RGB - mean) / std; the defaults are ImageNet's statistics.
+    "preprocess.mean": Key((123.675, 116.28, 103.53), allowed.several(allowed.number(0, 255), 3)),
+    "preprocess.std": Key((58.395, 57.12, 57.375), allowed.several(_POSITIVE, 3)),
+    "preprocess.bgr": Key(False, allowed.flag()),  # hand the channels over as blue, green, red
+    "augment.size": Key((96, 128), _SIZE),  # the crop that the network is trained on
+    "augment.scale": Key((0.5, 2.0), allowed.several(_POSITIVE, 2, "(least, most)")),
+    "augment.flip": Key(0.5, _SHARE),  # chance
+    "augment.rotation": Key(0.0, allowed.number(0, 180)),  # degrees, either way
+    "augment.rotation_chance": Key(1.0, _SHARE),
+    "augment.blur": Key(0.0, _SHARE),  # chance of a Gaussian of 5 x 5
+    "augment.brightness": Key(0.0, _SHARE),  # of 255
+    "augment.contrast": Key(0.0, allowed.number(0, below=1)),
+    "augment.saturation": Key(0.0, _NOT_NEGATIVE),
+    "augment.hue": Key(0.0, allowed.number(0, 180)),  # degrees
+    # A classical method and its options, or a network. A recipe replaces one of the two whole.
+    "method": Key({"name": ""}, allowed.part("name")),
+    "model": Key(
+        {"backbone": {"name": ""}, "head": {"name": ""}, "aux": None},
+        allowed.part("backbone", "head"),
+        free=("crf.vertices",),
+    ),
+    # The weights before the first step.
+    "init.from": Key("", allowed.text()),  # a file, here or in $SEGJAX_WEIGHTS, or a run folder
+    "init.step": Key("best", allowed.step()),  # of a run folder
+    "init.origin": Key("", allowed.text()),  # of a file; "": told from its names
+    "init.skip": Key((), allowed.rows('patterns such as ("head/*",)', _WORD)),  # need not match
+    "init.preprocess": Key("weights", allowed.choice("weights", "config")),  # whose decides
+    "init.needs": Key("", allowed.text(), _FREELY),  # what weights the training must start from
+    "loss.name": Key("cross_entropy", _WORD),  # of segjax/losses, or "module:Name"
+    "loss.also": Key((), _LOSSES),  # losses added to it
+    # mean_valid: divided by the labelled pixels; mean_weighted: by the sum of their class weights.
+    "loss.reduction": Key("mean_valid", allowed.choice("mean_valid", "mean_weighted", "sum")),
+    "loss.class_weights": Key("none", _WORD),  # median_frequency, inverse, effective_number
+    "loss.aux_weight": Key(0.4, _NOT_NEGATIVE),
+    "loss.at": Key("image", allowed.choice("image", "scores")),  # whose size both are brought to
+    "loss.blocks": Key(8, allowed.whole(1)),  # of rows, for upsampling and softmax
+    "loss.label_smoothing": Key(0.0, _SHARE),  # of cross_entropy and ohem
+    "loss.focal_gamma": Key(2.0, _NOT_NEGATIVE),
+    "loss.ohem_threshold": Key(0.7, _SHARE),  # a truth as likely as that, or less, is hard
+    "loss.ohem_share": Key(0.0625, _SHARE),  # of the labelled pixels, kept in any case
+    # Classes that dice and lovasz_softmax average over: those of the image, or all.
+    "loss.region_classes": Key("present", allowed.choice("present", "all")),
+    "optim.name": Key("sgd", _WORD),  # or adamw, or "module:Name"
+    "optim.lr": Key(0.01, _POSITIVE),
+    "optim.schedule": Key("poly", _WORD),  # constant, cosine, inverse_time, step, "module:Name"
+    "optim.warmup_steps": Key(0, allowed.whole()),
+    "optim.power": Key(0.9, _NOT_NEGATIVE),  # of poly
+    "optim.decay": Key(0.0, _NOT_NEGATIVE),  # of inverse_time, and the factor of step
+    "optim.step_every": Key(0, allowed.whole()),  # of step
+    "optim.momentum": Key(0.9, allowed.number(0, below=1)),  # beta 1 of adamw
+    "optim.nesterov": Key(False, allowed.flag()),
+    "optim.b2": Key(0.999, allowed.number(0, below=1)),  # of adamw
+    "optim.weight_decay": Key(5e-4, _NOT_NEGATIVE),
+    "optim.clip_norm": Key(0.0, _NOT_NEGATIVE),  # 0 does not clip
+    "optim.parts": Key((), _PARTS),
+    "every_steps.log": Key(20, allowed.whole(1), _FREELY),
+    "every_steps.eval": Key(250, allowed.whole(1), _FREELY),
+    "every_steps.checkpoint": Key(250, allowed.whole(1), _FREELY),
+    "eval.split": Key("val", _WORD),
+    "eval.protocol": Key("single", _WORD),  # views of an image and their fusion
+    # The fully connected CRF behind the network: a preset of segjax/crf and what differs from it;
+    # "": none. A recipe may replace it whole.
+    "eval.crf": Key({"preset": ""}, allowed.part("preset")),
+    "eval.metrics": Key((), _METRICS, _FREELY),
+    "eval.batch_size": Key(8, allowed.whole(1)),  # images, or windows of them, at once
+    "eval.limit": Key(0, allowed.whole()),  # examples, spread over the split; 0 takes all
+    # Sides are filled up to a multiple; 1 never, 0: to 64 where sizes are many.
+    "eval.bucket": Key(0, allowed.whole()),
+    "eval.pictures": Key(4, allowed.whole(), _FREELY),  # examples in the panel
+    "predict.classes": Key("", allowed.text()),  # file of class names, here or in $SEGJAX_WEIGHTS
+    "predict.short_side": Key(0, allowed.whole()),  # a classifier's images; 0 leaves them
+    "predict.window": Key(1, allowed.whole(1)),  # cells, each way, that the classifier pools over
+    "predict.top": Key(5, allowed.whole(1)),  # classes whose maps are drawn
+    # Around what grabcut shall cut out.
+    "predict.box": Key(
+        (0, 0, 0, 0), allowed.several(allowed.whole(), 4, "(top, left, bottom, right)")
+    ),
+    # Any scalar of metrics.jsonl chooses the best checkpoint, or ends the run.
+    "best.metric": Key("eval/miou", _WORD),
+    "best.mode": Key("max", _MODE),
+    "best.keep": Key(2, allowed.whole(1), _FREELY),  # of the latest checkpoints, beside the best
+    "stop.metric": Key("eval/miou", _WORD, _FREELY),
+    "stop.mode": Key("max", _MODE, _FREELY),
+    "stop.patience": Key(0, allowed.whole(), _FREELY),  # evaluations without a better value; 0: any
+    "stop.skipped": Key(3, allowed.whole(1), _FREELY),  # non-finite steps in a row
+}
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """The defaults. Durations are in steps, batch sizes are global."""
+    """The defaults of `KEYS`."""
     config = ml_collections.ConfigDict()
-    config.seed = 0  # of the weights, the order of the data, augmentation and dropout
-    config.total_steps = 1000
-    config.batch_size = 8
-    config.accumulate = 1  # parts that a batch is worked off in
-    config.dtype = "float32"  # of the computation; "bfloat16" on accelerators
-    config.input_scale = 1.0  # the network sees images at this scale; scores return to full size
-    config.input_size = (0, 0)  # or every image at this size; (0, 0): input_scale counts
-    config.ema_decay = 0.0  # of the averaged weights, evaluated beside the raw ones; 0 keeps none
-    config.mesh = {"space": 1}  # devices that share one image's height
-
-    # The catalogue's name of the data set, and that entry's options.
-    config.data = {"name": "scenes", "size": (96, 128)}
-    config.train_split = "train"
-    config.loader = {
-        "threads": 4,  # that decode
-        "workers": 0,  # processes that decode, for a host that threads do not fill
-        "prefetch": 4,  # batches held ready
-        "cache": False,  # keep decoded images in memory, for small sets
-    }
-
-    config.preprocess = {  # ImageNet's statistics
-        "mean": (123.675, 116.28, 103.53),  # RGB, 0 to 255
-        "std": (58.395, 57.12, 57.375),
-        "bgr": False,
-    }
-    config.augment = {
-        "size": (96, 128),  # the crop that the network is trained on
-        "scale": (0.5, 2.0),
-        "flip": 0.5,
-        "rotation": 0.0,  # degrees
-        "rotation_chance": 1.0,
-        "blur": 0.0,  # chance of a Gaussian of 5 x 5
-        "brightness": 0.0,  # of 255
-        "contrast": 0.0,
-        "saturation": 0.0,
-        "hue": 0.0,  # degrees
-    }
-
-    _add_network(config)
-    _add_training(config)
+    for name, key in KEYS.items():
+        *groups, last = name.split(".")
+        group = config
+        for part in groups:
+            group[part] = group.get(part, ml_collections.ConfigDict())
+            group = group[part]
+        group[last] = copy.deepcopy(key.default)
     return config
 
 
-def _add_network(config: ml_collections.ConfigDict) -> None:
-    """The keys of the network, its first weights and its loss."""
-    # A recipe replaces one of these whole: a classical method and its options, or a network.
-    config.method = {"name": ""}
-    config.model = {"backbone": {"name": ""}, "head": {"name": ""}, "aux": None}
-    config.init = {  # of the weights, before the first step
-        "from": "",  # a file of weights, here or in $SEGJAX_WEIGHTS, or a run folder; "": drawn
-        "step": "best",  # of a run folder: best, latest or a number
-        "origin": "",  # of a file: see segjax/models/weights; "": told from its names
-        "skip": (),  # patterns of parameter paths that need not match, such as "head/*"
-        "preprocess": "weights",  # images as the weights know them; "config": as above
-    }
-    config.loss = {  # see segjax/losses
-        "name": "cross_entropy",  # ohem, focal, dice, lovasz_softmax
-        "also": (),  # (name, weight) of losses added to it
-        "reduction": "mean_valid",  # class weights left out; mean_weighted: divided by them; or sum
-        "class_weights": "none",  # median_frequency, inverse, effective_number
-        "aux_weight": 0.4,
-        "at": "image",  # scores are brought to the label; "scores": labels to the scores
-        "blocks": 8,  # of rows, for upsampling and softmax
-        "label_smoothing": 0.0,  # of cross_entropy and ohem
-        "focal_gamma": 2.0,
-        "ohem_threshold": 0.7,  # a truth as likely as that, or less, is hard
-        "ohem_share": 0.0625,  # of the labelled pixels, the hardest that are kept in any case
-        "region_classes": "present",  # of dice and lovasz_softmax: those of the image, or all
-    }
+def change(config: ml_collections.ConfigDict, values: Mapping[str, Any]) -> None:
+    """Sets dotted keys, which the config has already.
+
+    Raises:
+        InputError: if it lacks one of them.
+    """
+    for name, value in values.items():
+        *groups, last = name.split(".")
+        group = config
+        for part in groups:
+            group = group.get(part) if hasattr(group, "keys") else None
+        if not hasattr(group, "keys") or last not in group:
+            raise InputError(f"config.{name} is set, but this config has no such key.")
+        group[last] = value
 
 
-def _add_training(config: ml_collections.ConfigDict) -> None:
-    """The keys of training and evaluation."""
-    config.optim = {
-        "name": "sgd",  # or "adamw"
-        "lr": 0.01,
-        "schedule": "poly",  # constant, cosine, inverse_time, step
-        "warmup_steps": 0,
-        "power": 0.9,  # of poly
-        "decay": 0.0,  # of inverse_time, and the factor of step
-        "step_every": 0,  # of step
-        "momentum": 0.9,  # beta 1 of adamw
-        "nesterov": False,
-        "b2": 0.999,  # of adamw
-        "weight_decay": 5e-4,
-        "clip_norm": 0.0,
-        "parts": (),  # (pattern of parameter paths, lr multiplier, decay multiplier)
-    }
-
-    config.every_steps = {"log": 20, "eval": 250, "checkpoint": 250}
-    config.eval = {
-        "split": "val",
-        "protocol": "single",  # the views of an image and their fusion: see segjax/protocol.py
-        # The fully connected CRF behind the network; "": none. See segjax/crf: a recipe may replace
-        # it whole, by a preset and whatever differs from it.
-        "crf": {"preset": ""},
-        "batch_size": 8,  # images, or windows of them, at once
-        "limit": 0,  # examples, spread over the split; 0 takes all
-        "bucket": 0,  # sides are filled up to a multiple; 1 never, 0: to 64 where sizes are many
-        "pictures": 4,  # examples in the panel
-    }
-    config.predict = {
-        "output": "labels",  # or "heatmaps": every class's map, of a classifier
-        "classes": "",  # file of class names, a line each, here or in $SEGJAX_WEIGHTS
-        "short_side": 0,  # images are brought to it first; 0 leaves them
-        "window": 1,  # cells, each way, that the classifier pools over
-        "top": 5,  # classes whose maps are drawn
-        "box": (0, 0, 0, 0),  # top, left, bottom, right around what grabcut shall cut out
-    }
-    # Any scalar of metrics.jsonl chooses the best checkpoint, or ends the run.
-    config.best = {"metric": "eval/miou", "mode": "max", "keep": 2}
-    config.stop = {
-        "metric": "eval/miou",
-        "mode": "max",
-        "patience": 0,  # evaluations without a better value; 0 never stops
-        "skipped": 3,  # non-finite steps in a row
-    }
+ADAMW = {  # for drawn weights
+    "optim.name": "adamw",
+    "optim.lr": 1e-3,
+    "optim.schedule": "poly",
+    "optim.weight_decay": 0.01,
+    "optim.clip_norm": 5.0,
+    "optim.parts": (("*/bias", 1.0, 0.0),),
+}
 
 
-CAMVID = {  # of networks that see its images at half size, on a small machine
+def from_scratch(config: ml_collections.ConfigDict) -> None:
+    """A training of few steps for drawn weights on small images: AdamW, poly, warm-up."""
+    change(config, ADAMW)
+    config.total_steps = 800
+    config.optim.warmup_steps = 50
+    config.augment.scale = (0.75, 1.5)
+    config.every_steps.eval = 200
+    config.every_steps.checkpoint = 200
+
+
+CAMVID_SMALL = {  # of networks that see its images at half size
     "total_steps": 1200,
     "batch_size": 4,
     "input_scale": 0.5,
@@ -155,6 +203,54 @@ CAMVID = {  # of networks that see its images at half size, on a small machine
     "loss.class_weights": "median_frequency",
     "every_steps.eval": 300,
     "every_steps.checkpoint": 300,
+}
+# What `small` makes of a data set: crops, steps and widths for two CPU cores.
+SMALL = {
+    "camvid": CAMVID_SMALL,
+    "voc2012": {"augment.size": (192, 192)},
+    "cityscapes": {"augment.size": (192, 192), "input_scale": 0.25},
+    "ade20k": {"augment.size": (192, 192)},
+    "folder": {"augment.size": (192, 192)},
+    "lecture": {"augment.size": (192, 192)},
+}
+
+_OURS = {
+    "input_scale": 1.0,
+    "augment.scale": (0.5, 2.0),
+    "augment.brightness": 0.1,
+    "augment.contrast": 0.2,
+    "augment.saturation": 0.2,
+    "optim.warmup_steps": 500,
+}
+
+
+def _ours(steps: int, batch_size: int, crop: tuple[int, int], evaluations: int = 20) -> dict:
+    every = {"every_steps.eval": steps // evaluations, "every_steps.checkpoint": 500}
+    return _OURS | {"total_steps": steps, "batch_size": batch_size, "augment.size": crop} | every
+
+
+# segjax's own schedule on a data set at full size; none has been measured.
+FULL = {
+    "camvid": _ours(10_000, 8, (360, 480))
+    | {"loader.cache": True, "loss.class_weights": "median_frequency"},
+    "voc2012": _ours(30_000, 16, (513, 513)),
+    "cityscapes": _ours(60_000, 8, (769, 769)),
+    "ade20k": _ours(120_000, 16, (513, 513)),
+    "folder": _ours(10_000, 8, (321, 321)),
+    "lecture": _ours(10_000, 8, (321, 321)),
+}
+
+SMOKE = {
+    "total_steps": 4,
+    "batch_size": 8,
+    "accumulate": 1,
+    "augment.size": (48, 64),
+    "every_steps.log": 1,
+    "every_steps.eval": 2,
+    "every_steps.checkpoint": 2,
+    "eval.limit": 8,
+    "eval.pictures": 2,
+    "init.needs": "",
 }
 
 SCENES_CRF = {  # tuned behind FCN-8s, tried behind DeepLab v1: experiments/records/crf
@@ -173,82 +269,3 @@ CAMVID_CRF = {  # tuned behind DeepLab v3 on MobileNetV2: experiments/records/cr
     "theta_beta": 4.0,
     "theta_gamma": 1.0,
 }
-
-
-def from_scratch(config: ml_collections.ConfigDict) -> None:
-    """A training of few steps for drawn weights on small images: AdamW, poly, warm-up."""
-    config.total_steps = 800
-    config.optim.name = "adamw"
-    config.optim.lr = 1e-3
-    config.optim.weight_decay = 0.01
-    config.optim.warmup_steps = 50
-    config.optim.clip_norm = 5.0
-    config.optim.parts = (("*/bias", 1.0, 0.0),)
-    config.augment.scale = (0.75, 1.5)
-    config.every_steps.eval = 200
-    config.every_steps.checkpoint = 200
-
-
-def apply_variants(
-    config: ml_collections.ConfigDict, variants: str, **recipe: dict
-) -> ml_collections.ConfigDict:
-    """The one reading of variants.
-
-    Args:
-        config: the recipe on the embedded data set, which stands for `scenes` where no word names
-            another.
-        variants: comma-separated words of VARIANTS, and of the recipe's own; "" is the recipe as
-            it stands.
-        **recipe: for a variant, what this recipe changes under it: dotted key -> value. A name
-            that is not in VARIANTS is a word of the recipe's own, applied after the data set's.
-
-    Raises:
-        InputError: on an unknown variant, or two data sets.
-    """
-    words = [word for word in variants.split(",") if word]
-    own = [word for word in recipe if word not in VARIANTS]
-    known = (*VARIANTS, *own)
-    for word in words:
-        if word not in known:
-            near = difflib.get_close_matches(word, known, 1)
-            hint = f' Did you mean "{near[0]}"?' if near else ""
-            raise InputError(f"unknown variant {word!r}; known: {', '.join(known)}.{hint}")
-    sets = [word for word in words if word not in ("smoke", *own)]
-    if len(sets) > 1:
-        raise InputError(f"variants {', '.join(sets)}: only one data set at a time.")
-    for word in sets or ["scenes"]:
-        if word != "scenes":
-            # "": $SEGJAX_DATA/<name>
-            config.data = {"name": word, "root": ""} | _OPTIONS.get(word, {})
-        _set(config, recipe.get(word, {}))
-    for word in own:
-        if word in words:
-            _set(config, recipe[word])
-    if "smoke" in words:
-        _set(config, _SMOKE | recipe.get("smoke", {}))
-        if config.data.name == "scenes":
-            config.data.size = (48, 64)
-    return config
-
-
-_SMOKE = {
-    "total_steps": 4,
-    "batch_size": 8,
-    "augment.size": (48, 64),
-    "every_steps.log": 1,
-    "every_steps.eval": 2,
-    "every_steps.checkpoint": 2,
-    "eval.limit": 8,
-    "eval.pictures": 2,
-}
-
-
-def _set(config: ml_collections.ConfigDict, values: dict) -> None:
-    for key, value in values.items():
-        *parents, last = key.split(".")
-        part = config
-        for parent in parents:
-            part = part[parent]
-        if last not in part:
-            raise KeyError(f"A recipe's variant sets {key!r}, which is no key.")
-        part[last] = value

@@ -34,11 +34,29 @@ schedule an old gradient counts here with today's rate, there with its own, high
 a steady gradient are up to 1.2 % shorter here (step 57), and 0.3 % at the end.
 """
 
-from configs import default
+import dataclasses
+
+from segjax import recipe_words
+from segjax.configs import default
+
+WORDS = recipe_words.Vocabulary(paper=("lecture",))
+# The images stay at 224 x 224 and as they are.
+_FULL = default.ADAMW | {
+    "augment.size": (224, 224),
+    "augment.scale": (1.0, 1.0),
+    "augment.brightness": 0.0,
+    "augment.contrast": 0.0,
+    "augment.saturation": 0.0,
+    "optim.decay": 0.0,
+    "optim.nesterov": False,
+}
 
 
-def get_config(variants: str = ""):
-    """The recipe; `variants` as in configs/default.py."""
+def get_config(words: str = ""):
+    """The recipe under these words: see `WORDS`."""
+    words = WORDS.read(words)
+    if words.data == "lecture" and words.size == "full":  # its own training, from drawn weights
+        words = dataclasses.replace(words, size="small")
     config = default.get_config()
     config.model = {
         "backbone": {
@@ -69,11 +87,14 @@ def get_config(variants: str = ""):
     config.optim.weight_decay = 0.0
     config.every_steps.eval = 200
     config.every_steps.checkpoint = 200
-    return default.apply_variants(
+    cached = {"loader.cache": True}
+    as_it_is = dict.fromkeys(default.SMALL, {})
+    return recipe_words.apply(
         config,
-        variants,
-        camvid={"loader.cache": True},
-        lecture={"loader.cache": True},
+        words,
+        full=_FULL,
+        small=as_it_is | {"camvid": cached, "lecture": cached},
+        paper={"lecture": cached | {"init.needs": "ImageNet's VGG-16"}},
         smoke={
             "model.backbone.width": 4,
             "model.backbone.fc_width": 16,

@@ -2,18 +2,22 @@
 
 The network is GoogLeNet's (Szegedy et al., CVPR 2015) with its average pooling dropped, and scores
 from 5b, 4e and 3b. It starts from the ImageNet weights of the BVLC release:
-`$SEGJAX_WEIGHTS/googlenet_bvlc.safetensors`; `:scratch` draws its weights instead, with all else
-alike, and `:smoke` does, too.
+`$SEGJAX_WEIGHTS/googlenet_bvlc.safetensors`; `scratch` draws its weights instead, with all else
+alike, and `smoke` does, too.
 
 Not the paper's: skips; AdamW, class weights and augmentation; on `scenes`, images of 96 x 128.
-`:camvid` trains on crops of 224 x 288 at full resolution and is judged at 360 x 480.
+`camvid,small` trains on crops of 224 x 288 at full resolution and is judged at 360 x 480. Without
+`small` a real data set gets segjax's own schedule, not measured at full size.
 """
 
-from configs import default
+from segjax import recipe_words
+from segjax.configs import default
+
+WORDS = recipe_words.Vocabulary({"scratch": "draws the weights, with all else alike"})
 
 
-def get_config(variants: str = ""):
-    """The recipe; `variants` as in configs/default.py, and `scratch`."""
+def get_config(words: str = ""):
+    """The recipe under these words: see `WORDS`."""
     config = default.get_config()
     config.model = {
         "backbone": {"name": "googlenet", "width": 64, "dropout": 0.4},
@@ -36,19 +40,20 @@ def get_config(variants: str = ""):
     config.every_steps.eval = 200
     config.every_steps.checkpoint = 200
     scratch = {"init.from": "", "init.skip": ()}
-    return default.apply_variants(
+    return recipe_words.apply(
         config,
-        variants,
-        scratch=scratch,
-        camvid=default.CAMVID
-        | {
-            "input_scale": 1.0,
-            "augment.size": (224, 288),
-            "augment.scale": (0.6, 1.4),
-            "every_steps.eval": 400,
-            "every_steps.checkpoint": 200,
-            "eval.batch_size": 4,
+        WORDS.read(words),
+        small={
+            "camvid": default.CAMVID_SMALL
+            | {
+                "input_scale": 1.0,
+                "augment.size": (224, 288),
+                "augment.scale": (0.6, 1.4),
+                "every_steps.eval": 400,
+                "every_steps.checkpoint": 200,
+                "eval.batch_size": 4,
+            }
         },
-        folder={"augment.size": (192, 192)},
+        own={"scratch": scratch},
         smoke={"model.backbone.width": 4, "optim.warmup_steps": 0} | scratch,
     )

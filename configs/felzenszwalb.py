@@ -1,17 +1,20 @@
 """Efficient graph-based segmentation (Felzenszwalb and Huttenlocher, IJCV 2004).
 
-    python -m segjax.main --config=configs/felzenszwalb.py:bsds500
-    python -m segjax.predict --config=configs/felzenszwalb.py --input=photo.jpg --output=out/
+    python -m segjax.main --config=felzenszwalb:bsds500
+    python -m segjax.predict --config=felzenszwalb --input=photo.jpg --output=out/
 
 `scale`, `sigma` and `min_size` are those of the best covering on BSDS500's training images; the
 paper's own pictures have sigma 0.8 and more and smaller regions. `form`: "exact" goes through the
 edges one by one, "parallel" is made for accelerators; "auto" takes the first on a CPU.
 """
 
-from configs import default
+from segjax import recipe_words
+from segjax.configs import default
+
+WORDS = recipe_words.Vocabulary(data=recipe_words.DATA_SETS, trains=False)
 
 
-def get_config(variants: str = ""):
+def get_config(words: str = ""):
     """The recipe; nothing is trained."""
     config = default.get_config()
     config.method = {
@@ -21,4 +24,4 @@ def get_config(variants: str = ""):
         "min_size": 1000,
         "form": "auto",
     }
-    return default.apply_variants(config, variants)
+    return recipe_words.apply(config, WORDS.read(words))

@@ -5,19 +5,21 @@ Kernels of 15 x 15 as lines on four stages, boundary refinement. Published on PA
 with COCO: 80.3 mIoU at one scale, 81.0 with several and a CRF; test 82.2; Cityscapes val 76.9 with
 kernels of 25.
 
-`:voc2012` is the training of the paper's last stages: whole images filled up to 512 x 512, one a
-step, SGD of momentum 0.99, flips alone, norms frozen. `:cityscapes` takes crops of 800 and kernels
-of 25; its number is of windows of 1024: `--protocol="single, tile=(1024, 1024), stride=1.0"`. The
-paper does not say the rate: ours, 1e-4 and poly, has not been tried at full size. They want
-ImageNet's weights: `--config.init.from=FILE --config.init.skip='head/*'`. Words of this recipe:
-`learned` upsamples by deconvolutions, as the paper draws them; `resnet_gcn` is the backbone of
-section 4.1.3, lines of 7 in place of bottlenecks.
+`voc2012,paper` is the training of the paper's last stages: whole images filled up to 512 x 512, one
+a step, SGD of momentum 0.99, flips alone, norms frozen. `cityscapes,paper` takes crops of 800 and
+kernels of 25; its number is of windows of 1024: `--protocol="single, tile=(1024, 1024),
+stride=1.0"`. The paper does not say the rate: ours, 1e-4 and poly, has not been tried at full size.
+They start from ImageNet's weights: `--config.init.from=FILE`. `learned` upsamples by
+deconvolutions, as the paper draws them; `resnet_gcn` is the backbone of section 4.1.3, lines of 7
+in place of bottlenecks.
 
-Elsewhere weights are drawn, norms are of the batch, and AdamW trains; images of 96 x 128 on
-`scenes`, crops of 224 x 288 on `:camvid`.
+Elsewhere weights are drawn, norms are of the batch, and AdamW trains: on images of 96 x 128 on
+`scenes`, crops of 224 x 288 on `camvid,small`, and without `small` on segjax's own schedule, not
+measured at full size.
 """
 
-from configs import default
+from segjax import recipe_words
+from segjax.configs import default
 
 _PAPER = {
     "model.backbone.norm": {"name": "frozen"},
@@ -25,6 +27,8 @@ _PAPER = {
     "batch_size": 1,
     "augment.size": (512, 512),
     "augment.scale": (1.0, 1.0),
+    "init.needs": "ImageNet's ResNet",
+    "init.skip": ("head/*",),
     "optim.name": "sgd",
     "optim.lr": 1e-4,
     "optim.schedule": "poly",
@@ -38,12 +42,21 @@ _PAPER = {
 }
 
 
-def get_config(variants: str = ""):
-    """The recipe; variants as in configs/default.py, `learned` and `resnet_gcn`."""
-    return recipe(152, variants)
+WORDS = recipe_words.Vocabulary(
+    {
+        "learned": "upsamples by deconvolutions",
+        "resnet_gcn": "the backbone of section 4.1.3, lines of 7 in place of bottlenecks",
+    },
+    paper=("voc2012", "cityscapes"),
+)
 
 
-def recipe(depth: int, variants: str):
+def get_config(words: str = ""):
+    """The recipe under these words: see `WORDS`."""
+    return recipe(152, WORDS.read(words))
+
+
+def recipe(depth: int, words: recipe_words.Words):
     """The family's, by depth."""
     config = default.get_config()
     config.model = {
@@ -60,14 +73,17 @@ def recipe(depth: int, variants: str):
         "aux": None,
     }
     default.from_scratch(config)
-    return default.apply_variants(
+    return recipe_words.apply(
         config,
-        variants,
-        learned={"model.head.upsampling": "learned"},
-        resnet_gcn={"model.backbone.global_taps": 7},
-        camvid=default.CAMVID | {"input_scale": 1.0, "augment.size": (224, 288)},
-        voc2012=_PAPER | {"train_split": "trainaug"},
-        cityscapes=_PAPER | {"augment.size": (800, 800), "model.head.taps": 25},
-        folder={"augment.size": (192, 192)},
+        words,
+        small={"camvid": default.CAMVID_SMALL | {"input_scale": 1.0, "augment.size": (224, 288)}},
+        paper={
+            "voc2012": _PAPER | {"train_split": "trainaug"},
+            "cityscapes": _PAPER | {"augment.size": (800, 800), "model.head.taps": 25},
+        },
+        own={
+            "learned": {"model.head.upsampling": "learned"},
+            "resnet_gcn": {"model.backbone.global_taps": 7},
+        },
         smoke={"model.backbone.width": 4, "model.head.taps": 5, "optim.warmup_steps": 0},
     )

@@ -6,9 +6,11 @@ that the paper holds against ResNet-GCN (`resnet_gcn`, published: 5.5 points of 
 baseline without large kernels behind it, PASCAL VOC 2012 val).
 """
 
-from configs import gcn_resnet152
+from segjax.configs import gcn_resnet152
+
+WORDS = gcn_resnet152.WORDS
 
 
-def get_config(variants: str = ""):
-    """The recipe; variants as in configs/default.py, `learned` and `resnet_gcn`."""
-    return gcn_resnet152.recipe(50, variants)
+def get_config(words: str = ""):
+    """The recipe under these words: see `WORDS`."""
+    return gcn_resnet152.recipe(50, WORDS.read(words))

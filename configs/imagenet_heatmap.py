@@ -3,16 +3,19 @@
 BVLC GoogLeNet with its ImageNet weights, the average pooling dropped: a map of scores for each of
 the 1000 classes, for an image of any size.
 
-    python -m segjax.predict --config=configs/imagenet_heatmap.py --input=photo.jpg
+    python -m segjax.predict --config=imagenet_heatmap --input=photo.jpg --save=heatmaps
 
 `$SEGJAX_WEIGHTS` holds googlenet_bvlc.safetensors and imagenet_classes.txt. The classifier knows
 objects that fill its 224 pixels: images are first brought to a short side of 256.
 """
 
-from configs import default
+from segjax import recipe_words
+from segjax.configs import default
+
+WORDS = recipe_words.Vocabulary(data=("scenes", "folder", "lecture"), trains=False)
 
 
-def get_config(variants: str = ""):
+def get_config(words: str = ""):
     """The recipe; nothing is trained."""
     config = default.get_config()
     config.model = {
@@ -21,8 +24,7 @@ def get_config(variants: str = ""):
         "aux": None,
     }
     config.init["from"] = "googlenet_bvlc.safetensors"
-    config.predict.output = "heatmaps"
     config.predict.classes = "imagenet_classes.txt"
     config.predict.short_side = 256
     config.predict.window = 7
-    return default.apply_variants(config, variants)
+    return recipe_words.apply(config, WORDS.read(words))

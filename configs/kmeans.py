@@ -1,14 +1,17 @@
 """K-means on the colours of pixels (Lloyd 1982; starts of Arthur and Vassilvitskii, SODA 2007).
 
-python -m segjax.main --config=configs/kmeans.py:bsds500
-python -m segjax.predict --config=configs/kmeans.py --input=photo.jpg --output=out/
+python -m segjax.main --config=kmeans:bsds500
+python -m segjax.predict --config=kmeans --input=photo.jpg --output=out/
 """
 
-from configs import default
+from segjax import recipe_words
+from segjax.configs import default
+
+WORDS = recipe_words.Vocabulary(data=recipe_words.DATA_SETS, trains=False)
 
 
-def get_config(variants: str = ""):
+def get_config(words: str = ""):
     """The recipe; nothing is trained."""
     config = default.get_config()
     config.method = {"name": "kmeans", "clusters": 8, "features": "lab", "init": "k-means++"}
-    return default.apply_variants(config, variants)
+    return recipe_words.apply(config, WORDS.read(words))

@@ -1,14 +1,17 @@
 """Normalised cuts on a graph of SLIC regions (Shi and Malik, PAMI 2000).
 
-python -m segjax.main --config=configs/ncut_regions.py:bsds500
-python -m segjax.predict --config=configs/ncut_regions.py --input=photo.jpg --output=out/
+python -m segjax.main --config=ncut_regions:bsds500
+python -m segjax.predict --config=ncut_regions --input=photo.jpg --output=out/
 """
 
-from configs import default
+from segjax import recipe_words
+from segjax.configs import default
+
+WORDS = recipe_words.Vocabulary(data=recipe_words.DATA_SETS, trains=False)
 
 
-def get_config(variants: str = ""):
+def get_config(words: str = ""):
     """The recipe; nothing is trained."""
     config = default.get_config()
     config.method = {"name": "ncut_regions", "regions": 400}
-    return default.apply_variants(config, variants)
+    return recipe_words.apply(config, WORDS.read(words))

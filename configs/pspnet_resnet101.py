@@ -6,9 +6,11 @@ one scale: 41.96 mIoU; re-trained by the release, at one scale and six with flip
 44.15, VOC 2012 79.07 and 79.63, Cityscapes 78.63 and 79.29.
 """
 
-from configs import pspnet_resnet50
+from segjax.configs import pspnet_resnet50
+
+WORDS = pspnet_resnet50.WORDS
 
 
-def get_config(variants: str = ""):
-    """The recipe; `variants` as in configs/default.py."""
-    return pspnet_resnet50.recipe(101, variants)
+def get_config(words: str = ""):
+    """The recipe under these words: see `WORDS`."""
+    return pspnet_resnet50.recipe(101, WORDS.read(words))

@@ -7,16 +7,17 @@ release: ADE20K 41.89 and 42.84, VOC 2012 77.05 and 78.02, Cityscapes 77.30 and 
 of six scales are made through windows: `segjax.evaluate --protocol=pspnet_ms_flip`, for Cityscapes
 `--protocol="pspnet_ms_flip, tile=(713, 713), long_side=2048"`.
 
-`:ade20k`, `:voc2012` (`train_split` trainaug) and `:cityscapes` are that training: batch 16, rate
-0.01 and ten times that for all but the backbone, poly, scales 0.5 to 2, flips, half of the images
-turned by up to 10 degrees and half smoothed, crops of 473 or 713. They want ImageNet's weights:
-`--config.init.from=FILE --config.init.skip='head/*'` (and `'aux/*'`).
+`paper` on `ade20k`, `voc2012` (`train_split` trainaug) and `cityscapes` is the release's training:
+batch 16, rate 0.01 and ten times that for all but the backbone, poly, scales 0.5 to 2, flips, half
+of the images turned by up to 10 degrees and half smoothed, crops of 473 or 713. It starts from
+ImageNet's weights: `--config.init.from=FILE`.
 
-Elsewhere weights are drawn and AdamW trains; images of 96 x 128 on `scenes`, crops of 224 x 288 on
-`:camvid`.
+Elsewhere weights are drawn and AdamW trains: on images of 96 x 128 on `scenes`, crops of 224 x 288
+on `camvid,small`, and without `small` on segjax's own schedule, not measured at full size.
 """
 
-from configs import default
+from segjax import recipe_words
+from segjax.configs import default
 
 _PAPER = {
     "batch_size": 16,
@@ -25,6 +26,8 @@ _PAPER = {
     "augment.rotation": 10.0,
     "augment.rotation_chance": 0.5,
     "augment.blur": 0.5,
+    "init.needs": "ImageNet's ResNet with a deep stem",
+    "init.skip": ("head/*", "aux/*"),
     "optim.name": "sgd",
     "optim.lr": 0.01,
     "optim.schedule": "poly",
@@ -37,12 +40,15 @@ _PAPER = {
 }
 
 
-def get_config(variants: str = ""):
-    """The recipe; `variants` as in configs/default.py."""
-    return recipe(50, variants)
+WORDS = recipe_words.Vocabulary(paper=("ade20k", "voc2012", "cityscapes"))
 
 
-def recipe(depth: int, variants: str):
+def get_config(words: str = ""):
+    """The recipe under these words: see `WORDS`."""
+    return recipe(50, WORDS.read(words))
+
+
+def recipe(depth: int, words: recipe_words.Words):
     """The family's, by depth."""
     norm = {"name": "batch", "momentum": 0.9}
     config = default.get_config()
@@ -61,14 +67,16 @@ def recipe(depth: int, variants: str):
     }
     config.loss.aux_weight = 0.4
     default.from_scratch(config)
-    return default.apply_variants(
+    return recipe_words.apply(
         config,
-        variants,
-        camvid=default.CAMVID | {"input_scale": 1.0, "augment.size": (224, 288)},
-        ade20k=_PAPER | {"total_steps": 126_300},  # 100 epochs of 20,210
-        voc2012=_PAPER | {"total_steps": 33_050, "train_split": "trainaug"},  # 50 of 10,582
-        cityscapes=_PAPER | {"total_steps": 37_000, "augment.size": (713, 713)},  # 200 of 2,975
-        folder={"augment.size": (192, 192)},
+        words,
+        small={"camvid": default.CAMVID_SMALL | {"input_scale": 1.0, "augment.size": (224, 288)}},
+        paper={
+            "ade20k": _PAPER | {"total_steps": 126_300},  # 100 epochs of 20,210
+            "voc2012": _PAPER | {"total_steps": 33_050, "train_split": "trainaug"},  # 50 of 10,582
+            # 200 epochs of 2,975
+            "cityscapes": _PAPER | {"total_steps": 37_000, "augment.size": (713, 713)},
+        },
         smoke={
             "model.backbone.width": 4,
             "model.head.width": 8,

@@ -6,18 +6,20 @@ two). Published: PASCAL VOC 2012 test 82.4 mIoU, with COCO and a CRF; Cityscapes
 val 40.2; the released VOC weights have 80.5 on val at one scale. Several scales:
 `segjax.evaluate --protocol=refinenet_ms`.
 
-`:voc2012`, `:cityscapes` and `:ade20k` are the release's training: one image a step, enlarged by
-1.2, scales 0.7 to 1.3, flips, crops of 400 (Cityscapes 600), rate 5e-4 and a tenth of it for the
-backbone, whose statistics are frozen; the loss at the scores' places. The authors divide the rate
-by ten when val stalls; here that is after 300,000 and after 600,000 steps. They want ImageNet's
-weights: `--config.init.from=FILE --config.init.skip='head/*'`. Words of this recipe: `conv_first`
-is the later models' order in the chain, `two` and `one` are the forms of two blocks and of one.
+`paper` on `voc2012`, `cityscapes` and `ade20k` is the release's training: one image a step,
+enlarged by 1.2, scales 0.7 to 1.3, flips, crops of 400 (Cityscapes 600), rate 5e-4 and a tenth of
+it for the backbone, whose statistics are frozen; the loss at the scores' places. The authors divide
+the rate by ten when val stalls; here that is after 300,000 and after 600,000 steps. It starts from
+ImageNet's weights: `--config.init.from=FILE`. `conv_first` is the later models' order in the chain,
+`two` and `one` are the forms of two blocks and of one.
 
-Elsewhere weights are drawn, norms are of the batch, and AdamW trains; images of 96 x 128 on
-`scenes`, crops of 224 x 288 on `:camvid`.
+Elsewhere weights are drawn, norms are of the batch, and AdamW trains: on images of 96 x 128 on
+`scenes`, crops of 224 x 288 on `camvid,small`, and without `small` on segjax's own schedule, not
+measured at full size.
 """
 
-from configs import default
+from segjax import recipe_words
+from segjax.configs import default
 
 _PAPER = {
     "model.backbone.norm": {"name": "frozen", "trains": True},
@@ -26,6 +28,8 @@ _PAPER = {
     "input_scale": 1.2,
     "augment.size": (400, 400),
     "augment.scale": (0.7, 1.3),
+    "init.needs": "ImageNet's ResNet-101",
+    "init.skip": ("head/*",),
     "loss.at": "scores",
     "optim.name": "sgd",
     "optim.lr": 5e-4,
@@ -41,8 +45,19 @@ _PAPER = {
 }
 
 
-def get_config(variants: str = ""):
-    """The recipe; variants as in configs/default.py, and those above."""
+WORDS = recipe_words.Vocabulary(
+    {
+        "conv_first": "the later models' order in the chain of poolings",
+        "two": "two blocks of refinement",
+        "one": "one block of refinement",
+    },
+    paper=("voc2012", "cityscapes", "ade20k"),
+    exclusive=(("two", "one"),),
+)
+
+
+def get_config(words: str = ""):
+    """The recipe under these words: see `WORDS`."""
     config = default.get_config()
     config.model = {
         "backbone": {
@@ -58,17 +73,20 @@ def get_config(variants: str = ""):
         "aux": None,
     }
     default.from_scratch(config)
-    return default.apply_variants(
+    return recipe_words.apply(
         config,
-        variants,
-        conv_first={"model.head.chain": "conv_first"},
-        two={"model.head.cascades": 2},
-        one={"model.head.cascades": 1},
-        camvid=default.CAMVID | {"input_scale": 1.0, "augment.size": (224, 288)},
-        voc2012=_PAPER,
-        cityscapes=_PAPER | {"augment.size": (600, 600)},
-        ade20k=_PAPER,
-        folder={"augment.size": (192, 192)},
+        WORDS.read(words),
+        small={"camvid": default.CAMVID_SMALL | {"input_scale": 1.0, "augment.size": (224, 288)}},
+        paper={
+            "voc2012": _PAPER,
+            "cityscapes": _PAPER | {"augment.size": (600, 600)},
+            "ade20k": _PAPER,
+        },
+        own={
+            "conv_first": {"model.head.chain": "conv_first"},
+            "two": {"model.head.cascades": 2},
+            "one": {"model.head.cascades": 1},
+        },
         smoke={
             "model.backbone.width": 4,
             "model.head.width": 8,

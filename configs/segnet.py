@@ -6,27 +6,31 @@ poolings chose; a batch norm and a ReLU follow each but the last. Published on C
 training images of several sets: 90.40 global and 71.20 class accuracy, 60.10 mIoU, 46.84 boundary
 F1; with CamVid's 367 alone an earlier version of the paper has 50.2 mIoU.
 
-`paper` is the tutorial's training: whole images at 360 x 480, batch 4, SGD of rate 0.001 and
+`camvid,paper` is the tutorial's training: whole images at 360 x 480, batch 4, SGD of rate 0.001 and
 momentum 0.9 without a schedule, 40,000 steps, weights by median frequency, no augmentation, the
-encoder from VGG-16: `--config.init.from=FILE
---config.init.skip='*/norm/*','head/*','backbone/fc*'`. Statistics of the norms are then estimated
-again over the training set: `python -m segjax.evaluate --workdir=DIR --statistics=train`.
+encoder from VGG-16: `--config.init.from=FILE`. Statistics of the norms are then estimated again
+over the training set: `python -m segjax.evaluate --workdir=DIR --statistics=train`.
 
-Elsewhere AdamW trains in few steps, on half the width; images of 96 x 128 on `scenes`, of half size
-on `:camvid`.
+Elsewhere AdamW trains: in few steps on half the width on `scenes` (images of 96 x 128) and under
+`small` (`camvid,small`: of half size); without `small` at full width on segjax's own schedule, not
+measured at full size.
 """
 
-from configs import default, segnet_basic
+from segjax import recipe_words
+from segjax.configs import default, segnet_basic
 
 DEPTHS, WIDTHS = (2, 2, 3, 3, 3), (64, 128, 256, 512, 512)
 
 
-def get_config(variants: str = ""):
-    """The recipe; variants as in configs/default.py, and `paper`."""
-    return recipe(variants)
+WORDS = recipe_words.Vocabulary(paper=("camvid",))
 
 
-def recipe(variants: str, dropped: tuple[str, ...] = (), paper_steps: int = 40_000):
+def get_config(words: str = ""):
+    """The recipe under these words: see `WORDS`."""
+    return recipe(WORDS.read(words))
+
+
+def recipe(words: recipe_words.Words, dropped: tuple[str, ...] = (), paper_steps: int = 40_000):
     """SegNet's, with dropout of 0.5 behind these stages of both sides."""
     dropout = {"dropout": 0.5, "dropped": dropped} if dropped else {}
     shared = {"depths": DEPTHS, "kernel": 3, "norm": segnet_basic.NORM} | dropout
@@ -41,16 +45,17 @@ def recipe(variants: str, dropped: tuple[str, ...] = (), paper_steps: int = 40_0
     default.from_scratch(config)
     paper = {
         "model.backbone.widths": WIDTHS,
+        "init.needs": "ImageNet's VGG-16",
+        "init.skip": ("*/norm/*", "head/*", "backbone/fc*"),
         "optim.lr": 1e-3,
         "total_steps": paper_steps,
         "every_steps.eval": 2000,
         "every_steps.checkpoint": 2000,
     }
-    return default.apply_variants(
+    return recipe_words.apply(
         config,
-        variants,
-        camvid=default.CAMVID,
-        folder={"augment.size": (192, 192)},
-        paper=segnet_basic.PAPER | paper,
+        words,
+        full={"model.backbone.widths": WIDTHS},
+        paper={"camvid": segnet_basic.PAPER | paper},
         smoke={"model.backbone.widths": (4, 6, 8, 8, 8), "optim.warmup_steps": 0},
     )

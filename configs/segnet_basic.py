@@ -7,14 +7,16 @@ and class accuracy, mIoU, boundary F1): 82.7, 62.0, 47.7, 35.78. The words `fcn_
 47.3, 38.11) and `bilinear` (77.9, 61.1, 43.3, 20.83) put those decoders in its place, and
 `single_channel` convolves each channel by itself.
 
-`paper` is the tutorial's training: whole images at 360 x 480, batch 4, SGD of rate 0.1 and momentum
-0.9 without a schedule, 10,000 steps, no augmentation; statistics of the norms are then estimated
-again over the training set: `python -m segjax.evaluate --workdir=DIR --statistics=train`.
+`camvid,paper` is the tutorial's training: whole images at 360 x 480, batch 4, SGD of rate 0.1 and
+momentum 0.9 without a schedule, 10,000 steps, no augmentation; statistics of the norms are then
+estimated again over the training set: `python -m segjax.evaluate --workdir=DIR --statistics=train`.
 
-Elsewhere AdamW trains in few steps; images of 96 x 128 on `scenes`, of half size on `:camvid`.
+Elsewhere AdamW trains: in few steps on images of 96 x 128 on `scenes`, of half size on
+`camvid,small`; without `small` on segjax's own schedule, not measured at full size.
 """
 
-from configs import default
+from segjax import recipe_words
+from segjax.configs import default
 
 DEPTHS, WIDTHS = (1, 1, 1, 1), (64, 64, 64, 64)
 # Raw blue, green and red; what the mean would do, the norms and the local norm do.
@@ -30,6 +32,7 @@ PAPER = {
     "augment.brightness": 0.0,
     "augment.contrast": 0.0,
     "augment.saturation": 0.0,
+    "loader.cache": True,
     "loss.class_weights": "median_frequency",
     "optim.name": "sgd",
     "optim.lr": 0.1,
@@ -45,12 +48,28 @@ PAPER = {
 }
 
 
-def get_config(variants: str = ""):
-    """The recipe; variants as in configs/default.py, and those above."""
-    return recipe(variants)
+_OWN = {
+    "single_channel": {"model.head.single_channel": True},
+    "fcn_basic": {"model.head": {"name": "fcn_basic"}},
+    "bilinear": {"model.head": {"name": "bilinear"}},
+}
+WORDS = recipe_words.Vocabulary(
+    {
+        "single_channel": "convolves each channel by itself",
+        "fcn_basic": "the decoder FCN-Basic in its place",
+        "bilinear": "a bilinear decoder in its place",
+    },
+    paper=("camvid",),
+    exclusive=(tuple(_OWN),),
+)
 
 
-def recipe(variants: str, dropped: tuple[str, ...] = ()):
+def get_config(words: str = ""):
+    """The recipe under these words: see `WORDS`."""
+    return recipe(WORDS.read(words))
+
+
+def recipe(words: recipe_words.Words, dropped: tuple[str, ...] = ()):
     """Basic's, with dropout of 0.5 behind these stages of both sides."""
     dropout = {"dropout": 0.5, "dropped": dropped} if dropped else {}
     config = default.get_config()
@@ -66,14 +85,10 @@ def recipe(variants: str, dropped: tuple[str, ...] = ()):
     }
     config.preprocess = PREPROCESS
     default.from_scratch(config)
-    return default.apply_variants(
+    return recipe_words.apply(
         config,
-        variants,
-        single_channel={"model.head.single_channel": True},
-        fcn_basic={"model.head": {"name": "fcn_basic"}},
-        bilinear={"model.head": {"name": "bilinear"}},
-        camvid=default.CAMVID,
-        folder={"augment.size": (192, 192)},
+        words,
+        paper={"camvid": PAPER},
+        own=_OWN,
         smoke={"model.backbone.widths": (6, 6, 6, 6), "optim.warmup_steps": 0},
-        paper=PAPER,
     )

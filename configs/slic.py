@@ -1,16 +1,19 @@
 """SLIC superpixels (Achanta et al., EPFL report 2010; PAMI 2012).
 
-    python -m segjax.main --config=configs/slic.py:bsds500
-    python -m segjax.predict --config=configs/slic.py --input=photo.jpg --output=out/
+    python -m segjax.main --config=slic:bsds500
+    python -m segjax.predict --config=slic --input=photo.jpg --output=out/
 
 `adaptive` is SLICO, which sets every region's compactness by its own colours.
 """
 
-from configs import default
+from segjax import recipe_words
+from segjax.configs import default
+
+WORDS = recipe_words.Vocabulary(data=recipe_words.DATA_SETS, trains=False)
 
 
-def get_config(variants: str = ""):
+def get_config(words: str = ""):
     """The recipe; nothing is trained."""
     config = default.get_config()
     config.method = {"name": "slic", "regions": 400, "compactness": 10.0, "adaptive": False}
-    return default.apply_variants(config, variants)
+    return recipe_words.apply(config, WORDS.read(words))

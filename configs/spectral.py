@@ -1,16 +1,19 @@
 """Spectral clustering of the pixel grid (Shi and Malik, PAMI 2000; Ng, Jordan, Weiss, NIPS 2001).
 
-    python -m segjax.main --config=configs/spectral.py:bsds500
-    python -m segjax.predict --config=configs/spectral.py --input=photo.jpg --output=out/
+    python -m segjax.main --config=spectral:bsds500
+    python -m segjax.predict --config=spectral --input=photo.jpg --output=out/
 
 The sigmas and the radius are those of the best covering on BSDS500's training images. The graph is
 built at `side` pixels; for whole photographs `ncut_regions.py` is better and faster.
 """
 
-from configs import default
+from segjax import recipe_words
+from segjax.configs import default
+
+WORDS = recipe_words.Vocabulary(data=recipe_words.DATA_SETS, trains=False)
 
 
-def get_config(variants: str = ""):
+def get_config(words: str = ""):
     """The recipe; nothing is trained."""
     config = default.get_config()
     config.method = {
@@ -23,4 +26,4 @@ def get_config(variants: str = ""):
         "assign": "discretize",
         "side": 96,
     }
-    return default.apply_variants(config, variants)
+    return recipe_words.apply(config, WORDS.read(words))

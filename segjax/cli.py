@@ -12,15 +12,28 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from segjax import keys, recipe_files, recipe_words
 from segjax.errors import InputError
 
 
+class _RecipeParser(flags.ArgumentParser):
+    """Reads RECIPE[:WORD,...], where ml_collections knows paths alone."""
+
+    def parse(self, path: str) -> ml_collections.ConfigDict:
+        config = recipe_files.load(path)
+        config.lock()
+        return config
+
+
+def define_recipe(name: str, text: str) -> None:
+    """Defines `--name=RECIPE[:WORD,...]` and `--name.key=value`."""
+    config_flags.DEFINE_config_file(name, None, text)
+    flags.FLAGS[name].parser = _RecipeParser()
+
+
 def define_config() -> None:
-    """Defines `--config=configs/recipe.py[:variant,variant]` and `--config.key=value`."""
-    config_flags.DEFINE_config_file(
-        "config", None, "recipe, such as configs/fcn8s.py or configs/fcn8s.py:camvid,smoke",
-        lock_config=True,
-    )  # fmt: skip
+    """Defines `--config=RECIPE[:WORD,...]` and `--config.key=value`."""
+    define_recipe("config", "recipe, such as fcn8s, fcn8s:camvid,small or configs/fcn8s.py:smoke")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,27 +153,24 @@ def start_processes() -> None:
 
 
 def config() -> ml_collections.ConfigDict:
-    """The config of `--config`.
+    """The config of `--config`, its values checked.
 
     Raises:
-        InputError: if the flag was not given.
+        InputError: if the flag was not given, or a key holds what it may not.
     """
     if flags.FLAGS.config is None:
-        raise InputError("--config=configs/RECIPE.py is needed.")
-    path, _, _ = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
-    if not pathlib.Path(path).is_file():  # ml_collections only fails at the first use
-        raise InputError(f"--config: there is no file {path}.")
+        raise InputError("--config=RECIPE is needed, such as --config=fcn8s.")
+    keys.check(flags.FLAGS.config)
     return flags.FLAGS.config
 
 
 def workdir() -> pathlib.Path:
-    """`--workdir`, or runs/<recipe>[-<variants>]."""
+    """`--workdir`, or runs/<recipe>[-<word>...], the same for the same words."""
     if flags.FLAGS.workdir:
         return pathlib.Path(flags.FLAGS.workdir)
     given = config_flags.get_config_filename(flags.FLAGS["config"])
-    path, _, variants = given.partition(":")
-    name = pathlib.Path(path).stem
-    return pathlib.Path("runs") / "-".join([name, *filter(None, variants.split(","))])
+    path, _, words = given.partition(":")
+    return pathlib.Path(recipe_words.run_folder(pathlib.Path(path).stem, words))
 
 
 def fail(error: Exception) -> None:
@@ -184,10 +194,11 @@ def _parse(argv: list[str]) -> list[str]:
     except (AttributeError, KeyError) as error:  # of ml_collections, with its "Did you mean"
         text = str(error.args[0]).replace("\\n", " ").replace("\\'", "'").strip("\"'")
         fail(InputError(f"unknown config key '{text}"))
-    except (flags.Error, TypeError, ValueError, ImportError) as error:
-        # ml_collections wraps a recipe's own error, traceback and all, into its flag's.
-        own = re.search(r"InputError: (.*)", str(error))
-        fail(InputError(f"--config: {own[1]}" if own else str(error)))
+    except (flags.Error, TypeError, ValueError) as error:
+        text = str(error).removeprefix("flag ")
+        wrong = re.match(r"--config\.([\w.'\[\]]+)=(.*?): ", text, re.DOTALL)
+        key = wrong[1].replace("['from']", ".from") if wrong else ""
+        fail(InputError(keys.complaint(key, wrong[2]) if keys.is_key(key) else text))
 
 
 def _of_interest(record) -> bool:

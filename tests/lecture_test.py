@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from configs import fcn8_lecture, fcn8s
+from segjax.configs import fcn8_lecture, fcn8s
 from segjax.data import catalog, png
 from segjax.errors import InputError
 from segjax.evaluation import evaluator

@@ -7,29 +7,15 @@ from typing import Any
 
 import jax
 import ml_collections
+from absl import logging
 
-from segjax import files
+from segjax import files, keys
 from segjax.errors import InputError
 
+_NAME = "config.json"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-
-
-# What may differ from the run that is resumed: it changes neither examples nor numbers.
-_FREE_KEYS = ("loader.", "mesh.", "every_steps.log", "model.crf.vertices")
-
-
-# Keys that run folders from before them lack, and what was done then.
-_NEWER_KEYS = {
-    "eval.protocol": "single",
-    "eval.crf.preset": "",
-    "loss.name": "cross_entropy",
-    "loss.also": [],
-    "loss.label_smoothing": 0.0,
-    "loss.focal_gamma": 2.0,
-    "loss.ohem_threshold": 0.7,
-    "loss.ohem_share": 0.0625,
-    "loss.region_classes": "present",
-}
+# Schedules whose rate at a step does not depend on how many there are.
+_ENDLESS = ("constant", "step", "inverse_time")
 
 
 def versions() -> dict[str, str]:
@@ -39,58 +25,73 @@ def versions() -> dict[str, str]:
 
 
 def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
-    """Writes config.json into a new run folder; refuses the folder of another config.
+    """Checks and claims a run folder: `differing` and `claim`.
 
     Raises:
         InputError: naming the keys that differ.
     """
-    path = workdir / "config.json"
-    now = json.loads(config.to_json())
-    if path.exists():
-        old, new = _NEWER_KEYS | _dotted(json.loads(path.read_text())), _dotted(now)
-        differing = [
-            f"{key} ({old.get(key, 'absent')} there, {new.get(key, 'absent')} here)"
-            for key in sorted(old.keys() | new.keys())
-            if old.get(key) != new.get(key) and not key.startswith(_FREE_KEYS)
-            and not (key == "total_steps" and new[key] > old[key])
-        ]  # fmt: skip
-        if differing:
-            raise InputError(
-                f"{workdir} holds a run of another config: {', '.join(differing)}. "
-                "Give another --workdir, or the same config."
-            )
+    differing(workdir, config)
+    claim(workdir, config)
+
+
+def differing(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+    """Refuses the folder of another config: `segjax.configs.default` says which keys may change.
+
+    Raises:
+        InputError: naming the keys that differ.
+    """
+    stored = _stored(workdir)
+    if stored is None:
+        return
+    now, _ = keys.fill(json.loads(config.to_json()))
+    told = keys.differences(stored, now)
+    if told:
+        raise InputError(
+            f"{workdir} holds a run of another config: {', '.join(told)}. "
+            "Give another --workdir, or the same config."
+        )
+
+
+def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+    """Writes config.json, which makes the folder this run's."""
+    stored = _stored(workdir)
+    steps, schedule = config.total_steps, config.optim.schedule
+    if stored and stored["total_steps"] < steps and schedule not in _ENDLESS:
+        logging.info(
+            "config.total_steps grows from %d to %d: from here on the rate follows the schedule "
+            "(%s) of the longer run.",
+            stored["total_steps"],
+            steps,
+            schedule,
+        )
     if jax.process_index() == 0:
-        files.write_json(path, now)
+        files.write_json(workdir / _NAME, json.loads(config.to_json()))
 
 
 def read_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
-    """The config of a run folder.
+    """The config of a run folder; keys that are newer than it have their defaults.
 
     Raises:
         InputError: if there is none.
     """
-    path = workdir / "config.json"
+    stored = _stored(workdir)
+    if stored is None:
+        raise InputError(f"{workdir} is no run folder: it has no {_NAME}.")
+    return ml_collections.ConfigDict(_frozen(stored))
+
+
+def _stored(workdir: pathlib.Path) -> dict[str, Any] | None:
+    """The stored config with every key of today; None without one."""
+    path = workdir / _NAME
     if not path.exists():
-        raise InputError(f"{workdir} is no run folder: it has no config.json.")
-    config = ml_collections.ConfigDict(_frozen(json.loads(path.read_text())))
-    for key, value in _NEWER_KEYS.items():
-        *parents, name = key.split(".")
-        part = config
-        for parent in parents:
-            part[parent] = part.get(parent, {})
-            part = part[parent]
-        part[name] = part.get(name, _frozen(value))
-    return config
-
-
-def _dotted(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, dict):
-        return {prefix[:-1]: tree}
-    return {
-        key: value
-        for name, part in tree.items()
-        for key, value in _dotted(part, f"{prefix}{name}.").items()
-    }
+        return None
+    try:
+        filled, gone = keys.fill(json.loads(path.read_text()))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}.") from error
+    if gone:
+        logging.info("%s: ignored what is no key any more: %s.", path, ", ".join(gone))
+    return filled
 
 
 def _frozen(tree: Any) -> Any:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs import default
+from segjax import recipe_words
+from segjax.configs import default
 from segjax.data import catalog, class_tables, png, scan
 from segjax.data.spec import VOID
 from segjax.errors import InputError
@@ -73,7 +74,8 @@ def test_a_data_set_without_root_is_expected_in_the_data_home(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("SEGJAX_DATA", str(tmp_path))
-    dataset = catalog.load(**default.apply_variants(default.get_config(), name).data)
+    config = recipe_words.apply(default.get_config(), recipe_words.Words(name, "small"))
+    dataset = catalog.load(**config.data)
     assert dataset.spec.name == name
     with pytest.raises(InputError, match=rf"{tmp_path / name}: no such folder .*data\.root=DIR"):
         dataset.splits["train"]

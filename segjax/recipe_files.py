@@ -1,0 +1,95 @@
+"""Recipes as files: the shipped ones by name, a user's by path; from `--config` to a config."""
+
+import importlib
+import importlib.util
+import pathlib
+import sys
+import traceback
+import types
+
+import ml_collections
+
+from segjax.configs import default
+from segjax.errors import InputError, near
+
+FOLDER = pathlib.Path(default.__file__).parent
+_SHARED = ("__init__", "default")
+
+
+def shipped() -> list[str]:
+    """The names of the shipped recipes."""
+    return sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in _SHARED)
+
+
+def module(value: str) -> types.ModuleType:
+    """The recipe that "NAME" or "PATH.py" names, imported.
+
+    Raises:
+        InputError: if there is none, naming the one that may be meant.
+    """
+    if _is_name(value):
+        if value in shipped():
+            return importlib.import_module(f"segjax.configs.{value}")
+        hint = near(value, shipped())
+        raise InputError(
+            f"no shipped recipe is called {value!r}; `segjax recipes` lists them.{hint} "
+            "A recipe of your own is given by its path, such as my_recipe.py."
+        )
+    path = pathlib.Path(value)
+    if not path.is_file():
+        meant = f" The shipped recipe is --config={path.stem}." if path.stem in shipped() else ""
+        raise InputError(f"there is no file {value}.{meant}")
+    return _load(path)
+
+
+def load(value: str) -> ml_collections.ConfigDict:
+    """The config of "RECIPE[:WORD,...]".
+
+    Raises:
+        InputError: if there is no such recipe, it refuses the words, or it fails.
+    """
+    recipe, _, words = value.partition(":")
+    found = module(recipe)
+    if not hasattr(found, "get_config"):
+        raise InputError(f"{recipe} has no function get_config.")
+    try:
+        config = found.get_config(*[words] if words else [])
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{recipe} failed: {_told(error)}") from error
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise InputError(f"get_config of {recipe} returned no ConfigDict.")
+    return config
+
+
+def _is_name(value: str) -> bool:
+    return pathlib.Path(value).name == value and not value.endswith(".py")
+
+
+def _load(path: pathlib.Path) -> types.ModuleType:
+    """Imports a file; in a checkout, one of our own under the name that others import it by."""
+    if path.resolve().parent == FOLDER.resolve():
+        return importlib.import_module(f"segjax.configs.{path.stem}")
+    spec = importlib.util.spec_from_file_location(f"recipe_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{path} is no Python file.")
+    made = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = made  # dataclasses and pickles look a module up by its name
+    try:
+        spec.loader.exec_module(made)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{path} cannot be imported: {_told(error)}") from error
+    return made
+
+
+def _told(error: Exception) -> str:
+    """An exception of a recipe in a line: what it is, and where it was raised."""
+    hint = ""
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] == "configs":
+        hint = " Shipped recipes are imported with `from segjax.configs import ...`."
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{place}.{hint}"
