@@ -27,7 +27,7 @@ def main() -> None:
     given = parser.parse_args()
     image = data.coffee()
     for name in classical.METHODS:
-        config = importlib.import_module(f"configs.{name}").get_config()
+        config = importlib.import_module(f"segjax.configs.{name}").get_config()
         method = jax.jit(classical.build(**config.method))
         if classical.takes_box(method):
             mask = np.asarray(method(image, np.array(BOX, np.int32)))

@@ -13,11 +13,10 @@ import pathlib
 import cv2
 import numpy as np
 
-from configs import deeplab_v3_mobilenet_voc
 from experiments.shared import pages, photographs
-from segjax import files, predict
+from segjax import files, prediction
+from segjax.configs import deeplab_v3_mobilenet_voc
 from segjax.data.spec import DatasetSpec
-from segjax.evaluation import evaluator
 from segjax.pictures import label_maps, layout
 
 PRESET = "deeplab_v1"
@@ -31,26 +30,22 @@ def main() -> None:
     parser.add_argument("--hardware", required=True, help="for the page")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path(__file__).parent)
     given = parser.parse_args()
-    images = predict.Images([photographs.folder() / name for name in photographs.NAMES])
-    sizes = np.array([images[i][1].shape for i in range(len(images))])
-    config = deeplab_v3_mobilenet_voc.get_config()
-    parts, ts, protocol = predict.pretrained(config, sizes, crf=PRESET)
-    labeller = evaluator.Evaluator(parts, images, sizes, protocol | {"limit": 0})
+    source = photographs.Photographs()
+    net = prediction.pretrained(deeplab_v3_mobilenet_voc.get_config(), crf=PRESET)
     rows, pictures = {}, {}
-    for _, batch, out in labeller.batches(ts.params, ts.batch_stats):
-        before = evaluator.cut(batch, out["before"])
-        for i, (image, _, after) in evaluator.examples(batch, out["prediction"]).items():
-            rows[i] = {
-                "photograph": photographs.NAMES[i],
-                "before": photographs.class_pixels(before[i], parts.spec.classes),
-                "after": photographs.class_pixels(after, parts.spec.classes),
-                "changed": float(np.mean(before[i] != after)),
-            }
-            pictures[i] = row(image, before[i], after, parts.spec)
+    for found in net.labelled(source, source.sizes):
+        i, before, after = found.index, found.before, found.label
+        rows[i] = {
+            "photograph": source.name(i),
+            "before": photographs.class_pixels(before, net.spec.classes),
+            "after": photographs.class_pixels(after, net.spec.classes),
+            "changed": float(np.mean(before != after)),
+        }
+        pictures[i] = row(found.image, before, after, net.spec)
     sheet = layout.join([pictures[i] for i in sorted(pictures)], axis=0, gap=12)
     pages.write_jpeg(given.output / "photographs.jpg", sheet)
     result = pages.circumstances(COMMAND, given.hardware) | {
-        "crf": protocol["crf"],
+        "crf": net.protocol(source.sizes).to_json()["crf"],
         "rows": [rows[i] for i in sorted(rows)],
     }
     files.write_json(given.output / "photographs.json", result)

@@ -42,6 +42,12 @@ COMMANDS = (
     "--config.optim.warmup_steps=20",
     "python -m experiments.records.crf.table --hardware=TEXT RUN ... --trained RUN ...",
 )
+RUNS = (
+    "The runs, by the commands that repeat them now: mobilenet_camvid "
+    "`--config=deeplab_v3_mobilenet:camvid,small`, googlenet_camvid "
+    "`--config=fcn8s_googlenet:camvid,small`, fcn8s_scenes `--config=fcn8s`, deeplab_v1_scenes "
+    "`--config=deeplab_v1_largefov`."
+)
 
 
 def main() -> None:
@@ -53,7 +59,7 @@ def main() -> None:
     parser.add_argument("--split", default="test")
     parser.add_argument("--output", type=pathlib.Path, default=FOLDER)
     given = parser.parse_args()
-    parts = ["# The fully connected CRF behind networks", pages.block(*COMMANDS)]
+    parts = ["# The fully connected CRF behind networks", pages.block(*COMMANDS), RUNS]
     for workdir in given.workdirs:
         parts += tuning(workdir)
         parts += scores(workdir, given.split, given.hardware, given.output)

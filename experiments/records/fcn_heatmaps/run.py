@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from configs import imagenet_heatmap
 from experiments.shared import pages, photographs
 from segjax import files, heatmaps
+from segjax.configs import imagenet_heatmap
 from segjax.data import sources
 from segjax.pictures import layout
 

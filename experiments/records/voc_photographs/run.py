@@ -8,16 +8,14 @@ photographs.json, photographs.jpg and README.md beside this file, or into `--out
 
 import argparse
 import pathlib
-import tempfile
 
 import cv2
 import numpy as np
 
-from configs import deeplab_v3_mobilenet_voc
 from experiments.shared import pages, photographs
-from segjax import files, predict
-from segjax.data import png, sources
-from segjax.pictures import layout
+from segjax import files, prediction
+from segjax.configs import deeplab_v3_mobilenet_voc
+from segjax.pictures import label_maps, layout
 
 WIDTH = 480  # of a photograph in the picture
 COMMAND = "SEGJAX_WEIGHTS=DIR python -m experiments.records.voc_photographs.run --hardware=TEXT"
@@ -29,22 +27,19 @@ def main() -> None:
     parser.add_argument("--hardware", required=True, help="for the page")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path(__file__).parent)
     given = parser.parse_args()
-    images = predict.Images([photographs.folder() / name for name in photographs.NAMES])
-    sizes = np.array([images[i][1].shape for i in range(len(images))])
-    parts, ts, protocol = predict.pretrained(deeplab_v3_mobilenet_voc.get_config(), sizes)
-    rows, pictures = [], []
-    with tempfile.TemporaryDirectory() as scratch:
-        predict.write_labels(parts, ts, protocol, images, sizes, pathlib.Path(scratch))
-        for i, name in enumerate(photographs.NAMES):
-            stem = pathlib.Path(scratch, images.name(i))
-            label = png.decode_mask(stem.with_suffix(".png").read_bytes(), name)
-            pixels = photographs.class_pixels(label, parts.spec.classes)
-            rows.append({"photograph": name, "pixels": pixels})
-            overlay = sources.read_image(stem.with_name(f"{images.name(i)}_overlay.png"))
-            height = round(WIDTH * overlay.shape[0] / overlay.shape[1])
-            pictures.append(cv2.resize(overlay, (WIDTH, height), interpolation=cv2.INTER_AREA))
-    pages.write_jpeg(given.output / "photographs.jpg", sheet(pictures))
-    result = pages.circumstances(COMMAND, given.hardware) | {"rows": rows}
+    source = photographs.Photographs()
+    net = prediction.pretrained(deeplab_v3_mobilenet_voc.get_config())
+    rows, pictures = {}, {}
+    for found in net.labelled(source, source.sizes):
+        pixels = photographs.class_pixels(found.label, net.spec.classes)
+        rows[found.index] = {"photograph": source.name(found.index), "pixels": pixels}
+        overlay = label_maps.overlay(found.image, found.label, net.spec)
+        size = (WIDTH, round(WIDTH * overlay.shape[0] / overlay.shape[1]))
+        pictures[found.index] = cv2.resize(overlay, size, interpolation=cv2.INTER_AREA)
+    pages.write_jpeg(given.output / "photographs.jpg", sheet([pictures[i] for i in sorted(rows)]))
+    result = pages.circumstances(COMMAND, given.hardware) | {
+        "rows": [rows[i] for i in sorted(rows)]
+    }
     files.write_json(given.output / "photographs.json", result)
     pages.write(given.output / "README.md", page(result))
 
