@@ -29,7 +29,7 @@ class CRFRNN(nnx.Module):
     of each class (section 4). As in the release, pixels that only pad an image take part.
 
     Args:
-        num_classes: K.
+        num_classes: number of classes, K.
         iterations: number of iterations in training; with more, gradients vanish (section 5.1).
         test_iterations: number of iterations in evaluation.
         theta_alpha, theta_beta: standard deviations of the bilateral kernel, in pixels and in

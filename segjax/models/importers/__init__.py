@@ -1,8 +1,9 @@
-"""Weights of others: from the tensors of a file to parameters under our own names, strictly.
+"""Importers of weights from other libraries, and the strict match of a file with a network.
 
-An origin says how a family of files names and lays out its tensors, and what images its networks
-were made for. `match` then holds the result against a network: every tensor finds its place, or
-one error lists those that do not.
+An origin is a family of weight files, such as those of torchvision's ResNets. Its importer, a
+module of this package, recognises its files and converts their tensors to segjax's paths and
+layout. `match` then compares the result with a network: every tensor has its place, or one error
+lists all that have none.
 """
 
 import dataclasses
@@ -30,19 +31,20 @@ from segjax.models.importers import (
 Arrays = Mapping[str, np.ndarray]
 Shapes = Mapping[str, tuple[int, ...]]
 
-_LISTED = 6  # names of one kind in an error
+_LISTED = 6  # number of names of one kind in a message
 
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """A family of weight files.
+    """A family of weight files and its importer.
 
     Attributes:
-        recognise: whether these tensors, by the names in their file, are of one.
-        convert: (tensors, shapes by the network's paths) -> (arrays by our paths, reasons by the
-            names of tensors that are rightly not used). Tensors it does not know keep their names.
-        preprocess: `mean`, `std` (RGB, 0 to 255) and `bgr`, as `config.preprocess` has them; None
-            where the file itself says it.
+        recognise: whether a file belongs to the family: (name in the file -> array) -> bool.
+        convert: (name in the file -> array, path in the network -> shape) -> (segjax's path ->
+            array, name -> the reason why the tensor is not used). A tensor that the importer does
+            not know keeps its name.
+        preprocess: normalisation of the family's networks: `mean`, `std` (RGB, 0 to 255) and `bgr`
+            as in `config.preprocess`; None: the file contains it.
     """
 
     recognise: Callable[[Arrays], bool]
@@ -65,15 +67,17 @@ def _grey(middle: float) -> dict[str, Any]:
     return {"mean": (middle,) * 3, "std": (middle,) * 3, "bgr": False}
 
 
-def _own(arrays: Arrays, _shapes: Shapes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def _unchanged(arrays: Arrays, _shapes: Shapes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     return dict(arrays), {}
 
 
-# The first that recognises a file is its origin; `init.origin` may name another.
+# The origin of a file is the first that recognises it, unless `init.origin` names another.
 ORIGINS: Mapping[str, Origin] = {
-    "segjax": Origin(lambda arrays: any(n.startswith("backbone/") for n in arrays), _own, None),
+    "segjax": Origin(
+        lambda arrays: any(n.startswith("backbone/") for n in arrays), _unchanged, None
+    ),
     "torchvision_vgg16_bn": Origin(torchvision.has_batch_norm, torchvision.vgg16_bn, _IMAGENET_RGB),
-    # IMAGENET1K_FEATURES: Caffe's weights for RGB of 0 to 1; its classifier is not a number.
+    # IMAGENET1K_FEATURES: weights of Caffe for RGB of 0 to 1; its classifier is NaN.
     "torchvision_vgg16_features": Origin(
         torchvision.is_features, torchvision.vgg16, _caffe(123.0, 117.0, 104.0, bgr=False)
     ),
@@ -106,29 +110,33 @@ ORIGINS: Mapping[str, Origin] = {
 
 
 def origin_of(arrays: Arrays, where: str) -> str:
-    """The key of ORIGINS whose files hold tensors like these, by the names in the file.
+    """The origin of a file, a key of ORIGINS.
+
+    Args:
+        arrays: name in the file -> array.
+        where: the file, as errors name it.
 
     Raises:
-        InputError: if none does.
+        InputError: if no origin recognises the file.
     """
     for name, origin in ORIGINS.items():
         if origin.recognise(arrays):
             return name
     raise InputError(
-        f"{where}: its tensors ({_some(list(arrays))}) are of no known origin; known: "
+        f"{where}: its tensors ({_listed(list(arrays))}) are of no known origin; known: "
         f"{', '.join(ORIGINS)}."
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class Match:
-    """Which array goes where.
+    """The arrays of a file, assigned to the paths of a network.
 
     Attributes:
         arrays: path in the network -> float32 array.
-        kept: paths in the network that `skip` leaves as they are.
-        left: paths or names in the file that `skip` leaves there.
-        unused: names in the file -> why the origin does not use them.
+        kept: paths in the network that keep their initial values because of `skip`.
+        left: paths or names in the file that are not loaded because of `skip`.
+        unused: name in the file -> the reason why the importer does not use it.
     """
 
     arrays: dict[str, np.ndarray]
@@ -145,71 +153,74 @@ class Match:
             ("not used", [f"{name} ({why})" for name, why in self.unused.items()]),
         ):
             if names:
-                lines.append(f"{len(names)} {text}: {_some(names)}")
+                lines.append(f"{len(names)} {text}: {_listed(names)}")
         return "; ".join(lines)
 
 
 def match(
-    found: Arrays,
-    wanted: Mapping[str, tuple[int, ...]],
+    arrays: Arrays,
+    shapes: Shapes,
     skip: Sequence[str],
     *,
     where: str,
     unused: Mapping[str, str] | None = None,
 ) -> Match:
-    """Gives every tensor of the network its array.
+    """Assigns an array of a file to every tensor of a network.
 
     Args:
-        found: our path -> array; a tensor that the origin does not know has its own name.
-        wanted: path -> shape, of the network.
-        skip: patterns of paths, on either side, that need not match; `*` crosses "/".
-        where: named in errors, the file.
-        unused: of the origin's `convert`.
+        arrays: segjax's path -> array; a tensor that the importer does not know has the name that
+            it has in the file.
+        shapes: path in the network -> shape.
+        skip: patterns of paths, of the file or the network, that need not match; `*` matches "/"
+            too.
+        where: the file, as errors name it.
+        unused: name in the file -> reason, from the importer's `convert`.
 
     Raises:
-        InputError: listing tensors that are missing, extra, misshapen or not finite; or naming a
-            pattern of `skip` that fits nothing.
+        InputError: listing all tensors that are missing, extra, misshapen or not finite in float32;
+            or naming a pattern of `skip` that matches nothing.
     """
     for pattern in skip:
-        if not fnmatch.filter([*found, *wanted], pattern):
+        if not fnmatch.filter([*arrays, *shapes], pattern):
             raise InputError(
-                f"config.init.skip: {pattern!r} fits no tensor; they read like "
-                f"{_some(list(wanted)[:1] + list(wanted)[-1:])}."
+                f"config.init.skip: {pattern!r} fits no tensor; they are named like "
+                f"{_listed(list(shapes)[:1] + list(shapes)[-1:])}."
             )
 
     def skipped(path: str) -> bool:
         return any(fnmatch.fnmatchcase(path, pattern) for pattern in skip)
 
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is told
+    with np.errstate(over="ignore"):  # numbers too large for float32 become infinite: "not finite"
         pairs = {
-            path: np.asarray(found[path], np.float32)
-            for path in wanted
-            if path in found and not skipped(path)
+            path: np.asarray(arrays[path], np.float32)
+            for path in shapes
+            if path in arrays and not skipped(path)
         }
     problems = {
-        "missing": [path for path in wanted if path not in found and not skipped(path)],
-        "extra": [path for path in found if path not in wanted and not skipped(path)],
+        "missing": [path for path in shapes if path not in arrays and not skipped(path)],
+        "extra": [path for path in arrays if path not in shapes and not skipped(path)],
         "misshapen": [
-            f"{path} {list(array.shape)} for {list(wanted[path])}"
+            f"{path} {list(array.shape)} for {list(shapes[path])}"
             for path, array in pairs.items()
-            if array.shape != tuple(wanted[path])
+            if array.shape != tuple(shapes[path])
         ],
         "not finite": [path for path, array in pairs.items() if not np.isfinite(array).all()],
     }
-    told = [f"{len(names)} {kind}: {_some(names)}" for kind, names in problems.items() if names]
-    if told:
+    lists = [f"{len(names)} {kind}: {_listed(names)}" for kind, names in problems.items() if names]
+    if lists:
         raise InputError(
-            f"{where} does not fit the network: {'; '.join(told)}. What need not match is named "
-            "by config.init.skip, such as ('head/*',) for another head or other classes."
+            f"{where} does not fit the network: {'; '.join(lists)}. config.init.skip names tensors "
+            "that need not match, such as ('head/*',) for another head or other classes."
         )
     return Match(
         arrays=pairs,
-        kept=[path for path in wanted if skipped(path)],
-        left=[path for path in found if skipped(path)],
+        kept=[path for path in shapes if skipped(path)],
+        left=[path for path in arrays if skipped(path)],
         unused=dict(unused or {}),
     )
 
 
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more
+def _listed(names: Sequence[str]) -> str:
+    """The first names, and the number of the others."""
+    rest = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + rest

@@ -1,8 +1,8 @@
-"""VGG-16 and its FCNs as Caffe names their layers: `conv1_1`, `fc6`, `score_fr`, `upscore2`.
+"""Importer of VGG-16 and FCNs in Caffe's names: `conv1_1`, `fc6`, `score_fr`, `upscore2`.
 
 A tensor is `<layer>.weight`, `<layer>/0` or `<layer>_W`, and `<layer>.bias`, `<layer>/1` or
-`<layer>_b`: what the usual converters of Caffe models write. fc6, fc7 and fc8 may be dense or
-convolutions.
+`<layer>_b`, as the usual converters of Caffe models write it. fc6, fc7 and fc8 may be dense layers
+or convolutions.
 """
 
 import re
@@ -33,12 +33,12 @@ _KINDS = {"0": "weight", "W": "weight", "1": "bias", "b": "bias"}
 
 
 def is_fcn(arrays: Mapping[str, np.ndarray]) -> bool:
-    """Whether these tensors are those of an FCN of the release."""
+    """Whether a file holds an FCN of the release, by its names."""
     return ("score_fr", "weight") in set(map(parse, arrays))
 
 
 def is_vgg(arrays: Mapping[str, np.ndarray]) -> bool:
-    """Whether these tensors are a Caffe VGG's, and not of a SegNet, which begins like one."""
+    """Whether a file holds a Caffe VGG; a SegNet, which has the same first layer, is none."""
     segnet = any(name.startswith(("conv1_1_bn", "conv1_1_D")) for name in arrays)
     return ("conv1_1", "weight") in set(map(parse, arrays)) and not segnet
 
@@ -46,12 +46,12 @@ def is_vgg(arrays: Mapping[str, np.ndarray]) -> bool:
 def fcn(
     arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Tensors of an FCN or a VGG-16 -> arrays by our paths: see `weights.Origin`.
+    """Converts an FCN or a VGG-16: see `importers.Origin`.
 
-    A fixed upsampling is not a parameter of ours: its kernel is checked to be the bilinear one, on
-    the diagonal of the classes, and then not used. A learned one keeps its diagonal. The factors of
-    FCN-8s at once, `scale_pool4` and `scale_pool3`, are not parameters of ours either; the file
-    cannot see whether the head has them (`at_once`), so `init.skip` must name them.
+    A fixed upsampling is no parameter in segjax: if its kernel is bilinear for each class alone,
+    the tensor is not used. A learned upsampling keeps the kernels of each class alone. The factors
+    of FCN-8s at once, `scale_pool4` and `scale_pool3`, are no parameters either; the shapes do not
+    tell whether the head applies them (`at_once`), so `init.skip` must name them.
     """
     unused = {}
 
@@ -77,7 +77,7 @@ def fcn(
 
 
 def parse(name: str) -> tuple[str, str]:
-    """(layer, "weight" or "bias" or "") of a tensor's name."""
+    """The layer of a tensor's name, and "weight", "bias" or ""."""
     parts = _NAME.fullmatch(name)
     if not parts:
         return name, ""
@@ -86,14 +86,20 @@ def parse(name: str) -> tuple[str, str]:
 
 
 def _without_ones(array: np.ndarray, ndim: int) -> np.ndarray:
-    """Blobs of old files have four axes: [1, 1, K, N] is dense, [1, 1, 1, K] a bias."""
+    """The array without the leading axes of one that blobs of old files have.
+
+    These have four axes: [1, 1, K, N] is a dense layer, [1, 1, 1, K] a bias.
+    """
     if array.ndim == 4 and array.shape[: 4 - ndim] == (1,) * (4 - ndim):
         array = array.reshape(array.shape[4 - ndim :])
     return array
 
 
 def _per_class(weight: np.ndarray) -> np.ndarray | None:
-    """[K, K, k, k] where each class feeds itself alone, or [K, 1, k, k] -> [k, k, 1, K]."""
+    """The kernels of an upsampling without mixing of classes; None: it mixes them.
+
+    [K, K, k, k] with zeros off the diagonal, or [K, 1, k, k] -> [k, k, 1, K].
+    """
     if weight.ndim != 4 or weight.shape[1] not in (1, weight.shape[0]):
         return None
     if weight.shape[1] == 1:
@@ -104,7 +110,7 @@ def _per_class(weight: np.ndarray) -> np.ndarray | None:
 
 
 def _is_bilinear(weight: np.ndarray) -> bool:
-    """Whether an upsampling is the release's fixed one, as near as float16 has it."""
+    """Whether an upsampling is the fixed one of the release, to the precision of float16."""
     each = _per_class(weight)
     if each is None:
         return False

@@ -1,15 +1,15 @@
-"""SegNet, SegNet-Basic and their Bayesian forms as the Caffe release names their layers.
+"""Importer of SegNet, SegNet-Basic and their Bayesian forms in the names of the Caffe release.
 
-github.com/alexgkendall/SegNet-Tutorial: `conv1_1`, `conv1_1_bn`, `conv5_3_D`, `conv1_1_D`; of Basic
-`conv1`, `conv_decode4` and `conv_classifier`, or `dense_softmax_inner_prod`. Bayesian SegNet for
-CamVid has a norm behind `conv1_1_D`, too, and a classifier `camvid`: its head has the depths
-(3, 2, 3, 3, 3). Layers' tensors are called as in `caffe`; those of a norm are `/0` and `/1`, scale
-and shift, and where a fork of Caffe keeps running statistics `/2` and `/3`, mean and variance.
+github.com/alexgkendall/SegNet-Tutorial: `conv1_1`, `conv1_1_bn`, `conv5_3_D`, `conv1_1_D`; in Basic
+`conv1`, `conv_decode4` and `conv_classifier` or `dense_softmax_inner_prod`. Bayesian SegNet for
+CamVid also has a norm after `conv1_1_D`, and a classifier `camvid`: its head has the depths
+(3, 2, 3, 3, 3). Tensors of layers are named as in `caffe`. Those of a norm are `/0` and `/1`, scale
+and shift, and in forks of Caffe that keep running statistics `/2` and `/3`, mean and variance.
 
-The release keeps none: `compute_bn_statistics.py` merges them into scale and shift, so that the
-norm is scale x + shift. Here that is a mean of 0 and a variance of 1: exact in float32 with the
-release's epsilon of 1e-9; with one of 1e-5 every scale is smaller by a part in 200,000. A snapshot
-from before that script has the same names, and is another network.
+The release keeps no statistics: `compute_bn_statistics.py` merges them into scale and shift, so
+that the norm is scale x + shift. Here the norm gets a mean of 0 and a variance of 1. This is exact
+in float32 with the release's epsilon of 1e-9; with 1e-5 every scale is smaller by one part in
+200,000. A snapshot from before that script has the same names but is another network.
 """
 
 import re
@@ -32,13 +32,13 @@ _LAYERS = {
     for name, part in (("conv", "backbone"), ("conv_decode", "head"))
 }
 _SCORES = ("conv_classifier", "dense_softmax_inner_prod", "camvid")
-_LAST = "conv1_1_D"  # scores the classes, unless a norm follows
+_LAST = "conv1_1_D"  # the classifier, unless a norm follows
 _NORM = re.compile(r"(.+)_bn[./](weight|bias|scale|shift|mean|var|[0-3])")
 _KINDS = {"weight": "scale", "shift": "bias", "0": "scale", "1": "bias", "2": "mean", "3": "var"}
 
 
 def is_segnet(arrays: Mapping[str, np.ndarray]) -> bool:
-    """Whether these tensors are a SegNet's: a decoder's, or of an encoder with norms."""
+    """Whether a file holds a SegNet: a decoder, or an encoder with norms."""
     signs = ("conv1_1_bn", "conv1_1_D", "conv_decode1")
     return any(name.startswith(signs) for name in arrays)
 
@@ -46,9 +46,9 @@ def is_segnet(arrays: Mapping[str, np.ndarray]) -> bool:
 def segnet(
     arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Tensors of a SegNet -> arrays by our paths: see `weights.Origin`.
+    """Converts a SegNet: see `importers.Origin`.
 
-    Merged statistics are added for every norm that the network has and the file has no others for.
+    For every norm of the network without statistics in the file, merged ones are added.
     """
     normed = {parts[1] for name in arrays if (parts := _NORM.fullmatch(name))}
 
@@ -68,18 +68,18 @@ def segnet(
             return f"{path}/kernel", dense.from_oihw(array)
         return (f"{path}/bias", _vector(array)) if kind == "bias" else None
 
-    found = naming.rename(arrays, place)
+    converted = naming.rename(arrays, place)
     for layer in normed & _LAYERS.keys():
         norm = f"{_LAYERS[layer]}/norm"
-        if not found.keys() & {f"{norm}/{kind}" for kind in _MERGED}:
-            found |= {
+        if not converted.keys() & {f"{norm}/{kind}" for kind in _MERGED}:
+            converted |= {
                 path: np.full(shapes[path], value, np.float32)
                 for kind, value in _MERGED.items()
                 if (path := f"{norm}/{kind}") in shapes
             }
-    return found, {}
+    return converted, {}
 
 
 def _vector(array: np.ndarray) -> np.ndarray:
-    """A blob of one axis that is longer than one -> [C]."""
+    """A blob with at most one axis longer than one as [C]; any other blob unchanged."""
     return array.reshape(-1) if array.size == max(array.shape, default=0) else array

@@ -1,4 +1,7 @@
-"""BVLC GoogLeNet as caffejs names it: `inception_3a/5x5_reduce_filter`, kernels [K, k, k, C]."""
+"""Importer of BVLC GoogLeNet in the names of caffejs: `inception_3a/5x5_reduce_filter`.
+
+Kernels are [K, k, k, C].
+"""
 
 from collections.abc import Mapping
 
@@ -28,14 +31,14 @@ _LAYERS = {
 
 
 def is_googlenet(arrays: Mapping[str, np.ndarray]) -> bool:
-    """Whether these tensors are a GoogLeNet's."""
+    """Whether a file holds a GoogLeNet."""
     return "conv1/7x7_s2_filter" in arrays
 
 
 def googlenet(
     arrays: Mapping[str, np.ndarray], _shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Tensors of GoogLeNet -> arrays by our paths: see `weights.Origin`."""
+    """Converts a GoogLeNet: see `importers.Origin`."""
     return naming.rename(arrays, _place), {}
 
 

@@ -1,8 +1,9 @@
-"""DeepLab v2 on ResNet-101 as github.com/kazuto1011/deeplab-pytorch names it.
+"""Importer of DeepLab v2 on ResNet-101 in the names of github.com/kazuto1011/deeplab-pytorch.
 
-`base.layer1.conv1.conv` (the stem), `base.layer2.block1.reduce.conv`, `base.aspp.c0`; its ResNet
-and DeepLab v1 alone have no `base.`, and `fc` for a head. They are the Caffe release's weights, or
-trained like these: the 1 x 1 of a block strides, the stem's pooling rounds up, norms are frozen.
+`base.layer1.conv1.conv` (the stem), `base.layer2.block1.reduce.conv`, `base.aspp.c0`; ResNet and
+DeepLab v1 have no `base.`, and `fc` as their head. The weights are those of the Caffe release or
+trained like them: the 1 x 1 of a block has the stride, the stem's pooling rounds up, and norms are
+frozen.
 """
 
 import re
@@ -23,14 +24,14 @@ _ASPP = re.compile(r"aspp\.c(\d+)")
 
 
 def is_deeplab(arrays: Mapping[str, np.ndarray]) -> bool:
-    """Whether these tensors are its networks'."""
+    """Whether a file holds one of this library's networks."""
     return any(_plain(name) == "layer2.block1.reduce.conv.weight" for name in arrays)
 
 
 def deeplab(
     arrays: Mapping[str, np.ndarray], _shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Tensors of DeepLab v2 -> arrays by our paths: see `weights.Origin`."""
+    """Converts a DeepLab v2: see `importers.Origin`."""
     arrays, unused = pytorch.without_counters(arrays)
     return pytorch.rename(arrays, _find), unused
 
@@ -47,5 +48,5 @@ def _find(layer: str) -> str | None:
 
 
 def _plain(name: str) -> str:
-    """A name without the wrapper that runs the network at several scales."""
+    """A name without the prefix of the wrapper that runs the network at several scales."""
     return name.removeprefix("base.")

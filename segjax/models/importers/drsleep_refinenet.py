@@ -1,8 +1,9 @@
-"""RefineNet as github.com/DrSleep/refinenet-pytorch names it, the port of the authors' MATLAB.
+"""Importer of RefineNet in the names of github.com/DrSleep/refinenet-pytorch.
 
-`layer1.0.conv1` (torchvision's names), `p_ims1d2_outl1_dimred` (1 is stage 5, 4 is stage 2),
-`adapt_stage1_b.0.1_conv`, `mflow_conv_g1_pool.0.1_outvar_dimred`, `clf_conv`. Blocks stride in the
-3 x 3; the head's chains are of four poolings, "pool_first", and its `align` is "corners".
+It is the port of the authors' MATLAB code. `layer1.0.conv1` (torchvision's names),
+`p_ims1d2_outl1_dimred` (1 is stage 5, 4 is stage 2), `adapt_stage1_b.0.1_conv`,
+`mflow_conv_g1_pool.0.1_outvar_dimred`, `clf_conv`. The 3 x 3 of a block has the stride; the head
+has chains of four poolings, "pool_first", and the `align` "corners".
 """
 
 import re
@@ -26,14 +27,14 @@ _PLACES = {
 
 
 def is_refinenet(arrays: Mapping[str, np.ndarray]) -> bool:
-    """Whether these tensors are a RefineNet's."""
+    """Whether a file holds a RefineNet."""
     return "p_ims1d2_outl1_dimred.weight" in arrays
 
 
 def refinenet(
     arrays: Mapping[str, np.ndarray], _shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Tensors of RefineNet -> arrays by our paths, for the head of four blocks."""
+    """Converts a RefineNet for the head of four blocks: see `importers.Origin`."""
     arrays, unused = pytorch.without_counters(arrays)
     return pytorch.rename(arrays, _find), unused
 
@@ -43,8 +44,8 @@ def _find(layer: str) -> str | None:
         return "head/score"
     for theirs, ours in _PLACES.items():
         if parts := re.fullmatch(theirs, layer):
-            found = parts.groupdict()
-            stage, block = 6 - int(found["group"]), int(found.get("block", 1)) - 1
-            half = "second" if found.get("second") else "first"
+            groups = parts.groupdict()
+            stage, block = 6 - int(groups["group"]), int(groups.get("block", 1)) - 1
+            half = "second" if groups.get("second") else "first"
             return "head/" + ours.format(stage=f"stage{stage}", block=block, half=half)
     return torchvision_resnet.trunk(layer)

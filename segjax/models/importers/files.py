@@ -1,6 +1,6 @@
-"""Files of weights as flat dicts of arrays: safetensors, npz, h5, and pth where torch is there.
+"""Files of weights as flat dicts of arrays: safetensors, npz, h5, and pth if torch is installed.
 
-No file runs code: npz without pickle, pth through torch's weights-only loader.
+No file runs code: npz is read without pickle, pth through torch's weights-only loader.
 """
 
 import json
@@ -15,15 +15,15 @@ import numpy as np
 from segjax import files
 from segjax.errors import InputError
 
-_KEY = "segjax"  # of our own metadata in a safetensors file
+_KEY = "segjax"  # key of segjax's metadata in a safetensors file
 
 
 def read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Name -> array of every tensor, and the metadata that `write` put beside them, or {}.
+    """The tensors of a file, name -> array, and the metadata that `write` stored, or {}.
 
     Raises:
-        InputError: naming the file, if it is missing, truncated, holds pickled objects, or is of a
-            kind that is not read.
+        InputError: naming the file, if it is missing, damaged or of an unknown kind, or if it holds
+            pickled objects, no tensor, or anything but real numbers.
     """
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
@@ -32,7 +32,7 @@ def read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         arrays, meta = reader(path)
     except InputError:
         raise
-    except Exception as error:  # each library has its own for a damaged file
+    except Exception as error:  # libraries raise different errors for a damaged file
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: cannot be read as {path.suffix}: {text[:200]}") from error
     if not arrays:
@@ -44,7 +44,12 @@ def read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def write(path: pathlib.Path, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
-    """Writes safetensors, with `meta` as JSON in its header.
+    """Writes a safetensors file with `meta` as JSON in its header.
+
+    Args:
+        path: the file; its folder is made if needed.
+        arrays: name -> array.
+        meta: plain data.
 
     Raises:
         InputError: naming the file, if it cannot be written.
@@ -65,14 +70,14 @@ def _read_safetensors(path):
         return {name: file.get_tensor(name) for name in file.keys()}, meta  # noqa: SIM118
 
 
-def _is_preprocess(found: Any) -> bool:
-    """Whether it is one, of the form of `config.preprocess`, or there is none."""
-    if found is None:
+def _is_preprocess(value: Any) -> bool:
+    """Whether a value has the form of `config.preprocess` or is None."""
+    if value is None:
         return True
     try:
-        mean, std = (np.asarray(found[key], np.float64) for key in ("mean", "std"))
+        mean, std = (np.asarray(value[key], np.float64) for key in ("mean", "std"))
         numbers = mean.shape == std.shape == (3,) and np.isfinite([mean, std]).all() and std.all()
-        return bool(numbers) and isinstance(found["bgr"], bool)
+        return bool(numbers) and isinstance(value["bgr"], bool)
     except (KeyError, TypeError, ValueError):
         return False
 
@@ -81,7 +86,7 @@ def _read_npz(path):
     arrays = {}
     with path.open("rb") as stream:
         if stream.read(2) not in (b"PK", b""):
-            raise InputError(f"{path}: is no npz, which is a zip archive of arrays.")
+            raise InputError(f"{path}: is not an npz file (a zip archive of arrays).")
     with np.load(path, allow_pickle=False) as file:
         for name in file.files:
             try:
@@ -91,10 +96,10 @@ def _read_npz(path):
                     raise
                 raise InputError(
                     f"{path}: {name} is a pickled object; pickles are not read, "
-                    "for they can run code."
+                    "because they can run code."
                 ) from error
             if not isinstance(array, np.ndarray):
-                raise InputError(f"{path}: is no npz: {name} in it is no array.")
+                raise InputError(f"{path}: is not an npz file: {name} in it is not an array.")
             arrays[name] = array
     return arrays, {}
 
@@ -107,11 +112,11 @@ def _read_h5(path):
     def visit(name, node):
         if not isinstance(node, h5py.Dataset):
             return
-        # Keras 3 names groups by class and order; the layer's own name is an attribute.
-        own = node.parent.attrs.get("name")
+        # Keras 3 names groups by class and order; an attribute holds the name of the layer.
+        layer = node.parent.attrs.get("name")
         by_order = re.fullmatch(r"(|.*/)layers/[^/]+/vars/(\d+)", name)
-        if own and by_order:
-            name = f"{by_order[1]}layers/{own}/vars/{by_order[2]}"
+        if layer and by_order:
+            name = f"{by_order[1]}layers/{layer}/vars/{by_order[2]}"
         if name in arrays:
             raise InputError(f"{path}: two tensors are called {name}.")
         arrays[name] = node[()]
@@ -126,16 +131,17 @@ def _read_pth(path):
         import torch
     except ImportError:
         raise InputError(
-            f"{path}: torch is needed to read it, and is not installed; or save it as safetensors."
+            f"{path}: reading it needs torch, which is not installed; install it or convert the "
+            "file to safetensors."
         ) from None
     try:
         tree = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{path}: holds more than tensors, or is damaged; other pickled objects are not read, "
-            "for they can run code."
+            "because they can run code."
         ) from error
-    for key in ("state_dict", "model"):  # a checkpoint that holds more than the weights
+    for key in ("state_dict", "model"):  # keys of the weights in a checkpoint
         if isinstance(tree, dict) and isinstance(tree.get(key), dict):
             tree = tree[key]
     if not isinstance(tree, dict):

@@ -1,10 +1,10 @@
-"""VGG-16 as Keras names it: `block1_conv1` to `block5_conv3`, `fc1`, `fc2`, `predictions`.
+"""Importer of VGG-16 in Keras' names: `block1_conv1` to `block5_conv3`, `fc1`, `predictions`.
 
-Files of every age: `block1_conv1/block1_conv1_W_1:0` (the release), `block1_conv1/kernel`,
-`model_weights/.../kernel:0` (whole models), `layers/block1_conv1/vars/0` (Keras 3). The first
-files of Keras 3 know layers only by class and order, `layers/conv2d_1/vars/0`: they are read where
-`init.origin` names this origin. Keras pools rounding down, we round up as Caffe does: the same on
-multiples of 32.
+It reads files of every Keras: `block1_conv1/block1_conv1_W_1:0` (the release),
+`block1_conv1/kernel`, `model_weights/.../kernel:0` (whole models), `layers/block1_conv1/vars/0`
+(Keras 3). The first files of Keras 3 name layers by class and order only,
+`layers/conv2d_1/vars/0`: they are read if `init.origin` names this origin. Poolings of Keras round
+down, those of segjax round up as in Caffe: on multiples of 32 there is no difference.
 """
 
 import re
@@ -31,14 +31,14 @@ _KINDS = {"W": "kernel", "0": "kernel", "b": "bias", "1": "bias"}
 
 
 def is_vgg(arrays: Mapping[str, np.ndarray]) -> bool:
-    """Whether these tensors are a Keras VGG's."""
+    """Whether a file holds a Keras VGG."""
     return any("block1_conv1" in name.split("/") and _parse(name)[1] == "kernel" for name in arrays)
 
 
 def vgg16(
     arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Tensors of VGG16 -> arrays by our paths: see `weights.Origin`."""
+    """Converts a VGG16: see `importers.Origin`."""
     arrays, unused = without_optimizer(arrays)
     return subsample.for_rates(naming.rename(arrays, _place), shapes), unused
 
@@ -46,13 +46,13 @@ def vgg16(
 def without_optimizer(
     arrays: Mapping[str, np.ndarray],
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """(the tensors but those that an optimizer left in the file, these with the reason)."""
+    """The tensors of a file without those of the optimizer, and the latter with a reason."""
     unused = {name: "of the optimizer" for name in arrays if name.startswith("optimizer")}
     return {name: array for name, array in arrays.items() if name not in unused}, unused
 
 
 def parts(name: str) -> list[str]:
-    """The groups of a name and its last part, without the number that TensorFlow puts there."""
+    """The groups of a name and its last part, without the number that TensorFlow appends."""
     return re.sub(r":\d+$", "", name).split("/")
 
 
@@ -66,11 +66,11 @@ def _place(name: str, array: np.ndarray) -> tuple[str, np.ndarray] | None:
 
 
 def _parse(name: str) -> tuple[str, str]:
-    """(our path of the layer, "kernel" or "bias"), or two empty strings."""
+    """(segjax's path of the layer, "kernel" or "bias"), or two empty strings."""
     *groups, last = parts(name)
     if groups[:1] == ["layers"] and groups[1:2] and groups[1] in _BY_ORDER:
         path = _BY_ORDER[groups[1]]
-    else:  # the layer may lie in a model inside the model
+    else:  # a model may contain the model of the layer
         layer = next((group for group in groups if group in _LAYERS), "")
         path, last = _LAYERS.get(layer, ""), last.removeprefix(f"{layer}_")
     kind = re.sub(r"_\d+$", "", last)

@@ -1,9 +1,9 @@
-"""MobileNetV2 as Keras names it: `Conv1`, `bn_Conv1`, `block_1_expand`, `block_1_expand_BN`.
+"""Importer of MobileNetV2 in Keras' names: `Conv1`, `bn_Conv1`, `block_1_expand`.
 
-Files of every age: `Conv1/Conv1/kernel:0`, `Conv1/kernel`, `layers/Conv1/vars/0` (Keras 3). The
-classifier is `Logits`, `predictions`, or `head` where it comes from a file of its own. The norms'
-epsilon is 1e-3. A network that ends before the last convolution leaves "backbone/top/*" in the
-file by `init.skip`.
+It reads files of every Keras: `Conv1/Conv1/kernel:0`, `Conv1/kernel`, `layers/Conv1/vars/0` (Keras
+3). The classifier is `Logits`, `predictions`, or `head` if it comes from a separate file. The
+epsilon of the norms is 1e-3. For a network without the last convolution, `init.skip` names
+"backbone/top/*".
 """
 
 import re
@@ -32,14 +32,14 @@ _LAYER = dict.fromkeys(("kernel", "depthwise_kernel", "0"), "kernel") | dict.fro
 
 
 def is_mobilenet_v2(arrays: Mapping[str, np.ndarray]) -> bool:
-    """Whether these tensors are MobileNetV2's, but for its classifier alone."""
+    """Whether a file holds a MobileNetV2, with or without its classifier."""
     return any("expanded_conv_depthwise" in name.split("/") for name in arrays)
 
 
 def mobilenet_v2(
     arrays: Mapping[str, np.ndarray], _shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Tensors of MobileNetV2 -> arrays by our paths: see `weights.Origin`."""
+    """Converts a MobileNetV2: see `importers.Origin`."""
     arrays, unused = keras.without_optimizer(arrays)
     return naming.rename(arrays, _place), unused
 
@@ -58,7 +58,7 @@ def _place(name: str, array: np.ndarray) -> tuple[str, np.ndarray] | None:
 
 
 def _path(layer: str) -> str:
-    """Our path of a layer, or nothing."""
+    """segjax's path of a layer, or ""."""
     parts = _BLOCK.fullmatch(layer)
     if not parts:
         return _LAYERS.get(layer, "")

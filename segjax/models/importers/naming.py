@@ -1,25 +1,27 @@
-"""From the names in a file to our paths, without losing a tensor on the way."""
+"""Renaming of a file's tensors to segjax's paths that loses none."""
 
 from collections.abc import Callable, Mapping
 
 import numpy as np
 
 Place = Callable[[str, np.ndarray], tuple[str, np.ndarray] | None]
+"""(name in the file, array) -> (segjax's path, array in segjax's layout), or None: unknown."""
 
 
 def rename(arrays: Mapping[str, np.ndarray], place: Place) -> dict[str, np.ndarray]:
-    """Every tensor under our path, in our layout.
+    """All tensors by segjax's paths, in segjax's layout.
+
+    A tensor that `place` does not know keeps its name, and so does the second of two tensors for
+    one path: `importers.match` reports them.
 
     Args:
-        arrays: by the names in the file.
-        place: (name, array) -> (our path, array in our layout), or None for a tensor that it does
-            not know. That one keeps its name, and so does the second of two for one path:
-            `weights.match` then reports it.
+        arrays: name in the file -> array.
+        place: see `Place`.
     """
-    found = {}
+    renamed = {}
     for name, array in arrays.items():
-        path, turned = place(name, array) or (name, array)
-        if path in found:
-            path, turned = name, array
-        found[path] = turned
-    return found
+        path, converted = place(name, array) or (name, array)
+        if path in renamed:
+            path, converted = name, array
+        renamed[path] = converted
+    return renamed

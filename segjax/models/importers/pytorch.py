@@ -1,4 +1,4 @@
-"""What the state dicts of PyTorch have in common: layers by dotted names, and counters."""
+"""Helpers for all state dicts of PyTorch, which have dotted names and counters."""
 
 from collections.abc import Callable, Mapping
 
@@ -13,7 +13,7 @@ _LAYER = {"weight": "kernel", "bias": "bias"}
 def without_counters(
     arrays: Mapping[str, np.ndarray],
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """(the tensors but those that count the batches of a batch norm, these with the reason)."""
+    """The tensors of a file without batch norms' counters of batches, the latter with a reason."""
     counters = [name for name in arrays if name.rpartition(".")[2] == "num_batches_tracked"]
     rest = {name: array for name, array in arrays.items() if name not in counters}
     return rest, dict.fromkeys(counters, "a counter")
@@ -24,13 +24,13 @@ def rename(
     find: Callable[[str], str | None],
     flattened: Mapping[str, int] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Every tensor under our path, in our layout.
+    """All tensors by segjax's paths, in segjax's layout: see `naming.rename`.
 
     Args:
-        arrays: by the names in the file, without counters.
-        find: name of a layer -> our path of it, or None. Of a norm the path ends in "norm"; other
-            layers are convolutions, or dense ones that become convolutions.
-        flattened: our path -> side of the map that a dense layer flattens, where it is not 1.
+        arrays: name in the file -> array, without counters.
+        find: name of a layer -> segjax's path of it, or None. Paths of norms end in "norm"; other
+            layers are convolutions, or dense layers that become convolutions.
+        flattened: segjax's path -> side of the map that a dense layer flattens, if it is not 1.
     """
     flattened = flattened or {}
 

@@ -1,8 +1,9 @@
-"""PSPNet and ResNets with a deep stem as semseg names them (github.com/hszhao/semseg).
+"""Importer of PSPNet and ResNets with a deep stem in the names of github.com/hszhao/semseg.
 
-PSPNet: `layer0.0` (the stem), `layer1.0.conv1`, `ppm.features.0.1`, `cls.0`, `aux.0`; blocks stride
-in the 3 x 3 and are dilated alike, dropout takes whole maps (`drop_maps`). Its ResNets, trained on
-ImageNet: torchvision's names, and `conv2`, `bn2`, `conv3`, `bn3` of the stem.
+PSPNet: `layer0.0` (the stem), `layer1.0.conv1`, `ppm.features.0.1`, `cls.0`, `aux.0`. The 3 x 3 of
+a block has the stride, all blocks of a stage have one dilation, and dropout removes whole maps
+(`drop_maps`). The ResNets, trained on ImageNet, have torchvision's names, and `conv2`, `bn2`,
+`conv3`, `bn3` in the stem.
 """
 
 import re
@@ -12,7 +13,7 @@ import numpy as np
 
 from segjax.models.importers import pytorch, torchvision_resnet
 
-# Of layer0, a sequence: convolution, norm and ReLU three times, pooling.
+# layer0 is a sequence: convolution, norm and ReLU three times, then a pooling.
 _STEM = {
     f"layer0.{3 * i + k}": f"backbone/stem/{i}/{kind}"
     for i in range(3)
@@ -23,12 +24,12 @@ _SCALE = re.compile(r"ppm\.features\.(\d+)\.([12])")
 
 
 def is_pspnet(arrays: Mapping[str, np.ndarray]) -> bool:
-    """Whether these tensors are a PSPNet's."""
+    """Whether a file holds a PSPNet."""
     return {"layer0.0.weight", "ppm.features.0.1.weight"} <= set(arrays)
 
 
 def is_resnet(arrays: Mapping[str, np.ndarray]) -> bool:
-    """Whether they are a ResNet's with a stem of three convolutions."""
+    """Whether a file holds a ResNet with a stem of three convolutions."""
     names = {"conv1.weight", "conv2.weight", "conv3.weight", "layer1.0.conv1.weight"}
     return names <= set(arrays)
 
@@ -36,7 +37,7 @@ def is_resnet(arrays: Mapping[str, np.ndarray]) -> bool:
 def pspnet(
     arrays: Mapping[str, np.ndarray], _shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Tensors of a PSPNet -> arrays by our paths: see `weights.Origin`."""
+    """Converts a PSPNet: see `importers.Origin`."""
     arrays, unused = pytorch.without_counters(arrays)
     return pytorch.rename(arrays, _find), unused
 

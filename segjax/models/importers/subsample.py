@@ -1,48 +1,51 @@
-"""fc6 and fc7 of a VGG-16, thinned out for the atrous network of DeepLab.
+"""Subsampling of fc6 and fc7 of a VGG-16 for the atrous network of DeepLab.
 
 Chen et al., ICLR 2015, section 3.1: the 7 x 7 filters of fc6 are decimated in space to 4 x 4 or
-3 x 3, and 4096 filters become 1024. The release kept a random subset of them that it does not
-name. Here nothing is random: taps and filters are spread evenly (of seven taps the first, fourth
-and seventh, or every second; of 4096 filters every fourth), so a file always gives the same
-network. fc7 reads the filters that fc6 kept; every rate begins with the same ones.
+3 x 3, and 4096 filters become 1024. The release kept a random subset and does not publish it. Here
+nothing is random: taps and filters are spaced evenly (the first, fourth and seventh of seven taps,
+or every second; every fourth of 4096 filters), so a file always gives the same network. fc7 keeps
+its weights for the filters that fc6 keeps, and all rates start with the same filters.
 """
 
 from collections.abc import Mapping
 
 import numpy as np
 
-_FIRST = "backbone/fc6/0/kernel"  # of the atrous network; the plain one has backbone/fc6/kernel
+_FIRST = "backbone/fc6/0/kernel"  # in the atrous network; the plain one has backbone/fc6/kernel
 
 
 def for_rates(
-    found: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]
+    arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, np.ndarray]:
-    """Arrays by our paths, fc6 and fc7 as the network has them.
+    """The arrays with fc6 and fc7 subsampled for every rate of the network.
+
+    For a network other than the atrous one nothing changes. An array that is smaller than the
+    network's does not change either: `importers.match` reports it.
 
     Args:
-        found: arrays in our layout, those of fc6 and fc7 under "backbone/fc6" and "backbone/fc7".
-        shapes: path -> shape, of the network. If that is not the atrous one, nothing changes. Nor
-            does an array of which there is too little: `weights.match` then reports it.
+        arrays: segjax's path -> array in segjax's layout, with "backbone/fc6" and "backbone/fc7".
+        shapes: path in the network -> shape.
     """
-    found = dict(found)
+    arrays = dict(arrays)
     if _FIRST not in shapes:
-        return found
+        return arrays
     for layer in ("fc6", "fc7"):
         for kind in ("kernel", "bias"):
-            array = found.pop(f"backbone/{layer}/{kind}", None)
+            array = arrays.pop(f"backbone/{layer}/{kind}", None)
             if array is None:
                 continue
             prefix, suffix = f"backbone/{layer}/", f"/{kind}"
             for path, shape in shapes.items():
                 if path.startswith(prefix) and path.endswith(suffix):
-                    found[path] = thin(array, shape)
-    return found
+                    arrays[path] = thin(array, shape)
+    return arrays
 
 
 def thin(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """[k, k, C, K] or [K] -> `shape`, evenly along every axis; too small an array as it is.
+    """An array [k, k, C, K] or [K], subsampled evenly along every axis to `shape`.
 
-    The first and the last tap are kept, for the window shall stay as wide as it was.
+    The first and the last tap are kept, so that the window stays as wide as it was. An array that
+    is too small is returned unchanged.
     """
     if array.ndim != len(shape) or any(n < m for n, m in zip(array.shape, shape, strict=True)):
         return array

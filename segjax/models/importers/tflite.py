@@ -1,8 +1,9 @@
-"""DeepLab v3 on MobileNetV2 as TensorFlow's research code names it, read from TensorFlow Lite.
+"""Importer of DeepLab v3 on MobileNetV2 in the names of TensorFlow's research code.
 
-`MobilenetV2/expanded_conv_1/expand/weights`, `aspp0/weights`; kernels [K, k, k, C], of depthwise
-convolutions [1, 3, 3, C]. Batch norm is folded into the convolutions: norm "none". The head has no
-rates, its order is "pool_first", and scores come to the image corner on corner.
+The files are TensorFlow Lite models. `MobilenetV2/expanded_conv_1/expand/weights`,
+`aspp0/weights`; kernels are [K, k, k, C], those of depthwise convolutions [1, 3, 3, C]. Batch norm
+is folded into the convolutions: norm "none". The head has no rates, the order "pool_first", and the
+`align` "corners".
 """
 
 import re
@@ -23,14 +24,14 @@ _LAYERS = {
 
 
 def is_deeplab_v3(arrays: Mapping[str, np.ndarray]) -> bool:
-    """Whether these tensors are its."""
+    """Whether a file holds this network."""
     return {"MobilenetV2/Conv/weights", "aspp0/weights"} <= set(arrays)
 
 
 def deeplab_v3(
     arrays: Mapping[str, np.ndarray], _shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Tensors of DeepLab v3 -> arrays by our paths: see `weights.Origin`."""
+    """Converts a DeepLab v3: see `importers.Origin`."""
     return naming.rename(arrays, _place), {}
 
 

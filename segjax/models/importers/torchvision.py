@@ -1,6 +1,7 @@
-"""VGG-16 and VGG-16-BN as torchvision names them: `features.N.weight`, `classifier.N.weight`.
+"""Importer of VGG-16 and VGG-16-BN in torchvision's names: `features.N.weight`.
 
-torchvision pools rounding down, we round up as Caffe does: the same on multiples of 32.
+Poolings of torchvision round down, those of segjax round up as in Caffe: on multiples of 32 there
+is no difference.
 """
 
 from collections.abc import Mapping
@@ -19,17 +20,17 @@ _FLATTENED = {"backbone/fc6": 7}
 
 
 def is_vgg(arrays: Mapping[str, np.ndarray]) -> bool:
-    """Whether these tensors are a torchvision VGG's."""
+    """Whether a file holds a torchvision VGG."""
     return "features.0.weight" in arrays
 
 
 def has_batch_norm(arrays: Mapping[str, np.ndarray]) -> bool:
-    """Whether they are one's with batch norm."""
+    """Whether a file holds a torchvision VGG with batch norm."""
     return is_vgg(arrays) and "features.1.running_mean" in arrays
 
 
 def is_features(arrays: Mapping[str, np.ndarray]) -> bool:
-    """Whether they are IMAGENET1K_FEATURES, whose classifier is nan throughout."""
+    """Whether a file holds IMAGENET1K_FEATURES, whose classifier is NaN throughout."""
     classifier = arrays.get("classifier.0.weight")
     return is_vgg(arrays) and classifier is not None and bool(np.isnan(classifier).all())
 
@@ -37,7 +38,7 @@ def is_features(arrays: Mapping[str, np.ndarray]) -> bool:
 def vgg16(
     arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Tensors of vgg16 -> arrays by our paths: see `weights.Origin`."""
+    """Converts a vgg16: see `importers.Origin`."""
     find = (_convolutions(2) | _DENSE).get
     return subsample.for_rates(pytorch.rename(arrays, find, _FLATTENED), shapes), {}
 
@@ -45,10 +46,10 @@ def vgg16(
 def vgg16_bn(
     arrays: Mapping[str, np.ndarray], _shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Tensors of vgg16_bn -> arrays by our paths.
+    """Converts a vgg16_bn: see `importers.Origin`.
 
-    Our convolutions have no bias before batch norm: theirs is taken off the running mean, which
-    gives the same.
+    segjax's convolutions have no bias before a batch norm: torchvision's biases are subtracted from
+    the running means, which is equivalent.
     """
     arrays, unused = pytorch.without_counters(arrays)
     convolutions, norms = _convolutions(3), {}
@@ -63,7 +64,7 @@ def vgg16_bn(
 
 
 def _convolutions(step: int) -> dict[str, str]:
-    """Name of each convolution -> our path; `step` modules from one to the next."""
+    """Name of each convolution -> segjax's path; `step` modules from one to the next."""
     layers, index = {}, 0
     for stage, depth in zip(STAGES, DEPTHS, strict=True):
         for block in range(depth):

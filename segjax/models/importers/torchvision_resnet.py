@@ -1,9 +1,9 @@
-"""ResNets as torchvision names them, alone and under its heads FCN and DeepLab v3.
+"""Importer of ResNets in torchvision's names, alone and under its heads FCN and DeepLab v3.
 
 `conv1`, `bn1`, `layer1.0.conv1`, `layer1.0.downsample.0`, `fc`; in segmentation networks
-`backbone.conv1`, `classifier.0` and `aux_classifier.0`. Blocks stride in the 3 x 3, networks for
-segmentation dilate by the rule "torchvision". A file whose batch norms are folded into the
-convolutions has biases instead, and fits a network of norm "none".
+`backbone.conv1`, `classifier.0` and `aux_classifier.0`. The 3 x 3 of a block has the stride, and
+segmentation networks have the dilation rule "torchvision". A file with batch norms folded into the
+convolutions has biases instead and fits a network of norm "none".
 """
 
 import re
@@ -35,18 +35,18 @@ _DEEPLAB_HEAD = {
 
 
 def is_resnet(arrays: Mapping[str, np.ndarray]) -> bool:
-    """Whether these tensors are a ResNet's with a stem of one convolution, and nothing beyond."""
-    more = {"conv2.weight", "clf_conv.weight"}  # of a deep stem, of RefineNet
-    return {"conv1.weight", "layer1.0.conv1.weight"} <= set(arrays) and not more & set(arrays)
+    """Whether a file holds a ResNet with a stem of one convolution, and nothing more."""
+    others = {"conv2.weight", "clf_conv.weight"}  # in a deep stem, in RefineNet
+    return {"conv1.weight", "layer1.0.conv1.weight"} <= set(arrays) and not others & set(arrays)
 
 
 def is_fcn(arrays: Mapping[str, np.ndarray]) -> bool:
-    """Whether they are fcn_resnet50's or 101's."""
+    """Whether a file holds fcn_resnet50 or fcn_resnet101."""
     return _is_segmentation(arrays) and not is_deeplab_v3(arrays)
 
 
 def is_deeplab_v3(arrays: Mapping[str, np.ndarray]) -> bool:
-    """Whether they are deeplabv3_resnet50's or 101's."""
+    """Whether a file holds deeplabv3_resnet50 or deeplabv3_resnet101."""
     return _is_segmentation(arrays) and "classifier.0.project.0.weight" in arrays
 
 
@@ -57,7 +57,7 @@ def _is_segmentation(arrays: Mapping[str, np.ndarray]) -> bool:
 def resnet(
     arrays: Mapping[str, np.ndarray], _shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Tensors of a ResNet -> arrays by our paths: see `weights.Origin`."""
+    """Converts a ResNet: see `importers.Origin`."""
     arrays, unused = pytorch.without_counters(arrays)
     return pytorch.rename(arrays, lambda n: "head/classifier" if n == "fc" else trunk(n)), unused
 
@@ -65,7 +65,7 @@ def resnet(
 def fcn(
     arrays: Mapping[str, np.ndarray], _shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Tensors of an FCN -> arrays by our paths, for the head "conv"."""
+    """Converts an FCN for the head "conv": see `importers.Origin`."""
     arrays, unused = pytorch.without_counters(arrays)
     return pytorch.rename(arrays, _under(FCN_HEAD)), unused
 
@@ -73,16 +73,16 @@ def fcn(
 def deeplab_v3(
     arrays: Mapping[str, np.ndarray], _shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Tensors of a DeepLab v3 -> arrays by our paths.
+    """Converts a DeepLab v3: see `importers.Origin`.
 
-    For the head "deeplab_v3" of three rates with `extra_conv` and the order "pool_last".
+    The head is "deeplab_v3" with three rates, `extra_conv` and the order "pool_last".
     """
     arrays, unused = pytorch.without_counters(arrays)
     return pytorch.rename(arrays, _under(_DEEPLAB_HEAD)), unused
 
 
 def trunk(layer: str) -> str | None:
-    """Our path of a layer of a ResNet, of either stem; None of any other layer."""
+    """segjax's path of a layer of a ResNet, with either stem; None for any other layer."""
     if stem := _STEM.fullmatch(layer):
         return f"backbone/stem/{int(stem[2]) - 1}/{_KINDS[stem[1]]}"
     if not (parts := _BLOCK.fullmatch(layer)):
@@ -94,7 +94,7 @@ def trunk(layer: str) -> str | None:
 
 
 def _under(head: Mapping[str, str]) -> Callable[[str], str | None]:
-    """`find` of `pytorch.rename` for a segmentation network with that head."""
+    """The argument `find` of `pytorch.rename` for a segmentation network with this head."""
 
     def find(layer):
         part, _, rest = layer.partition(".")

@@ -215,7 +215,7 @@ def test_a_pickle_under_another_name_is_refused_and_not_run(tmp_path, suffix):
     path, sprung = tmp_path / f"f{suffix}", tmp_path / "sprung"
     path.write_bytes(pickle.dumps({"a": Trap(sprung)}, protocol=2))
     reasons = {
-        ".npz": "is no npz, which is a zip archive of arrays.",
+        ".npz": "is not an npz file (a zip archive of arrays).",
         ".pth": "holds more than tensors, or is damaged",
     }
     assert refusal(path).startswith(reasons[suffix])
@@ -225,7 +225,7 @@ def test_a_pickle_under_another_name_is_refused_and_not_run(tmp_path, suffix):
 def test_another_archive_under_the_name_of_npz_is_refused(tmp_path):
     save_pth(tmp_path / "f.pth", arrays())
     path = (tmp_path / "f.pth").rename(tmp_path / "f.npz")
-    assert "is no npz: " in refusal(path)
+    assert "is not an npz file: " in refusal(path)
 
 
 def test_a_damaged_byte_in_npz_is_noticed(tmp_path):
@@ -280,5 +280,6 @@ def test_without_torch_a_pth_is_refused_with_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     (tmp_path / "f.pth").write_bytes(b"1")
     assert refusal(tmp_path / "f.pth") == (
-        "torch is needed to read it, and is not installed; or save it as safetensors."
+        "reading it needs torch, which is not installed; install it or convert the file to "
+        "safetensors."
     )

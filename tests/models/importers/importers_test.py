@@ -73,7 +73,9 @@ def test_skips_work_on_either_side_and_are_reported():
 
 def test_a_skip_that_fits_nothing_is_refused():
     text = refusal(found(), "head/*", "haed/*")
-    assert text == ("config.init.skip: 'haed/*' fits no tensor; they read like backbone/a, head/c.")
+    assert text == (
+        "config.init.skip: 'haed/*' fits no tensor; they are named like backbone/a, head/c."
+    )
 
 
 def test_a_file_of_no_known_origin_is_refused_with_those_that_are():
