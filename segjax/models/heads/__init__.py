@@ -1,0 +1,1 @@
+"""Heads: from a backbone's stages to class scores."""
