@@ -39,7 +39,7 @@ class Model:
         options: `config.model`, as plain data.
         dtype: of the computation, "float32" or "bfloat16".
         num_classes: K.
-        spec: the classes and their colours; None of a classifier, whose classes are only counted.
+        classes: their names and colours; None for a classifier, whose classes are only counted.
         preprocess: from RGB of 0 to 255 to the input of the backbone.
         input_scale: the network sees images at this scale.
         input_size: or every image at this size, unless it is (0, 0).
@@ -50,7 +50,7 @@ class Model:
     options: Mapping[str, Any]
     dtype: str
     num_classes: int
-    spec: DatasetSpec | None
+    classes: DatasetSpec | None
     preprocess: Preprocess
     input_scale: float
     input_size: Size
@@ -68,8 +68,20 @@ class Model:
     def seen(self, size: Size) -> Size:
         """The size at which the network sees an image of `size`; never empty."""
         if any(self.input_size):
-            return tuple(self.input_size)
-        return tuple(max(1, round(length * self.input_scale)) for length in size)
+            return self.input_size
+        height, width = (max(1, round(length * self.input_scale)) for length in size)
+        return height, width
+
+    @property
+    def spec(self) -> DatasetSpec:
+        """The names and colours of the classes.
+
+        Raises:
+            InputError: if the model is a classifier, which has none.
+        """
+        if self.classes is None:
+            raise InputError(f"The network is a classifier of {self.num_classes} classes.")
+        return self.classes
 
     @property
     def has_crf(self) -> bool:
@@ -88,13 +100,13 @@ def model_of(config: ml_collections.ConfigDict, classes: DatasetSpec | int) -> M
         InputError: on names, options or sizes that are not allowed.
     """
     spec = classes if isinstance(classes, DatasetSpec) else None
-    count = spec.num_classes if spec is not None else classes
+    count = classes.num_classes if isinstance(classes, DatasetSpec) else classes
     options = config.model.to_dict()
     return Model(
         options=options,
         dtype=config.dtype,
         num_classes=count,
-        spec=spec,
+        classes=spec,
         preprocess=Preprocess(**config.preprocess),
         input_scale=config.input_scale,
         input_size=tuple(config.input_size),

@@ -1,6 +1,6 @@
 """The mesh of devices, and how batches and state lie on it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 from segjax.errors import InputError
 
 
-def make_mesh(space: int, devices: list[jax.Device] | None = None) -> Mesh:
+def make_mesh(space: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A mesh ("data", "space") over all devices, or those given.
 
     Raises:
