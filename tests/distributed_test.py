@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from segjax import sharding
+from segjax.errors import InputError
 from segjax.runs import event_log
 from segjax.training import assembly
 from tests import programs, tiny
@@ -61,8 +62,9 @@ def test_two_processes_step_like_one(tmp_path):
     port = free_port()
     out = tmp_path / "params.npz"
     finish([start(["tests.two_processes", port, str(i), str(out)]) for i in (0, 1)])
-    parts = tiny.assemble(tiny.short_config(**tiny.NOISY), 1)
-    ts, _ = parts.train_step(tiny.awake_state(parts), sharding.put_batch(parts.mesh, tiny.batch(0)))
+    training = tiny.assemble(tiny.short_config(**tiny.NOISY), 1)
+    batch = sharding.put_batch(training.mesh, tiny.batch(0))
+    ts, _ = training.step(tiny.awake_state(training), batch)
     tiny.assert_close(dict(np.load(out)), (ts.params, ts.batch_stats))
 
 
@@ -109,7 +111,7 @@ def test_an_order_to_stop_given_to_one_process_saves_and_ends_both(tmp_path):
 
 def test_space_must_divide_the_devices_of_a_process():
     config = tiny.config(mesh__space=3)
-    with pytest.raises(assembly.InputError, match="must divide the 8 devices"):
+    with pytest.raises(InputError, match="must divide the 8 devices"):
         assembly.assemble(config, tiny.SPEC, None, jax.devices())
 
 

@@ -12,7 +12,8 @@ import ml_collections
 import numpy as np
 
 from segjax.pictures import charts
-from segjax.training import assembly, loop
+from segjax.runs import checkpoint, run_folder
+from segjax.training import loop
 from tests import tiny
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -34,7 +35,7 @@ def config(**changes: Any) -> ml_collections.ConfigDict:
 
 
 def train_plainly(made: ml_collections.ConfigDict, workdir: pathlib.Path, **options: Any) -> None:
-    """`train.run` without its charts, which take a third of six steps."""
+    """`loop.run` without its charts, which take a third of six steps."""
     with mock.patch.multiple(charts, curves=mock.DEFAULT, class_chart=mock.DEFAULT):
         loop.run(made, workdir, **options)
 
@@ -51,11 +52,13 @@ def environment(**extra: str) -> dict[str, str]:
     }
 
 
-def verb(name: str, *flags: str, **extra: str) -> subprocess.CompletedProcess:
+def verb(
+    name: str, *flags: str, cwd: pathlib.Path = ROOT, **extra: str
+) -> subprocess.CompletedProcess:
     """Runs `python -m segjax.<name>` to its end."""
     return subprocess.run(
         [sys.executable, "-m", f"segjax.{name}", *flags],
-        cwd=ROOT,
+        cwd=cwd,
         env=environment(**extra),
         capture_output=True,
         text=True,
@@ -74,6 +77,12 @@ def line(done: subprocess.CompletedProcess) -> str:
 
 
 def final(workdir: pathlib.Path, which: str = "latest") -> dict[str, np.ndarray]:
-    """Path -> array of the state that a checkpoint holds."""
-    _, ts, _ = assembly.restore(workdir, which)
+    """Path -> array of the whole train state that a checkpoint holds."""
+    best = run_folder.read_config(workdir).best
+    checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", **best, read_only=True)
+    try:
+        device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        ts, _ = checkpoints.restore_fields({}, which=which, on=device)
+    finally:
+        checkpoints.close()
     return tiny.by_name(ts)

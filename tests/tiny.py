@@ -17,12 +17,15 @@ import ml_collections
 import numpy as np
 from flax import nnx
 
-from configs import fcn8s
-from segjax import sharding
+from segjax import metrics, sharding
+from segjax.configs import fcn8s
+from segjax.crf import Refinement
 from segjax.data.spec import VOID, DatasetSpec, hls_palette
+from segjax.evaluation import steps
 from segjax.models import functional
 from segjax.models.backbones import vgg
 from segjax.models.features import Features
+from segjax.network import Network
 from segjax.training import assembly, state
 
 SIZE = (32, 48)
@@ -93,8 +96,8 @@ def deep_config(**changes: Any) -> ml_collections.ConfigDict:
     return config(**{"model__backbone__name": "tests.tiny:Shallow"} | changes)
 
 
-def assemble(made: ml_collections.ConfigDict, devices: int = 1) -> assembly.Experiment:
-    """The parts of a run on the first `devices` devices."""
+def assemble(made: ml_collections.ConfigDict, devices: int = 1) -> assembly.Training:
+    """A training on the first `devices` devices."""
     return assembly.assemble(made, SPEC, None, jax.devices()[:devices])
 
 
@@ -157,32 +160,48 @@ def drawn(shapes: Any, seed: int = 0) -> Any:
     return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
-def awake_state(parts: assembly.Experiment) -> state.TrainState:
-    """The state before the first step, but `drawn` and `awake`, on the mesh of `parts`."""
-    shapes = parts.state_shapes()
+def awake_state(training: assembly.Training) -> state.TrainState:
+    """The state before the first step, but `drawn` and `awake`, on the training's mesh."""
+    shapes = training.state_shapes()
     ts = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     weights = {"params": awake(drawn(shapes.params)), "batch_stats": drawn(shapes.batch_stats)}
     ts = ts.replace(**weights, ema=weights if shapes.ema else {})
     # Each leaf a copy of its own: a step is given the state's memory.
     return jax.tree.map(
-        lambda leaf: jax.device_put(leaf.copy(), sharding.replicated(parts.mesh)), ts
+        lambda leaf: jax.device_put(leaf.copy(), sharding.replicated(training.mesh)), ts
     )
 
 
-@flax.struct.dataclass
-class Network:
-    """A model's two graphs, its awake parameters and its batch statistics."""
+def network(training: assembly.Training, ts: state.TrainState | None = None) -> Network:
+    """The network of a training with the weights of a state, which is `awake_state` by default."""
+    ts = awake_state(training) if ts is None else ts
+    return Network(ts.params, ts.batch_stats, training.model)
 
-    training: Any = flax.struct.field(pytree_node=False)
-    evaluation: Any = flax.struct.field(pytree_node=False)
+
+def look(
+    training: assembly.Training, *, samples: int = 0, crf: Refinement | None = None
+) -> Callable:
+    """The evaluation step of a training's networks, jitted: (network, batch) -> results."""
+    judge = steps.Judge(
+        metrics.build(training.model.spec, class_weights=training.loss.class_weights)
+    )
+    one = steps.Look(judge, training.config.loss.blocks, samples, crf, training.mesh)
+    return one.jitted(training.model)
+
+
+@flax.struct.dataclass
+class Module:
+    """A module as graphs and arrays: awake parameters and batch statistics."""
+
+    graphs: functional.Graphs = flax.struct.field(pytree_node=False)
     params: Any
     batch_stats: Any
 
 
-def network(build: Callable[[nnx.Rngs], nnx.Module], seed: int = 0) -> Network:
-    """A model with `drawn` arrays."""
+def module(build: functional.Build, seed: int = 0) -> Module:
+    """A module with `drawn` arrays."""
     params, batch_stats = drawn(jax.eval_shape(lambda: functional.initial_arrays(build, 0)), seed)
-    return Network(*functional.graphs(build), awake(params), batch_stats)
+    return Module(functional.graphs(build), awake(params), batch_stats)
 
 
 def count(tree: Any) -> int:

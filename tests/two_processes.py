@@ -14,9 +14,9 @@ def main(port: str, process: int, out: pathlib.Path) -> None:
     from segjax.training import assembly
     from tests import tiny
 
-    parts = assembly.assemble(tiny.short_config(**tiny.NOISY), tiny.SPEC, None)
+    training = assembly.assemble(tiny.short_config(**tiny.NOISY), tiny.SPEC, None)
     rows = {key: np.split(value, 2)[process] for key, value in tiny.batch(0).items()}
-    ts, _ = parts.train_step(tiny.awake_state(parts), sharding.put_batch(parts.mesh, rows))
+    ts, _ = training.step(tiny.awake_state(training), sharding.put_batch(training.mesh, rows))
     if process == 0:
         np.savez(out, **tiny.by_name((ts.params, ts.batch_stats)))
 

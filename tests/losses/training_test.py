@@ -15,12 +15,12 @@ VARIANTS = {name: {"loss__name": name} for name in losses.LOSSES} | {
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_batch_is_learned(name):
     schedule = {"optim__name": "adamw", "optim__lr": 0.03, "optim__schedule": "constant"}
-    parts = tiny.assemble(tiny.short_config(**schedule, **VARIANTS[name]))
-    ts, batch = parts.initial_state(), tiny.batch(0)
+    training = tiny.assemble(tiny.short_config(**schedule, **VARIANTS[name]))
+    ts, batch = training.initial_state(), tiny.batch(0)
     batch["position"][:] = 7  # the same augmentation in every step
     seen = []
     for _ in range(12):
-        ts, scalars = parts.train_step(ts, batch)
+        ts, scalars = training.step(ts, batch)
         seen.append(jax.device_get(scalars))
     found = [float(step["loss"]) for step in seen]
     assert np.isfinite(found).all()

@@ -27,8 +27,8 @@ def draw(seed: int, *shape: int) -> jax.Array:
 @pytest.fixture(scope="module")
 def classifier():
     """fn(float [B, H, W, 3]) -> scores, compiled once a shape; its biases are drawn too."""
-    net = tiny.network(lambda rngs: forms.PatchNet(**NET, rngs=rngs))
-    run = jax.jit(lambda params, x: functional.merge(net.evaluation, params, {})(x))
+    net = tiny.module(lambda rngs: forms.PatchNet(**NET, rngs=rngs))
+    run = jax.jit(lambda params, x: functional.merge(net.graphs.inference, params, {})(x))
     return functools.partial(run, net.params)
 
 

@@ -6,14 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from segjax import sharding
 from segjax.data import catalog
+from segjax.data.splits import open_split
 from segjax.errors import InputError
-from segjax.evaluation import evaluator as evaluation
+from segjax.evaluation import protocol as protocols
+from segjax.evaluation.evaluator import Evaluator
+from segjax.evaluation.result import Result
 from segjax.models import functional
 from segjax.models.crf_rnn import CRFRNN
+from segjax.network import Network
 from segjax.runs import event_log, run_folder
 from segjax.training import assembly, optim
 from tests import programs, tiny
@@ -28,17 +31,17 @@ def config(**changes):
     return tiny.short_config(**{"model__crf": dict(ROOM)} | quiet | changes)
 
 
-def assemble(devices: int = 1, **changes) -> assembly.Experiment:
+def assemble(devices: int = 1, **changes) -> assembly.Training:
     return tiny.assemble(config(**changes), devices)
 
 
 @functools.cache
 def step_of(devices: int, **changes):
     """What one step makes of awake weights: state and scalars, on the host."""
-    parts = assemble(devices, **changes)
-    ts = tiny.awake_state(parts)
+    training = assemble(devices, **changes)
+    ts = tiny.awake_state(training)
     before = tiny.by_name(ts.params)
-    after, scalars = parts.train_step(ts, sharding.put_batch(parts.mesh, tiny.batch(5)))
+    after, scalars = training.step(ts, sharding.put_batch(training.mesh, tiny.batch(5)))
     return before, jax.device_get(after), jax.device_get(scalars)
 
 
@@ -65,7 +68,7 @@ def test_a_step_is_the_same_on_many_devices_and_in_parts(devices, changes):
 def test_training_evaluation_and_passes_show_it_the_image_of_0_to_255():
     """Not the one that the backbone was made for. Nothing is augmented, and nothing dropped."""
     trunk = {"name": "tests.tiny:Trunk", "batch_norm": False, "dropout": 1e-9}
-    parts = assemble(
+    training = assemble(
         model__backbone=trunk,
         model__crf=ROOM | {"test_iterations": 5, "theta_alpha": 20.0, "theta_beta": 30.0},
         augment__size=tiny.SIZE,
@@ -73,49 +76,52 @@ def test_training_evaluation_and_passes_show_it_the_image_of_0_to_255():
         augment__flip=0.0,
         preprocess__bgr=True,
     )
-    ts, batch = tiny.awake_state(parts), tiny.batch(2, rows=4)
-    weights = ts.params, ts.batch_stats
-    layer = CRFRNN(tiny.K, **parts.config.model.crf)
+    ts, batch = tiny.awake_state(training), tiny.batch(2, rows=4)
+    network = tiny.network(training, ts)
+    layer = CRFRNN(tiny.K, **training.config.model.crf)
     for name in PARAMS:
         getattr(layer, name)[...] = ts.params["crf"][name]
     head = tiny.assemble(config(model__backbone=trunk, model__crf=None, preprocess__bgr=True))
     without = {name: part for name, part in ts.params.items() if name != "crf"}
-    scores = jax.jit(head.network)(without, {}, batch["image"])
+    scores = jax.jit(Network.__call__)(Network(without, {}, head.model), batch["image"])
     logits = run(layer, scores, jnp.asarray(batch["image"])).values
 
     np.testing.assert_allclose(
-        jax.jit(parts.network)(*weights, batch["image"]).values, logits, rtol=1e-4, atol=1e-4
+        jax.jit(Network.__call__)(network, batch["image"]).values, logits, rtol=1e-4, atol=1e-4
     )
-    once, passes = parts.eval_step(*weights, batch), parts.step_under(2)(*weights, batch)
+    once, passes = (tiny.look(training, samples=samples)(network, batch) for samples in (0, 2))
+    expected = once["counts"]["cross_entropy"]
     for found in (once, passes):
         assert np.mean(np.asarray(found["prediction"]) == logits.argmax(-1)) > 0.999
-        assert found["loss"] == pytest.approx(float(once["loss"]), rel=1e-4)
-    _, scalars = parts.train_step(ts, batch)
-    assert scalars["loss"] == pytest.approx(float(once["loss"] / once["pixels"]), rel=1e-4)
+        loss = found["counts"]["cross_entropy"]["loss"]
+        assert loss == pytest.approx(float(expected["loss"]), rel=1e-4)
+    _, scalars = training.step(ts, batch)
+    mean = float(expected["loss"] / expected["pixels"])
+    assert scalars["loss"] == pytest.approx(mean, rel=1e-4)
 
 
 def test_devices_share_no_images():
     """Only sums and ends of loops."""
-    parts = assemble(8)
-    batch = sharding.put_batch(parts.mesh, tiny.batch(5))
-    text = parts.train_step.lower(parts.state_shapes(), batch).compile().as_text()
+    training = assemble(8)
+    batch = sharding.put_batch(training.mesh, tiny.batch(5))
+    text = training.step.lower(training.state_shapes(), batch).compile().as_text()
     assert "all-reduce" in text
     assert "all-gather" not in text
     assert "all-to-all" not in text
 
 
 def test_a_network_without_a_crf_returns_nothing_new():
-    parts = tiny.assemble(tiny.short_config(model__crf=None))
-    ts, batch = parts.state_shapes(), tiny.batch(0)
-    _, scalars = jax.eval_shape(parts.train_step, ts, batch)
+    training = tiny.assemble(tiny.short_config(model__crf=None))
+    ts, batch = training.state_shapes(), tiny.batch(0)
+    _, scalars = jax.eval_shape(training.step, ts, batch)
     assert scalars.keys() == {"loss", "grad_norm", "lr", "valid", "skipped"}
-    out = jax.eval_shape(parts.eval_step, ts.params, ts.batch_stats, batch)
+    out = jax.eval_shape(tiny.look(training), tiny.network(training, ts), batch)
     assert not any("crf" in key for key in out)
     assert "crf" not in ts.params
 
 
 def test_its_matrices_may_have_a_rate_of_their_own():
-    params = jax.eval_shape(lambda: functional.initial_arrays(assemble().build, 0)[0])
+    params, _ = assemble().model.shapes()
     rates, decays = optim.multipliers(params, (("crf/*", 100.0, 0.0),))
     assert set(rates["crf"].values()) == {100.0}
     assert set(decays["crf"].values()) == {0.0}
@@ -125,7 +131,7 @@ def test_its_matrices_may_have_a_rate_of_their_own():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"theta_delta": 1.0}, "model.crf: CRF-RNN takes no 'theta_delta'; allowed: .*theta_gamma"),
+        ({"theta_delta": 1.0}, "model.crf: CRF-RNN takes no 'theta_delta'; options: .*theta_gamma"),
         ({"spatial": "box"}, "config.model.crf.spatial: unknown 'box'; known: lattice, gaussian"),
         ({"vertices": 0}, "config.model.crf.vertices must be above 0, got 0"),
         ({"theta_beta": float("nan")}, "config.model.crf.theta_beta must be above 0, got nan"),
@@ -141,9 +147,14 @@ def test_what_is_not_allowed_is_one_clear_line(changes, message):
 def test_it_does_not_go_with_several_scales_and_wants_the_image():
     with pytest.raises(InputError, match="crf and multi_scale"):
         assemble(model__multi_scale={"scales": (1, 0.5), "align": "corners"})
-    parts = assemble()
+    training = assemble()
+    shapes = training.model.shapes()
+
+    def without_image(arrays, x):
+        return functional.merge(training.model.graphs.inference, *arrays)(x)
+
     with pytest.raises(InputError, match="no image of 0 to 255"):
-        jax.eval_shape(lambda x: parts.build(nnx.Rngs(0))(x), jnp.zeros((1, 16, 24, 3)))
+        jax.eval_shape(without_image, shapes, jnp.zeros((1, 16, 24, 3)))
 
 
 def test_an_auxiliary_head_s_scores_stay_as_they_are():
@@ -151,12 +162,9 @@ def test_an_auxiliary_head_s_scores_stay_as_they_are():
     outputs = {}
     x, image = jnp.ones((1, 16, 24, 3)), jnp.full((1, 16, 24, 3), 90.0)
     for given in (None, ROOM):
-        build = assemble(model__aux=aux, model__crf=given).build
-        params, batch_stats = tiny.drawn(
-            jax.eval_shape(lambda b=build: functional.initial_arrays(b, 0))
-        )
-        graph = functional.graphs(build)[1]
-        outputs[given is None] = functional.merge(graph, params, batch_stats)(x, image=image)
+        model = assemble(model__aux=aux, model__crf=given).model
+        arrays = tiny.drawn(model.shapes())
+        outputs[given is None] = functional.merge(model.graphs.inference, *arrays)(x, image=image)
     (plain, side), (refined, same) = outputs[True], outputs[False]
     tiny.assert_same_bits(same, side)
     assert refined.values.shape[1:3] == (16, 24) != plain.values.shape[1:3]
@@ -169,14 +177,13 @@ def scenes_config(**changes):
     return programs.config(**{"model__crf": dict(ROOM)} | small | changes)
 
 
-def evaluated(made, views: str = "") -> evaluation.Result:
+def evaluated(made, views: str = "") -> Result:
     dataset = catalog.load(**made.data)
-    parts = assembly.assemble(made, dataset.spec, None, jax.devices()[:1])
-    ts = tiny.awake_state(parts)
-    split = assembly.open_split(dataset, made, "val")
-    how = evaluation.protocol(parts, "val", split.scan.sizes, views)
-    evaluator = evaluation.Evaluator(parts, split.source, split.scan.sizes, how)
-    return evaluator(ts.params, ts.batch_stats)
+    training = assembly.assemble(made, dataset.spec, None, jax.devices()[:1])
+    split = open_split(dataset, "val")
+    protocol = protocols.resolve(made, split.scan.sizes, split="val", views_text=views)
+    evaluator = Evaluator(made, training.model, training.mesh, split, protocol)
+    return evaluator(tiny.network(training))
 
 
 VIEWS = ["single", "single, samples=2", "single, tile=(20, 24), flip=True"]
@@ -185,16 +192,16 @@ VIEWS = ["single", "single, samples=2", "single, tile=(20, 24), flip=True"]
 @pytest.mark.parametrize("views", VIEWS)
 def test_every_protocol_has_it_or_says_what_it_lacks(views):
     result = evaluated(scenes_config(), views)
-    assert np.isfinite(result.loss)
+    assert np.isfinite(result.scalars()["loss"])
     assert result.examples == 4
     with pytest.raises(InputError, match=r"crf.vertices is too small.* config.json"):
         evaluated(scenes_config(model__crf={"vertices": 0.05}), views)
 
 
 def test_statistics_of_norms_can_be_estimated_again():
-    parts = assemble(model__backbone={"name": "tests.tiny:Trunk", "batch_norm": True, "dropout": 0})
-    ts, batch = tiny.awake_state(parts), tiny.batch(3)
-    found = parts.batch_statistics(ts.params, ts.batch_stats, batch)
+    trunk = {"name": "tests.tiny:Trunk", "batch_norm": True, "dropout": 0}
+    training = assemble(model__backbone=trunk)
+    found = training.batch_statistics(tiny.network(training), tiny.batch(3))
     assert np.isfinite(tiny.by_name(found)["backbone/norm/mean"]).all()
 
 

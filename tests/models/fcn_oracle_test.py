@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from segjax import initial_weights, models
+from segjax import models
 from segjax.models import functional, importers, resize
 from segjax.models.preprocess import Preprocess
 from tests import tiny
@@ -56,7 +56,7 @@ def load(variant: str) -> tuple[dict, dict, dict]:
 
 def as_params(variant: str, arrays: dict[str, np.ndarray], like) -> dict:
     """The tree of `like`, every leaf of it from `arrays`."""
-    wanted = initial_weights.flatten(like, {})
+    wanted = functional.by_path(like)
     found, unused = ORIGIN.convert(arrays, wanted)
     shapes = {path: leaf.shape for path, leaf in wanted.items()}
     matched = importers.match(found, shapes, (), where=variant, unused=unused)
@@ -71,7 +71,7 @@ def as_params(variant: str, arrays: dict[str, np.ndarray], like) -> dict:
 def network(variant: str):
     """Its fixture, and fn(params, image uint8 [H, W, 3]) -> Scores and logits [H, W, K]."""
     arrays, images, logits = load(variant)
-    _, graph = functional.graphs(functools.partial(build, variant))
+    graph = functional.graphs(functools.partial(build, variant)).inference
     preprocess = Preprocess(**ORIGIN.preprocess)
 
     @jax.jit

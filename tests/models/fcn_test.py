@@ -192,13 +192,13 @@ def test_upsampling_keeps_full_precision_on_accelerators():
 
 def test_a_shift_of_32_pixels_shifts_the_scores():
     """Away from the border, by more than the receptive field of 404 and the reach of upsampling."""
-    net = tiny.network(functools.partial(build, batch_norm=False))
+    net = tiny.module(functools.partial(build, batch_norm=False))
     shift, width, margin = 32, 640, 240
     wide = jax.random.normal(jax.random.key(0), (1, 32, width + shift, 3))
 
     @jax.jit
     def run(x):
-        scores = functional.merge(net.evaluation, net.params, net.batch_stats)(x)[0]
+        scores = functional.merge(net.graphs.inference, net.params, net.batch_stats)(x)[0]
         return to_image(scores, (32, width))
 
     here, there = np.asarray(run(wide[:, :, :width])), np.asarray(run(wide[:, :, shift:]))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from segjax import initial_weights, models
+from segjax import models
 from segjax.errors import InputError
 from segjax.models import functional, importers, layers
 from segjax.models.backbones import googlenet
@@ -40,14 +40,14 @@ def logits(arrays: dict[str, np.ndarray], images: np.ndarray, **options) -> np.n
     """[B, K] of images [B, H, W, 3], with weights by caffejs's names: every one of them."""
     make = functools.partial(build, **options)
     like = jax.eval_shape(lambda: functional.initial_arrays(make, 0)[0])
-    wanted = initial_weights.flatten(like, {})
+    wanted = functional.by_path(like)
     found, unused = ORIGIN.convert(arrays, wanted)
     shapes = {path: leaf.shape for path, leaf in wanted.items()}
     matched = importers.match(found, shapes, (), where="f", unused=unused).arrays
     params = jax.tree_util.tree_map_with_path(
         lambda path, _: matched[jax.tree_util.keystr(path, simple=True, separator="/")], like
     )
-    graph = functional.graphs(make)[1]
+    graph = functional.graphs(make).inference
 
     @jax.jit
     def run(params, x):
@@ -108,7 +108,7 @@ def test_every_stage_lies_where_its_shift_says():
     With 1 x 1 convolutions alone in the modules, else a cell would see more than the image.
     """
     make = functools.partial(build, width=2)
-    graph = functional.graphs(make)[1]
+    graph = functional.graphs(make).inference
 
     def opened(path, leaf):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -216,13 +216,13 @@ def test_learned_upsampling_is_refused_with_the_reason(head):
 
 
 def test_dropout_acts_on_the_last_stage_alone_and_follows_its_key():
-    net = tiny.network(build)
+    net = tiny.module(build)
     x = 100 * jax.random.normal(jax.random.key(0), (1, 33, 47, 3))
 
     @jax.jit
     @jax.vmap
     def training(key):
-        model = functional.merge(net.training, net.params, net.batch_stats)
+        model = functional.merge(net.graphs.training, net.params, net.batch_stats)
         return model.backbone(x, rngs=nnx.Rngs(dropout=key)).stages
 
     one, other = jax.random.split(jax.random.key(1))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from segjax import initial_weights, models
+from segjax import models
 from segjax.errors import InputError
 from segjax.models import functional
 from segjax.models.backbones import vgg
@@ -61,7 +61,7 @@ def test_the_last_two_layers_have_a_norm_or_biases(batch_norm, fc_batch_norm, no
     options = {"batch_norm": batch_norm, "fc_batch_norm": fc_batch_norm}
     arrays = functools.partial(functional.initial_arrays, functools.partial(build, **options))
     params, batch_stats = jax.eval_shape(arrays, 0)
-    paths = list(initial_weights.flatten(params, batch_stats))
+    paths = list(functional.by_path(params, batch_stats))
     normed = [path for path in paths if path.endswith("/scale")]
     assert len(normed) == norms
     assert sum(path.endswith("/bias") for path in paths) == norms + biases
@@ -104,10 +104,10 @@ def test_stages_halve_and_round_up(size):
 
 
 def test_features_say_their_channels_strides_and_border():
-    net = tiny.network(build)
+    net = tiny.module(build)
 
     def run(x):
-        model = functional.merge(net.evaluation, net.params, net.batch_stats)
+        model = functional.merge(net.graphs.inference, net.params, net.batch_stats)
         features = model(x)
         assert dict(features.strides) == {
             "stage1": 2, "stage2": 4, "stage3": 8, "stage4": 16, "stage5": 32, "fc7": 32
@@ -122,13 +122,16 @@ def test_features_say_their_channels_strides_and_border():
 @pytest.fixture(scope="module")
 def runs():
     """fc7 of a batch as the training and the evaluation graph give it: fn(images, key)."""
-    net = tiny.network(build, seed=2)
+    net = tiny.module(build, seed=2)
 
     def run(graph, x, key):
         model = functional.merge(graph, net.params, net.batch_stats)
         return model(x, rngs=nnx.Rngs(dropout=key)).stages["fc7"]
 
-    return [jax.jit(functools.partial(run, graph)) for graph in (net.training, net.evaluation)]
+    return [
+        jax.jit(functools.partial(run, graph))
+        for graph in (net.graphs.training, net.graphs.inference)
+    ]
 
 
 def test_evaluation_does_not_look_across_the_batch_and_training_does(runs):

@@ -10,7 +10,7 @@ from flax import nnx
 
 from segjax import models, sharding
 from segjax.models import functional, resize
-from segjax.training import assembly, state
+from segjax.training import state
 from tests import tiny
 from tests.configs_test import RECIPES, recipe
 from tests.models.zoo import NETWORKS
@@ -55,11 +55,11 @@ def test_any_image_gets_scores_that_cover_exactly_it(name, size):
 
 @every_network
 def test_evaluation_does_not_look_across_the_batch(name):
-    network = tiny.network(functools.partial(build, name))
+    net = tiny.module(functools.partial(build, name))
 
     @jax.jit
     def run(x):
-        model = functional.merge(network.evaluation, network.params, network.batch_stats)
+        model = functional.merge(net.graphs.inference, net.params, net.batch_stats)
         scores = model(x, image=x)[0]
         return resize.apply(scores.values, *scores.matrices(x.shape[1:3]))
 
@@ -71,11 +71,11 @@ def test_evaluation_does_not_look_across_the_batch(name):
     tiny.assert_close(run(x.at[1].set(0))[0], both[0])
 
 
-def step_of(name: str, devices: int, space: int) -> tuple[assembly.Experiment, state.TrainState]:
-    """The parts, and what one step makes of awake weights."""
-    parts = tiny.assemble(config(name, mesh__space=space, optim__parts=()), devices)
-    batch = sharding.put_batch(parts.mesh, tiny.batch(5))
-    return parts, parts.train_step(tiny.awake_state(parts), batch)
+def step_of(name: str, devices: int, space: int) -> tuple[state.TrainState, dict[str, jax.Array]]:
+    """What one step makes of awake weights."""
+    training = tiny.assemble(config(name, mesh__space=space, optim__parts=()), devices)
+    batch = sharding.put_batch(training.mesh, tiny.batch(5))
+    return training.step(tiny.awake_state(training), batch)
 
 
 QUICK = ("pspnet",)  # with an auxiliary head and products with matrices; the others take minutes
@@ -86,7 +86,7 @@ QUICK = ("pspnet",)  # with an auxiliary head and products with matrices; the ot
     [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS],
 )
 def test_a_step_on_four_devices_two_to_an_image_is_the_step_on_one(name):
-    (_, (one, scalars)), (_, (four, expected)) = step_of(name, 1, 1), step_of(name, 4, 2)
+    (one, scalars), (four, expected) = step_of(name, 1, 1), step_of(name, 4, 2)
     assert scalars["grad_norm"] > 0
     tiny.assert_close(four.params, one.params)
     tiny.assert_close(four.batch_stats, one.batch_stats)
@@ -95,9 +95,9 @@ def test_a_step_on_four_devices_two_to_an_image_is_the_step_on_one(name):
 
 @every_network
 def test_a_step_lowers_for_accelerators_from_a_cpu_host(name):
-    parts = tiny.assemble(config(name, optim__parts=()))
-    rows = sharding.put_batch(parts.mesh, tiny.batch(0))
-    traced = parts.train_step.trace(parts.state_shapes(), rows)
+    training = tiny.assemble(config(name, optim__parts=()))
+    rows = sharding.put_batch(training.mesh, tiny.batch(0))
+    traced = training.step.trace(training.state_shapes(), rows)
     # In one program, which chooses between them where they differ: half as long as twice.
     text = traced.lower(lowering_platforms=("cuda", "tpu")).as_text()
     assert text.count("stablehlo.convolution") >= 2
@@ -112,10 +112,10 @@ def test_every_recipe_s_network_takes_a_step_at_full_width(name):
     made = recipe(name).get_config()
     made.batch_size, made.accumulate = 2, 1
     made.augment.size, made.total_steps = (48, 64), 2
-    parts = tiny.assemble(made)
-    before = jax.device_get(parts.initial_state().params)
-    batch = sharding.put_batch(parts.mesh, tiny.batch(0, rows=2, size=(48, 64)))
-    ts, scalars = parts.train_step(parts.initial_state(), batch)
+    training = tiny.assemble(made)
+    before = jax.device_get(training.initial_state().params)
+    batch = sharding.put_batch(training.mesh, tiny.batch(0, rows=2, size=(48, 64)))
+    ts, scalars = training.step(training.initial_state(), batch)
     assert np.isfinite(scalars["loss"])
     assert scalars["grad_norm"] > 0
     changed = [

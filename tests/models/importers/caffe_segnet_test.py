@@ -149,7 +149,7 @@ def test_a_merged_norm_is_its_scale_and_its_shift_to_the_last_digit(name):
         lambda path, _: found[jax.tree_util.keystr(path[1:], simple=True, separator="/")],
         network._trees(model(kind)),
     )
-    net = functional.merge(functional.graphs(network._build(model(kind)))[1], *trees)
+    net = functional.merge(functional.graphs(network._build(model(kind))).inference, *trees)
     x = np.random.default_rng(0).normal(0, 100, (1, 5, 7, WIDTHS[0])).astype(np.float32)
     scale, shift = (arrays[f"conv1_1_bn/{i}"].ravel() for i in range(2))
     np.testing.assert_array_equal(net.backbone.stage1[0].norm(x), x * scale + shift)

@@ -3,7 +3,7 @@ import functools
 import jax
 import numpy as np
 
-from segjax import initial_weights, models
+from segjax import models
 from segjax.models import functional, importers
 from segjax.models.importers import files
 from tests.models.importers import real
@@ -26,7 +26,7 @@ def shapes() -> dict[str, tuple[int, ...]]:
         )
 
     trees = jax.eval_shape(lambda: functional.initial_arrays(build, 0))
-    return {path: leaf.shape for path, leaf in initial_weights.flatten(*trees).items()}
+    return {path: leaf.shape for path, leaf in functional.by_path(*trees).items()}
 
 
 @real.needs(FILE)

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from segjax import initial_weights, models
+from segjax import models
 from segjax.models import functional, importers
 from tests import tiny
 
@@ -99,7 +99,7 @@ def shapes(**options) -> dict[str, tuple[int, ...]]:
     trees = jax.eval_shape(
         lambda: functional.initial_arrays(functools.partial(build, **options), 0),
     )
-    return {path: leaf.shape for path, leaf in initial_weights.flatten(*trees).items()}
+    return {path: leaf.shape for path, leaf in functional.by_path(*trees).items()}
 
 
 def load(
@@ -114,7 +114,7 @@ def load(
 
 def ours(found: importers.Match, **options) -> tuple[np.ndarray, np.ndarray]:
     """fc7 and scores of `image` by our network: the cell whose 7 x 7 window is the whole map."""
-    net = tiny.network(functools.partial(build, **options))
+    net = tiny.module(functools.partial(build, **options))
     params, batch_stats = (
         jax.tree_util.tree_map_with_path(
             lambda path, _: found.arrays[jax.tree_util.keystr(path, simple=True, separator="/")],
@@ -125,7 +125,7 @@ def ours(found: importers.Match, **options) -> tuple[np.ndarray, np.ndarray]:
 
     @jax.jit
     def run(params, batch_stats, x):
-        model = functional.merge(net.evaluation, params, batch_stats)
+        model = functional.merge(net.graphs.inference, params, batch_stats)
         features = model.backbone(x)
         return features.stages["fc7"], model.head(features).values
 

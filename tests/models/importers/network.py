@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from segjax import initial_weights, models
+from segjax import models
 from segjax.errors import InputError
 from segjax.models import functional, importers, resize
 from segjax.models.preprocess import Preprocess
@@ -34,8 +34,7 @@ def shapes(model: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 @functools.cache
 def _shapes(text: str) -> dict[str, tuple[int, ...]]:
     return {
-        path: leaf.shape
-        for path, leaf in initial_weights.flatten(*_trees(json.loads(text))).items()
+        path: leaf.shape for path, leaf in functional.by_path(*_trees(json.loads(text))).items()
     }
 
 
@@ -63,7 +62,7 @@ def refusal(arrays: Mapping[str, np.ndarray], model: Mapping[str, Any], *skip: s
         load(arrays, model, *skip)
     text = str(told.value)
     assert "\n" not in text
-    return text.removeprefix("f.npz does not fit the network: ").partition(". What need not")[0]
+    return text.removeprefix("f.npz does not fit the network: ").partition(". config.init.skip")[0]
 
 
 def assert_placed(found: importers.Match, ours: str, array: np.ndarray) -> None:
@@ -93,7 +92,7 @@ def scores(
         lambda path, _: found[jax.tree_util.keystr(path[1:], simple=True, separator="/")],
         _trees(model),
     )
-    graph = functional.graphs(_build(model))[1]
+    graph = functional.graphs(_build(model)).inference
     preprocess = Preprocess(**importers.ORIGINS[origin].preprocess)
 
     @jax.jit
