@@ -10,16 +10,18 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from experiments.parity import atrous_nets, drawn, nets, our_side, protocol_cases
 from experiments.shared import pages
-from segjax.evaluation import steps
+from segjax.evaluation import views
 from segjax.evaluation.fusion import MultiView
-from segjax.evaluation.protocol import parse
+from segjax.evaluation.steps import Judge
 from segjax.models import functional, importers
 from segjax.models.features import Scores
 from segjax.models.preprocess import Preprocess
 from segjax.models.resize import Resize
+from segjax.network import Model, Network
 
 TOLERANCE = 1e-4  # of a probability
 COMMAND = 'python -m experiments.parity.protocols --semseg=DIR --hardware="..."'
@@ -31,15 +33,18 @@ def fixture(name: str) -> dict[str, np.ndarray]:
         return dict(file)
 
 
-def fused(network, placed, text: str, image: np.ndarray, mean=(0.0, 0.0, 0.0)) -> np.ndarray:
-    """Fused probabilities, float32 [H, W, K], of a network with its weights under a protocol."""
-    judge = functools.partial(steps.judge, num_classes=protocol_cases.K, class_weights=None)
-    how = MultiView(
-        network, judge, parse(text), seen=lambda size: size, mean=mean,
-        num_classes=protocol_cases.K, batch_size=4, devices=jax.devices()[:1],
-    )  # fmt: skip
+def fused(network: Network, text: str, image: np.ndarray) -> np.ndarray:
+    """Fused probabilities, float32 [H, W, K], of a network under a protocol."""
+    look = MultiView(
+        network.model,
+        Judge(()),
+        views.parse(text),
+        mean=network.model.preprocess.mean,
+        batch_size=4,
+        devices=jax.devices()[:1],
+    )
     batch = {"image": image[None], "weight": np.ones(1, np.float32)}
-    return how.scores(how.weights(*placed), batch)[0]
+    return look.scores(look.placed(network), batch)[0]
 
 
 def error(found: np.ndarray, expected: np.ndarray) -> float:
@@ -47,36 +52,70 @@ def error(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(found[:: protocol_cases.EVERY, :: protocol_cases.EVERY] - expected).max())
 
 
+def _model(build: functional.Build, preprocess: Preprocess) -> Model:
+    return Model(
+        options={},
+        dtype="float32",
+        num_classes=protocol_cases.K,
+        spec=None,
+        preprocess=preprocess,
+        input_scale=1.0,
+        input_size=(0, 0),
+        seed=0,
+        graphs=functional.graphs(build),
+    )
+
+
 @functools.cache
-def pspnet():
-    """(network, weights, mean) of the narrow PSPNet that semseg's tool was run with."""
+def pspnet() -> Network:
+    """The narrow PSPNet that semseg's tool was run with."""
     net = atrous_nets.NETS["pspnet50"]
     recipes = json.loads(str(fixture("semseg")["recipes"]))
     weights = {n: drawn.draw(n, drawn.Recipe(*recipe)) for n, recipe in recipes.items()}
     build = net.build(nets.DIVISOR, protocol_cases.K)
     preprocess = Preprocess(**importers.ORIGINS[net.origin].preprocess)
-    graph = functional.graphs(build).inference
-    network = functools.partial(steps.network, graph=graph, preprocess=preprocess)
-    return network, our_side.trees(build, net.origin, weights), preprocess.mean
+    trees = our_side.trees(build, net.origin, weights)
+    return Network(*trees, _model(build, preprocess))
+
+
+class Around(nnx.Module):
+    """The random network that the other side was run around: one convolution and a tanh."""
+
+    def __init__(self, *, rngs: nnx.Rngs):
+        del rngs  # nothing is drawn
+        self.kernel = nnx.Param(jnp.asarray(protocol_cases.kernel()))
+
+    def __call__(self, x: jax.Array, image: jax.Array | None = None) -> tuple[Scores]:
+        """[B, H, W, 3] -> the Scores of a map of stride `protocol_cases.STRIDE`."""
+        stride = protocol_cases.STRIDE
+        values = jax.lax.conv_general_dilated(
+            x - 110,
+            self.kernel[...],
+            (stride, stride),
+            ((4, 4), (4, 4)),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            precision="highest",
+        )
+        return (Scores(4 * jnp.tanh(values), Resize("corners")),)
+
+
+@functools.cache
+def around() -> Network:
+    """`Around`, which sees RGB of 0 to 255."""
+
+    def build(rngs):
+        return Around(rngs=rngs)
+
+    preprocess = Preprocess(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), bgr=False)
+    return Network(*functional.initial_arrays(build, 0), _model(build, preprocess))
 
 
 def semseg_tool(size: tuple[int, int]) -> float:
     """Error of `pspnet_ms_flip` with PSPNet."""
-    network, placed, mean = pspnet()
     tile, long_side = protocol_cases.SEMSEG["crop"], protocol_cases.SEMSEG["base_size"]
     text = f"pspnet_ms_flip, tile={tile}, long_side={long_side}"
-    found = fused(network, placed, text, protocol_cases.draw_image(size), mean)
+    found = fused(pspnet(), text, protocol_cases.draw_image(size))
     return error(found, fixture("semseg")["{}x{}".format(*size)])
-
-
-def around(params, _, image: jax.Array) -> Scores:
-    """The random network that the other side was run around."""
-    stride = protocol_cases.STRIDE
-    values = jax.lax.conv_general_dilated(
-        image - 110, params, (stride, stride), ((4, 4), (4, 4)),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"), precision="highest",
-    )  # fmt: skip
-    return Scores(4 * jnp.tanh(values), Resize("corners"))
 
 
 def semseg_whole(size: tuple[int, int]) -> float:
@@ -85,15 +124,13 @@ def semseg_whole(size: tuple[int, int]) -> float:
         "deeplab_v3_ms_flip, size='round', resize='half_pixel', softmax='before_resize', "
         f"meet='image', long_side={max(size)}"
     )
-    placed = jnp.asarray(protocol_cases.kernel()), {}
-    found = fused(around, placed, text, protocol_cases.draw_image(size))
+    found = fused(around(), text, protocol_cases.draw_image(size))
     return error(found, fixture("semseg")["whole {}x{}".format(*size)])
 
 
 def deeplab_release(size: tuple[int, int]) -> float:
     """Error of `deeplab_v3_ms_flip` as it is, around the random network."""
-    placed = jnp.asarray(protocol_cases.kernel()), {}
-    found = fused(around, placed, "deeplab_v3_ms_flip", protocol_cases.draw_image(size))
+    found = fused(around(), "deeplab_v3_ms_flip", protocol_cases.draw_image(size))
     return error(found, fixture("deeplab")["{}x{}".format(*size)])
 
 
