@@ -41,7 +41,7 @@ def test_all_verbs_are_imported_together_and_define_no_flag():
             "coordinator crf distributed process_id processes protocol split statistics step "
             "superpixels weights workdir",
         ),
-        ("predict", "config crf input output protocol step workdir"),
+        ("predict", "config crf input output protocol save step workdir"),
         ("prepare", "config output split"),
         ("weights", "output step weights workdir"),
     ],

@@ -2,11 +2,13 @@ import cv2
 import numpy as np
 import pytest
 
-from configs import imagenet_heatmap
-from segjax import heatmaps, initial_weights, models
+from segjax import heatmaps, models
+from segjax.configs import imagenet_heatmap
 from segjax.errors import InputError
 from segjax.models import functional
 from segjax.models.importers import files
+from segjax.photographs import heatmaps as heatmap_files
+from segjax.photographs import source
 from tests import programs
 
 NAMES = [f"class {i}" for i in range(300)]  # more than a byte holds
@@ -21,7 +23,7 @@ def folder(tmp_path_factory):
     def build(rngs):
         return models.build(**config(path).model, num_classes=300, dtype="float32", rngs=rngs)
 
-    arrays = initial_weights.flatten(*functional.initial_arrays(build, 1))
+    arrays = functional.by_path(*functional.initial_arrays(build, 1))
     arrays = {name: np.array(array) for name, array in arrays.items()}
     rng = np.random.default_rng(0)
     arrays["head/classifier/kernel"] = 3 * rng.normal(
@@ -94,24 +96,30 @@ def test_the_preprocessing_that_the_file_records_is_applied(folder):
     assert np.abs(heatmaps.Maps(other)(photo(40, 40))["scores"] - recorded).max() > 0.1
 
 
-def test_predict_writes_labels_pictures_and_all_maps(folder, tmp_path):
+def test_predict_writes_labels_pictures_and_all_maps(folder, tmp_path, capsys):
     made = config(folder)
     made.predict.short_side = 48
-    images = iter([("a", photo(60, 90)), ("b", photo(33, 40))])
-    heatmaps.predict(made, images, 2, tmp_path)
-    label = cv2.imread(str(tmp_path / "a.png"), cv2.IMREAD_UNCHANGED)
+    (tmp_path / "in").mkdir()
+    for name, size in (("a", (60, 90)), ("b", (33, 40))):
+        cv2.imwrite(str(tmp_path / "in" / f"{name}.png"), photo(*size))
+    out = tmp_path / "out"
+    heatmap_files.write(made, source.find(tmp_path / "in"), out)
+    label = cv2.imread(str(out / "a.png"), cv2.IMREAD_UNCHANGED)
     assert label.dtype == np.uint16
     assert label.shape == (48, 72)
-    with np.load(tmp_path / "b_heatmaps.npz") as file:
+    with np.load(out / "b_heatmaps.npz") as file:
         assert file["scores"].shape[-1] == 300
+        assert file["scores"].dtype == np.float16
     for name in ("a_argmax.png", "a_heatmaps.png", "b_argmax.png", "b_heatmaps.png"):
-        assert cv2.imread(str(tmp_path / name)).std() > 10
+        assert cv2.imread(str(out / name)).std() > 10
+    assert len(list(out.iterdir())) == 8
+    assert "a: class " in capsys.readouterr().out
 
 
 def test_what_is_missing_or_does_not_fit_is_named(folder, tmp_path):
     cases = {
         "config.predict.classes: there is neither 'nix'": {"predict.classes": "nix"},
-        "config.init.from: the classifier's weights": {"init.from": ""},
+        "config.init.from: a network without a run needs weights": {"init.from": ""},
         r"2 misshapen: .*head/classifier/kernel \[1, 1, 64, 300\] for \[1, 1, 64, 2\]": {
             "predict.classes": str(tmp_path / "two.txt")
         },
@@ -126,16 +134,28 @@ def test_what_is_missing_or_does_not_fit_is_named(folder, tmp_path):
             heatmaps.Maps(made)
 
 
+def predict(folder, given, *flags: str):
+    """The verb with the narrow classifier on a folder of photographs."""
+    return programs.verb(
+        "predict", "--config=imagenet_heatmap", "--config.model.backbone.width=4",
+        f"--config.init.from={folder / 'net.safetensors'}", "--config.predict.short_side=0",
+        f"--config.predict.classes={folder / 'names.txt'}", f"--input={given}",
+        f"--output={given / 'out'}", *flags,
+    )  # fmt: skip
+
+
 def test_the_verb_takes_a_config_in_place_of_a_run(folder, tmp_path):
     cv2.imwrite(str(tmp_path / "photo.png"), photo(50, 60))
-    done = programs.verb(
-        "predict", "--config=configs/imagenet_heatmap.py", "--config.model.backbone.width=4",
-        f"--config.init.from={folder / 'net.safetensors'}", "--config.predict.short_side=0",
-        f"--config.predict.classes={folder / 'names.txt'}",
-        f"--input={tmp_path / 'photo.png'}", f"--output={tmp_path / 'out'}",
-    )  # fmt: skip
+    done = predict(folder, tmp_path, "--save=heatmaps")
     assert done.returncode == 0, done.stderr
     assert "photo: class " in done.stdout
     assert (tmp_path / "out" / "photo_heatmaps.png").exists()
     told = programs.line(programs.verb("predict", f"--input={tmp_path / 'photo.png'}"))
     assert "Either --workdir" in told
+
+
+def test_labels_of_more_classes_than_a_label_image_holds_are_refused(folder, tmp_path):
+    cv2.imwrite(str(tmp_path / "photo.png"), photo(50, 60))
+    told = programs.line(predict(folder, tmp_path))
+    assert "names.txt: 300 classes; label images hold at most 254: --save=heatmaps" in told
+    assert not (tmp_path / "out").exists()

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import default
-from segjax import classical, sharding, study
-from segjax.data import catalog, png
+from segjax import classical, recipe_words, sharding, study
+from segjax.classical import batches
+from segjax.configs import default
+from segjax.data import catalog
 from segjax.errors import InputError
 from segjax.runs import run_folder
 
@@ -34,7 +35,7 @@ COLUMNS = f"{__name__}:columns"
 
 
 def config(method: dict, **eval_keys):
-    found = default.apply_variants(default.get_config(), "smoke")
+    found = recipe_words.apply(default.get_config(), recipe_words.Words("scenes", smoke=True))
     found.method = method
     found.eval.update({"limit": 5, "batch_size": 8, "pictures": 2} | eval_keys)
     return found
@@ -63,8 +64,8 @@ def test_the_folder_of_another_method_is_refused(tmp_path):
 def test_eight_devices_give_what_one_gives():
     images = np.random.default_rng(0).integers(0, 256, (8, 9, 11, 3)).astype(np.uint8)
     boxes = np.tile(np.array([1, 2, 8, 9], np.int32), (8, 1))
-    alone = study.over_batch(bright, sharding.make_mesh(1, jax.devices()[:1]))(images, boxes)
-    spread = study.over_batch(bright, sharding.make_mesh(1))(images, boxes)
+    alone = batches.over_batch(bright, sharding.make_mesh(1, jax.devices()[:1]))(images, boxes)
+    spread = batches.over_batch(bright, sharding.make_mesh(1))(images, boxes)
     np.testing.assert_array_equal(alone, spread)
     for row in range(8):
         expected = bright(jnp.asarray(images[row]), jnp.asarray(boxes[row]))
@@ -110,37 +111,14 @@ def test_boundary_scores_come_from_added_counts_and_others_from_means():
     assert means["boundary_recall"] == 0.5
 
 
-def test_photographs_get_a_label_map_its_boundaries_and_its_means(tmp_path, capsys):
-    rng = np.random.default_rng(1)
-    images = [(name, rng.integers(0, 256, (12, w, 3)).astype(np.uint8)) for name, w in
-              (("a", 20), ("b", 9))]  # fmt: skip
-    study.predict(config({"name": COLUMNS, "count": 3}), iter(images), 2, tmp_path)
-    for name, image in images:
-        labels = png.decode_regions((tmp_path / f"{name}.png").read_bytes(), name)
-        assert labels.dtype == np.uint16
-        np.testing.assert_array_equal(labels, columns(image, count=3))
-        for part in ("boundaries", "mean"):
-            assert (tmp_path / f"{name}_{part}.png").exists()
-    assert "2 label maps" in capsys.readouterr().out
-
-
-def test_a_box_is_asked_for_and_must_lie_in_the_image(tmp_path):
-    images = [("a", np.zeros((12, 20, 3), np.uint8))]
-    boxed = config({"name": f"{__name__}:bright"})
-    for box in ((0, 0, 0, 0), (0, 0, 13, 5), (5, 5, 5, 9)):
-        boxed.predict.box = box
-        with pytest.raises(InputError, match="within the 12 x 20 pixels of a"):
-            study.predict(boxed, iter(images), 1, tmp_path)
-
-
 @pytest.mark.parametrize(
     ("method", "said"),
     [
-        ({"name": "slick"}, "unknown 'slick'.*Did you mean 'slic'"),
-        ({"name": COLUMNS}, "needs count; its options are count"),
-        ({"name": COLUMNS, "count": 3, "rows": 1}, "does not take rows"),
-        ({"name": "no.such:thing"}, "cannot be imported"),
-        ({"name": f"{__name__}:nothing"}, "cannot be imported"),
+        ({"name": "slick"}, "config.method.name: unknown 'slick'.*Did you mean \"slic\""),
+        ({"name": COLUMNS}, "needs count; options: count"),
+        ({"name": COLUMNS, "count": 3, "rows": 1}, "takes no 'rows'"),
+        ({"name": "no.such:thing"}, "cannot import"),
+        ({"name": f"{__name__}:nothing"}, "has no 'nothing'"),
     ],
 )
 def test_a_method_that_cannot_be_built_is_an_error_with_the_way_out(method, said):

@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 import pytest
 
+from segjax import network
 from segjax.data import catalog, png
 from segjax.errors import InputError
 from segjax.runs import event_log
-from segjax.training import assembly
 from tests import programs, tiny
 
 SMOKE = "--config=configs/fcn8s.py:smoke"
@@ -117,12 +117,25 @@ def test_bad_input_is_one_line_and_status_one(trained, tmp_path):
     broken.write_bytes(whole[: len(whole) // 2])
     elsewhere = f"--workdir={tmp_path / 'run'}"
     cases = {
-        "unknown variant 'smoek'": ("main", "--config=configs/fcn8s.py:smoek", elsewhere),
+        "unknown 'smoek'": ("main", "--config=configs/fcn8s.py:smoek", elsewhere),
         "unknown config key 'lrr' Did you mean \"lr\"": (
             "main", SMOKE, "--config.optim.lrr=1", elsewhere,
         ),
         "broken.jpg": ("predict", f"--workdir={trained}", f"--input={broken}"),
         "no checkpoint '77'": ("evaluate", f"--workdir={trained}", "--step=77"),
+        "known: labels, overlay, crf, uncertainty, heatmaps. Did you mean \"labels\"": (
+            "predict", f"--workdir={trained}", f"--input={trained}", "--save=label",
+        ),
+        "--save=heatmaps needs a classifier": (
+            "predict", f"--workdir={trained}", "--save=heatmaps",
+            f"--input={trained / 'pictures' / 'curves.png'}",
+        ),
+        "--protocol and --crf apply only to labels of segmentation networks": (
+            "predict", "--config=configs/slic.py", "--crf=deeplab_v1",
+        ),
+        "--config.predict.output: it is a flag now: --save=heatmaps": (
+            "predict", "--config=configs/slic.py", "--config.predict.output=heatmaps",
+        ),
     }  # fmt: skip
     for expected, (verb, *flags) in cases.items():
         told = programs.line(programs.verb(verb, *flags, SEGJAX_DATA=str(tmp_path / "nowhere")))
@@ -135,7 +148,7 @@ def test_the_checkpoint_of_another_model_is_refused(trained, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "checkpoints").symlink_to(trained / "checkpoints")
     with pytest.raises(InputError, match="another model.*misshapen: .*norm6/mean"):
-        assembly.restore(tmp_path, "latest")
+        network.load(tmp_path, "latest")
 
 
 @pytest.mark.slow
