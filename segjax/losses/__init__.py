@@ -1,85 +1,85 @@
-"""A recipe's loss: what `config.loss` says, as sums that any split of a batch adds up to."""
+"""A recipe's loss: the terms that `config.loss` names, as sums over a batch.
+
+A term is a class whose parameters are its options and whose instances are called with a `Place`. It
+gives the loss summed over the batch and the count that this is divided by, both float32 []; the
+sums of the parts of a batch must be those of the batch. A term counts labelled pixels, or images if
+it has the class attribute `counts = "images"`. A term of pixels with an option:
+
+    @dataclasses.dataclass(frozen=True)
+    class Generalised:
+        q: float = 0.7
+
+        def __call__(self, place):
+            def of_pixels(logits, label):  # of a block of rows: [B, r, W, K] and [B, r, W]
+                nll = pixels.cross_entropy(logits, label)
+                return jnp.where(label == VOID, 0, (1 - jnp.exp(-self.q * nll)) / self.q)
+
+            return place.sum_pixels(of_pixels)
+
+Adding one of ours is its file and its line in LOSSES; `config.loss.name = "my_losses:Generalised"`
+takes one from a module that lies where the command runs, with `config.loss.options = {"q": 0.5}`.
+"""
 
 import dataclasses
 import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 
-from segjax.data.spec import VOID
+from segjax import registry
 from segjax.errors import InputError, choose
-from segjax.losses import overlap, pixels
+from segjax.losses.cross_entropy import CrossEntropy
+from segjax.losses.dice import Dice
+from segjax.losses.focal import Focal
+from segjax.losses.lovasz_softmax import LovaszSoftmax
+from segjax.losses.ohem import Ohem
 from segjax.losses.place import PLACES, Place
 from segjax.models.features import Scores
 
-LOSSES = ("cross_entropy", "ohem", "focal", "dice", "lovasz_softmax")
+LOSSES = {
+    "cross_entropy": CrossEntropy,
+    "ohem": Ohem,
+    "focal": Focal,
+    "dice": Dice,
+    "lovasz_softmax": LovaszSoftmax,
+}
 REDUCTIONS = ("mean_valid", "mean_weighted", "sum")
-_OF_IMAGES = ("dice", "lovasz_softmax")
+
+_KEY = "config.loss"
+
+
+class Term(Protocol):
+    """One of the losses that a recipe adds up."""
+
+    def __call__(self, place: Place) -> tuple[jax.Array, jax.Array]:
+        """The summed loss of a batch, and the count that it is divided by: float32 [] each."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
-    """`config.loss`, with the class weights that it names.
+    """The loss of a training step. `build` makes one from a config.
 
     Attributes:
-        name: one of LOSSES: see `pixels` and `regions`. "ohem" is the cross-entropy of the pixels
-            that `pixels.hard_pixels` keeps.
-        also: (name, weight) of further losses. Each is a mean of its own, times the weight; with
-            `accumulate` above 1 the mean over its parts.
-        reduction: what the sum is divided by. "mean_valid": the labelled pixels (those kept, of
-            "ohem"; the images that have any, of "dice" and "lovasz_softmax") of the global batch;
-            class weights do not enter, as in SegNet's release. "mean_weighted": the sum of their
-            weights, as in PyTorch. "sum": nothing, the unnormalised loss of the FCN release.
+        name, term: the first term and its name.
+        also: (name, term, weight) of those added to it. Each is its own mean, times the weight;
+            with `accumulate` above 1 the mean over its parts.
         class_weights: one a class, or None.
-        aux_weight: of every output but the first.
-        blocks: of rows.
-        at: "image", scores are brought to the label; "scores", each output is held against the
-            label at its own places (DeepLab v1 and v2). A grid of fewer places than the first's
-            then counts in proportion more, as if each output had a mean of its own.
-        label_smoothing: of "cross_entropy" and "ohem", 0 to 1.
-        focal_gamma: of "focal", from 0 on.
-        ohem_threshold, ohem_share: of "ohem", 0 to 1.
-        region_classes: of "dice" and "lovasz_softmax", one of `regions.CLASSES`.
+        reduction: what the sum is divided by, see `build`.
+        aux_weight: of every output of the network but the first.
+        blocks: the number of row blocks.
+        at: one of PLACES.
     """
 
+    name: str
+    term: Term
+    also: tuple[tuple[str, Term, float], ...]
     class_weights: tuple[float, ...] | None
-    name: str = "cross_entropy"
-    also: tuple[tuple[str, float], ...] = ()
-    reduction: str = "mean_valid"
-    aux_weight: float = 0.0
-    blocks: int = 1
-    at: str = "image"
-    label_smoothing: float = 0.0
-    focal_gamma: float = 2.0
-    ohem_threshold: float = 0.7
-    ohem_share: float = 1 / 16
-    region_classes: str = "present"
-
-    def __post_init__(self):
-        if not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in self.also):
-            raise InputError(f'config.loss.also: pairs such as (("dice", 1.0),), got {self.also}.')
-        names = [self.name, *(name for name, _ in self.also)]
-        for name in names:
-            choose("config.loss.name" if name == self.name else "config.loss.also", name, LOSSES)
-        choose("config.loss.reduction", self.reduction, REDUCTIONS)
-        choose("config.loss.at", self.at, PLACES)
-        choose("config.loss.region_classes", self.region_classes, overlap.CLASSES)
-        if self.blocks < 1:
-            raise InputError(f"config.loss.blocks is at least 1, got {self.blocks}.")
-        if self.focal_gamma < 0:
-            raise InputError(f"config.loss.focal_gamma is at least 0, got {self.focal_gamma}.")
-        for key in ("label_smoothing", "ohem_threshold", "ohem_share"):
-            if not 0 <= getattr(self, key) <= 1:
-                raise InputError(f"config.loss.{key} is 0 to 1, got {getattr(self, key)}.")
-        if self.label_smoothing and not {"cross_entropy", "ohem"} & set(names):
-            raise InputError(
-                "config.loss.label_smoothing is of cross_entropy and ohem; the loss is "
-                f"{', '.join(names)}."
-            )
-        if self.reduction == "mean_weighted" and self.name in _OF_IMAGES:
-            raise InputError(
-                f"config.loss.reduction: mean_weighted is of losses of pixels, not of {self.name}."
-            )
+    reduction: str
+    aux_weight: float
+    blocks: int
+    at: str
 
     def total(self, outputs: tuple[Scores, ...], label: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The loss of a batch, summed, and the count that it is divided by.
@@ -102,38 +102,120 @@ class Loss:
         return loss, count
 
     def divisor(self, count: jax.Array) -> jax.Array:
-        """What the summed loss and its gradient are divided by; never 0."""
+        """The number that the summed loss and its gradient are divided by; never 0."""
         if self.reduction == "sum":
             return jnp.ones_like(count)
         return jnp.where(count > 0, count, 1)
 
     def _of_output(self, scores: Scores, label: jax.Array) -> tuple[jax.Array, jax.Array]:
-        place = Place.of(scores, label, self.at, self.blocks)
-        loss, count = self._of_name(self.name, place)
-        for name, weight in self.also:
-            more, own = self._of_name(name, place)
-            loss = loss + weight * more / jnp.where(own > 0, own, 1) * count
+        at_scores = self.at == "scores"
+        place = Place(
+            scores,
+            scores.sample(label) if at_scores else label,
+            at_scores,
+            self.blocks,
+            None if self.class_weights is None else jnp.asarray(self.class_weights),
+            self.reduction == "mean_weighted",
+        )
+        loss, count = _sums(self.name, self.term, place)
+        for name, term, weight in self.also:
+            more, its_count = _sums(name, term, place)
+            loss = loss + weight * more / jnp.where(its_count > 0, its_count, 1) * count
         return loss, count
 
-    def _of_name(self, name: str, place: Place) -> tuple[jax.Array, jax.Array]:
-        """One loss, summed, and its count."""
-        weights = None if self.class_weights is None else jnp.asarray(self.class_weights)
-        if name in _OF_IMAGES:
-            fn = overlap.dice if name == "dice" else overlap.lovasz_softmax
-            loss = fn(place, weights, classes=self.region_classes)
-            counted = jnp.any(place.label != VOID, axis=(1, 2))
-            return jnp.sum(loss), jnp.sum(counted, dtype=jnp.float32)
-        if name == "ohem":
-            hard = pixels.hard_pixels(place, threshold=self.ohem_threshold, share=self.ohem_share)
-            place = dataclasses.replace(place, label=hard)
-        weighted = weights if self.reduction == "mean_weighted" else None
 
-        def block(logits, label):
-            if name == "focal":
-                loss = pixels.focal(logits, label, weights, gamma=self.focal_gamma)
-            else:
-                loss = pixels.cross_entropy(logits, label, weights, smoothing=self.label_smoothing)
-            return jnp.sum(loss), pixels.count(label, weighted)
+def _sums(name: str, term: Term, place: Place) -> tuple[jax.Array, jax.Array]:
+    """The two sums of a term.
 
-        loss, count = place.map(block)
-        return loss.sum(), count.sum()
+    Raises:
+        InputError: if it gives anything else.
+    """
+    sums = term(place)
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(sums)]
+    if not isinstance(sums, tuple) or shapes != [(), ()]:
+        raise InputError(
+            f"config.loss: {name} gives arrays of shape {shapes}; a loss gives the pair "
+            "(summed loss, count) of numbers."
+        )
+    return sums
+
+
+def build(
+    *,
+    class_weights: Sequence[float] | None,
+    name: str = "cross_entropy",
+    also: Sequence[tuple[str, float]] = (),
+    reduction: str = "mean_valid",
+    aux_weight: float = 0.0,
+    blocks: int = 1,
+    at: str = "image",
+    options: Mapping[str, Any] | None = None,
+    **named: Any,
+) -> Loss:
+    """The loss that `config.loss` describes.
+
+    Args:
+        class_weights: one a class, or None.
+        name: of the first term: one of LOSSES, or "module:Name".
+        also: (name, weight) of the terms that are added to it.
+        reduction: what the sum is divided by. "mean_valid": the first term's count, labelled pixels
+            (those kept, of "ohem") or images of the global batch; class weights do not enter, as in
+            SegNet's release. "mean_weighted": the sum of the pixels' class weights, as in PyTorch.
+            "sum": nothing, the unnormalised loss of the FCN release.
+        aux_weight: of every output of the network but the first.
+        blocks: the number of row blocks, for upsampling and softmax.
+        at: "image", scores are brought to the label; "scores", each output is held against the
+            label at its own places (DeepLab v1 and v2). A grid of fewer places than the first's
+            then counts in proportion more, as if each output had its own mean.
+        options: of all terms; each gets those that it takes.
+        **named: the options of our terms that are keys of `config.loss` themselves, such as
+            `focal_gamma`; each reaches the terms that take it.
+
+    Raises:
+        InputError: on a name, an option or a value that is not allowed.
+    """
+    if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in also):
+        raise InputError(f'config.loss.also: pairs such as (("dice", 1.0),), got {also}.')
+    choose("config.loss.reduction", reduction, REDUCTIONS)
+    choose("config.loss.at", at, PLACES)
+    if blocks < 1:
+        raise InputError(f"config.loss.blocks is at least 1, got {blocks}.")
+    classes = {name: registry.find(LOSSES, name, "config.loss.name")}
+    classes |= {more: registry.find(LOSSES, more, "config.loss.also") for more, _ in also}
+    terms = _terms(classes, dict(options or {}), named)
+    if reduction == "mean_weighted" and getattr(terms[name], "counts", "pixels") != "pixels":
+        raise InputError(
+            f"config.loss.reduction: mean_weighted is for losses of pixels, not for {name}."
+        )
+    return Loss(
+        name,
+        terms[name],
+        tuple((more, terms[more], weight) for more, weight in also),
+        None if class_weights is None else tuple(class_weights),
+        reduction,
+        aux_weight,
+        blocks,
+        at,
+    )
+
+
+def _terms(
+    classes: Mapping[str, Callable[..., Term]], options: Mapping[str, Any], named: Mapping[str, Any]
+) -> dict[str, Term]:
+    """The terms with their options: name -> term."""
+    registry.deal(named, {name: _options_of(name, cls) for name, cls in LOSSES.items()}, _KEY)
+    known = {name: _options_of(name, cls) for name, cls in classes.items()}
+    if named.get("label_smoothing") and not any("label_smoothing" in one for one in known.values()):
+        raise InputError(f"{_KEY}.label_smoothing: {', '.join(classes)} takes no such option.")
+    dealt = registry.deal(options, known, f"{_KEY}.options")
+    terms = {}
+    for name, cls in classes.items():
+        key = f"{_KEY}.options"
+        terms[name] = registry.bind(cls, dealt[name], key, name=name, offered=named)()
+        if not callable(terms[name]):
+            raise InputError(f"{_KEY}: {name} makes a {type(terms[name]).__name__}, no loss.")
+    return terms
+
+
+def _options_of(name: str, cls: Callable[..., Term]) -> dict[str, bool]:
+    return registry.option_names(cls, name, _KEY)

@@ -32,7 +32,7 @@ class Training:
     mesh: Mesh
     optimizer: optim.Optimizer
     loss: losses.Loss
-    augmentation: augment.Augment
+    augmentation: augment.Augmentation
 
     @functools.cached_property
     def step(self) -> Callable:
@@ -98,13 +98,8 @@ def assemble(
         model=model,
         mesh=mesh,
         optimizer=optim.build(**config.optim, params=params, total_steps=config.total_steps),
-        loss=losses.Loss(
-            **{
-                **config.loss,
-                "class_weights": None if class_weights is None else tuple(class_weights),
-            }
-        ),
-        augmentation=augment.Augment(
+        loss=losses.build(**{**config.loss, "class_weights": class_weights}),
+        augmentation=augment.build(
             **config.augment, base_scale=config.input_scale, base_size=config.input_size
         ),
     )

@@ -2,14 +2,31 @@
 
 Every number is drawn from the key and the example's place in the endless stream, so an example is
 augmented alike on any number of devices, processes and workers, and differently in every epoch.
+
+An augmentation is a class whose parameters are options, of `config.augment` and `config.input_*`,
+or its own from `config.augment.options`. Its instances augment one example; `batch` maps them over
+a batch. `config.augment.name = "my_augment:Grey"` takes one from a module that lies where the
+command runs:
+
+    @dataclasses.dataclass(frozen=True)
+    class Grey(augment.Augment):  # ours, and then grey
+        share: float = 0.5
+
+        def __call__(self, key, image, label, size, fill):
+            image, label = super().__call__(key, image, label, size, fill)
+            grey = jax.random.bernoulli(jax.random.fold_in(key, 3), self.share)
+            return jnp.where(grey, image.mean(-1, keepdims=True), image), label
 """
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from segjax import registry
 from segjax.data.spec import VOID
 from segjax.errors import InputError
 
@@ -17,9 +34,35 @@ _LUMA = (0.299, 0.587, 0.114)
 _BLUR = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)  # OpenCV's 5 taps where no deviation is given
 
 
+class Augmentation(Protocol):
+    """Draws a training example from an image and its label."""
+
+    def __call__(
+        self,
+        key: jax.Array,
+        image: jax.Array,
+        label: jax.Array,
+        size: jax.Array,
+        fill: tuple[float, ...],
+    ) -> tuple[jax.Array, jax.Array]:
+        """An augmented example.
+
+        Args:
+            key: of this example at this place in the stream; all that is random comes from it.
+            image: uint8 [H, W, 3], the canvas.
+            label: uint8 [H, W].
+            size: int32 [2], the rows and columns of the canvas that the image covers.
+            fill: RGB, 0 to 255, outside the image.
+
+        Returns:
+            float32 [h, w, 3], 0 to 255, and uint8 [h, w], VOID outside the image; h and w are the
+            same for every example.
+        """
+
+
 @dataclasses.dataclass(frozen=True)
 class Augment:
-    """What is drawn, and from where to where.
+    """The standard augmentation: scale, crop, flip, rotation, smoothing and colour.
 
     Attributes:
         size: (h, w) of the crop: what the network is trained on.
@@ -57,10 +100,12 @@ class Augment:
                 raise InputError(f"config.{key} is two numbers, got {len(values)}: {values}.")
         low, high = self.scale
         if not 0 < low <= high:
-            raise InputError(f"augment.scale: 0 < least <= most, got {self.scale}.")
+            raise InputError(f"config.augment.scale: 0 < least <= most, got {self.scale}.")
         for key in ("flip", "rotation_chance", "blur"):
             if not 0 <= getattr(self, key) <= 1:
-                raise InputError(f"augment.{key} is a probability, got {getattr(self, key)}.")
+                raise InputError(
+                    f"config.augment.{key} is a probability, got {getattr(self, key)}."
+                )
         if min(self.base_size) < 0 or (min(self.base_size) == 0 < max(self.base_size)):
             raise InputError(
                 f"config.input_size is (height, width) or (0, 0), got {self.base_size}."
@@ -71,13 +116,68 @@ class Augment:
                 "only one of them at a time."
             )
         if self.base_scale * low < 1 / 16:
-            raise InputError(f"augment.scale: images at {self.base_scale * low} of their size.")
+            raise InputError(
+                f"config.augment.scale: images at {self.base_scale * low} of their size."
+            )
         if self.contrast >= 1 or min(self.contrast, self.brightness, self.saturation) < 0:
-            raise InputError("augment: contrast is in [0, 1), brightness and saturation are >= 0.")
+            raise InputError(
+                "config.augment: contrast is in [0, 1), brightness and saturation are >= 0."
+            )
+
+    def __call__(
+        self,
+        key: jax.Array,
+        image: jax.Array,
+        label: jax.Array,
+        size: jax.Array,
+        fill: tuple[float, ...],
+    ) -> tuple[jax.Array, jax.Array]:
+        """[H, W, 3], [H, W], [2] -> [h, w, 3], [h, w]; see `Augmentation`."""
+        key_warp, key_color = jax.random.split(key)
+        y, x = _sources(key_warp, size, self)
+        image, label, inside = _sample(image, label, size, y, x)
+        matrix, shift = _color(key_color, self)
+        image = jnp.einsum("hwc,dc->hwd", image, matrix, precision="highest") + shift
+        image = jnp.where(
+            inside[..., None], jnp.clip(image, 0, 255), jnp.asarray(fill, jnp.float32)
+        )
+        if self.blur:
+            blurred = jax.random.bernoulli(jax.random.fold_in(key, 2), self.blur)
+            image = jnp.where(blurred, _smooth(image), image)
+        return image, jnp.where(inside, label, jnp.uint8(VOID))
+
+
+AUGMENTATIONS = {"standard": Augment}
+
+
+def build(
+    *, name: str = "", options: Mapping[str, Any] | None = None, **named: Any
+) -> Augmentation:
+    """The augmentation that `config.augment` describes.
+
+    Args:
+        name: one of AUGMENTATIONS, or "module:Name"; "" is the standard one.
+        options: of its constructor.
+        **named: the other keys of `config.augment`, `base_scale` and `base_size`: options that it
+            gets if its constructor takes them.
+
+    Raises:
+        InputError: on a name, an option or a value that is not allowed.
+    """
+    name, key = name or "standard", "config.augment"
+    registry.deal(named, {"standard": registry.option_names(Augment, "standard", key)}, key)
+    cls = registry.find(AUGMENTATIONS, name, f"{key}.name")
+    made = registry.bind(cls, options or {}, f"{key}.options", name=name, offered=named)()
+    if not callable(made):
+        raise InputError(f"{key}.name: {name} makes a {type(made).__name__}, no augmentation.")
+    return made
 
 
 def batch(
-    key: jax.Array, batch: dict[str, jax.Array], options: Augment, fill: tuple[float, ...]
+    key: jax.Array,
+    batch: dict[str, jax.Array],
+    augmentation: Augmentation,
+    fill: tuple[float, ...],
 ) -> tuple[jax.Array, jax.Array]:
     """Augments a batch.
 
@@ -85,38 +185,26 @@ def batch(
         key: root key of all augmentation.
         batch: `image` uint8 [B, H, W, 3], `label` uint8 [B, H, W], `size` int32 [B, 2] (the valid
             part of the canvas), `position` uint32 [B].
-        options: what to draw.
+        augmentation: of one example.
         fill: RGB, 0 to 255, outside the image.
 
     Returns:
         float32 [B, h, w, 3], 0 to 255, and uint8 [B, h, w], VOID outside the image.
+
+    Raises:
+        InputError: if the augmentation gives anything else.
     """
 
     def one(image, label, size, position):
-        return example(jax.random.fold_in(key, position), image, label, size, options, fill)
+        return augmentation(jax.random.fold_in(key, position), image, label, size, fill)
 
-    return jax.vmap(one)(batch["image"], batch["label"], batch["size"], batch["position"])
-
-
-def example(
-    key: jax.Array,
-    image: jax.Array,
-    label: jax.Array,
-    size: jax.Array,
-    options: Augment,
-    fill: tuple[float, ...],
-) -> tuple[jax.Array, jax.Array]:
-    """One example of `batch`: [H, W, 3], [H, W], [2] -> [h, w, 3], [h, w]."""
-    key_warp, key_color = jax.random.split(key)
-    y, x = _sources(key_warp, size, options)
-    image, label, inside = _sample(image, label, size, y, x)
-    matrix, shift = _color(key_color, options)
-    image = jnp.einsum("hwc,dc->hwd", image, matrix, precision="highest") + shift
-    image = jnp.where(inside[..., None], jnp.clip(image, 0, 255), jnp.asarray(fill, jnp.float32))
-    if options.blur:
-        blurred = jax.random.bernoulli(jax.random.fold_in(key, 2), options.blur)
-        image = jnp.where(blurred, _smooth(image), image)
-    return image, jnp.where(inside, label, jnp.uint8(VOID))
+    image, label = jax.vmap(one)(batch["image"], batch["label"], batch["size"], batch["position"])
+    if (image.dtype, label.dtype) != (jnp.float32, jnp.uint8) or image.shape != (*label.shape, 3):
+        raise InputError(
+            f"config.augment.name: the augmentation gives {image.dtype}{list(image.shape[1:])} and "
+            f"{label.dtype}{list(label.shape[1:])}; it must be float32[h, w, 3] and uint8[h, w]."
+        )
+    return image, label
 
 
 _ONE = 1 << 14  # of the warp's fixed-point numbers

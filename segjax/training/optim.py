@@ -1,18 +1,28 @@
-"""Optimisers, schedules and the per-part multipliers of learning rate and weight decay."""
+"""Optimisers, and the multipliers of learning rate and weight decay by part of the network.
+
+An optimiser is a function of options that gives optax transformations, one or a list of them: from
+gradients to directions. A step goes against its direction, times the learning rate. Options are
+those of `config.optim` that it takes by name: momentum, nesterov, b2, and `add_decay`, the
+transformation that adds weight decay, each part's times its multiplier, in a list that is empty
+where `weight_decay` is 0; others have a default, or come from `config.optim.options`.
+`config.optim.name = "my_optimisers:lion"` takes one from a module that lies where the command runs:
+
+    def lion(*, momentum: float, b2: float, add_decay: list):
+        return [optax.scale_by_lion(b1=momentum, b2=b2), *add_decay]
+"""
 
 import dataclasses
 import fnmatch
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from segjax.errors import InputError, choose
-
-OPTIMIZERS = ("sgd", "adamw")
-SCHEDULES = ("constant", "poly", "cosine", "inverse_time", "step")
+from segjax import registry
+from segjax.errors import InputError
+from segjax.training import schedules
 
 Part = tuple[str, float, float]
 """(pattern of parameter paths, learning rate multiplier, weight decay multiplier)."""
@@ -32,6 +42,23 @@ class Optimizer:
     schedule: Callable[[jax.Array], jax.Array]
 
 
+def sgd(
+    *, momentum: float, nesterov: bool, add_decay: list[optax.GradientTransformation]
+) -> list[optax.GradientTransformation]:
+    """Gradient descent with momentum; weight decay enters the gradient, as in Caffe and PyTorch."""
+    return [*add_decay, *([optax.trace(momentum, nesterov=nesterov)] if momentum else [])]
+
+
+def adamw(
+    *, momentum: float, b2: float, add_decay: list[optax.GradientTransformation]
+) -> list[optax.GradientTransformation]:
+    """AdamW, with decoupled weight decay (Loshchilov and Hutter 2019); `momentum` is its beta 1."""
+    return [optax.scale_by_adam(b1=momentum, b2=b2), *add_decay]
+
+
+OPTIMIZERS = {"sgd": sgd, "adamw": adamw}
+
+
 def build(
     *,
     name: str,
@@ -49,45 +76,87 @@ def build(
     parts: Sequence[Part],
     params: Any,
     total_steps: int,
+    options: Mapping[str, Any] | None = None,
 ) -> Optimizer:
-    """The recipe's optimiser.
+    """The optimiser that `config.optim` describes.
 
     Args:
-        name: "sgd" (weight decay enters the gradient, as in Caffe and PyTorch) or "adamw"
-            (decoupled, Loshchilov and Hutter 2019).
+        name: one of OPTIMIZERS, or "module:Name".
         lr: the rate at the schedule's start, after warm-up.
-        schedule: "constant"; "poly": (1 - t/T)^power; "cosine": half a cosine to 0;
-            "inverse_time": 1 / (1 + decay t), Keras' decay; "step": times decay every step_every.
-        warmup_steps: linear from 0 over these first steps, before the schedule's own t = 0.
-        power, decay, step_every: of "poly", "inverse_time" and "step".
-        momentum: of sgd, or beta 1 of adamw.
-        nesterov: of sgd.
-        b2: beta 2 of adamw.
-        weight_decay: coefficient before the multipliers.
-        clip_norm: gradients longer than this (global norm) are scaled to it; 0 does not clip.
+        schedule: one of `schedules.SCHEDULES`, or "module:Name".
+        warmup_steps: steps of a linear rise before the schedule starts.
+        power, decay, step_every: options of the schedule, if it takes them.
+        momentum, nesterov, b2: options of the optimiser, if it takes them.
+        weight_decay: added to a direction, times the parameter; see the optimiser.
+        clip_norm: longest gradient; 0 does not clip.
         parts: multipliers by path pattern, such as ("*/bias", 2.0, 0.0) and ("head/*", 10.0, 1.0);
             those that match a parameter multiply.
         params: the parameters, or their shapes.
-        total_steps: T of the schedules.
+        total_steps: of the training; the schedule's span is what warm-up leaves of it.
+        options: of the optimiser and the schedule; each gets those that it takes.
 
     Raises:
-        InputError: on an unknown name, or a pattern that matches no parameter.
+        InputError: on a name, an option or a value that is not allowed, or a pattern that matches
+            no parameter.
     """
-    choose("config.optim.name", name, OPTIMIZERS)
     rates, decays = multipliers(params, parts)
     decays = jax.tree.map(lambda factor: weight_decay * factor, decays)
+    settings = {
+        "momentum": momentum,
+        "nesterov": nesterov,
+        "b2": b2,
+        "add_decay": [_add_decay(decays)] if weight_decay else [],
+        "power": power,
+        "decay": decay,
+        "step_every": step_every,
+    }
+    make, shape = _chosen(name, schedule, options or {}, settings)
     chain = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
-    if name == "sgd":
-        chain += [_add_decay(decays)] if weight_decay else []
-        chain += [optax.trace(momentum, nesterov=nesterov)] if momentum else []
-    else:
-        chain.append(optax.scale_by_adam(b1=momentum, b2=b2))
-        chain += [_add_decay(decays)] if weight_decay else []
+    chain += _transformations(make, name)
     if parts:
         chain.append(optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, rates)))
     chain = chain or [optax.identity()]  # plain gradient descent
-    factor = _factor(schedule, max(total_steps - warmup_steps, 1), power, decay, step_every)
+    factor = schedules.fixed(shape, max(total_steps - warmup_steps, 1), schedule)
     return Optimizer(optax.chain(*chain), _rate(lr, warmup_steps, factor))
+
+
+def _chosen(
+    name: str, schedule: str, options: Mapping[str, Any], settings: Mapping[str, Any]
+) -> tuple[Callable, schedules.Schedule]:
+    """The optimiser and the schedule, with their options bound."""
+    key = "config.optim.options"
+    make = registry.find(OPTIMIZERS, name, "config.optim.name")
+    shape = registry.find(schedules.SCHEDULES, schedule, "config.optim.schedule")
+    call = ("t", "span")
+    known = {
+        name: registry.option_names(make, name, key),
+        schedule: registry.option_names(shape, schedule, key, positional=call),
+    }
+    dealt = registry.deal(options, known, key)
+    return (
+        registry.bind(make, dealt[name], key, name=name, offered=settings),
+        registry.bind(
+            shape, dealt[schedule], key, name=schedule, positional=call, offered=settings
+        ),
+    )
+
+
+def _transformations(make: Callable, name: str) -> list[optax.GradientTransformation]:
+    """The transformations that an optimiser gives.
+
+    Raises:
+        InputError: if it gives anything else.
+    """
+    made = make()
+    made = [made] if isinstance(made, optax.GradientTransformation) else made
+    if not isinstance(made, list | tuple) or not all(
+        isinstance(one, optax.GradientTransformation) for one in made
+    ):
+        raise InputError(
+            f"config.optim.name: {name} gives {type(made).__name__}; an optimiser gives optax "
+            "transformations, one or a list."
+        )
+    return list(made)
 
 
 def multipliers(params: Any, parts: Sequence[Part]) -> tuple[Any, Any]:
@@ -112,21 +181,6 @@ def multipliers(params: Any, parts: Sequence[Part]) -> tuple[Any, Any]:
             rates[i] *= rate
             decays[i] *= decay
     return jax.tree.unflatten(treedef, rates), jax.tree.unflatten(treedef, decays)
-
-
-def _factor(schedule: str, span: int, power: float, decay: float, step_every: int):
-    """Steps after warm-up -> what the rate is multiplied by."""
-    choose("config.optim.schedule", schedule, SCHEDULES)
-    if schedule == "step" and step_every < 1:
-        raise InputError(f"config.optim.step_every is {step_every}; the schedule wants 1 or more.")
-    shape = {
-        "constant": lambda t: jnp.ones(()),
-        "poly": lambda t: (1 - t / span) ** power,
-        "cosine": lambda t: 0.5 * (1 + jnp.cos(jnp.pi * t / span)),
-        "inverse_time": lambda t: 1 / (1 + decay * t),
-        "step": lambda t: decay ** jnp.floor(t / step_every),
-    }[schedule]
-    return lambda t: shape(jnp.clip(t, 0, span))
 
 
 def _rate(lr: float, warmup_steps: int, factor: Callable) -> Callable[[jax.Array], jax.Array]:

@@ -21,7 +21,7 @@ def train_step(
     batch: dict[str, jax.Array],
     *,
     model: Model,
-    augmentation: augment.Augment,
+    augmentation: augment.Augmentation,
     seed: int,
     optimizer: Optimizer,
     loss: losses.Loss,
@@ -82,7 +82,7 @@ def batch_statistics(
     network: Network,
     batch: dict[str, jax.Array],
     *,
-    augmentation: augment.Augment,
+    augmentation: augment.Augmentation,
     seed: int,
 ) -> Any:
     """The statistics that norms find in a batch as training sees it, as `batch_stats`.

@@ -16,7 +16,7 @@ OF_PIXELS = ("cross_entropy", "ohem", "focal")
 
 
 def loss_of(outputs, label, **options):
-    return losses.Loss(**{"class_weights": None} | options).total(outputs, label)
+    return losses.build(**{"class_weights": None} | options).total(outputs, label)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_a_batch_of_void_has_no_loss_and_no_gradient(name):
 
     def mean(values):
         scores = Scores(values, Resize("half_pixel", 4))
-        loss = losses.Loss(None, name=name, blocks=3)
+        loss = losses.build(class_weights=None, name=name, blocks=3)
         total, count = loss.total((scores,), label)
         return total / loss.divisor(count)
 
@@ -83,7 +83,7 @@ def test_further_outputs_count_by_their_weight_and_not_in_the_divisor():
 
 def test_reductions_divide_by_the_valid_pixels_their_weights_or_nothing():
     for reduction, of_0, of_7 in (("mean_valid", 1, 7), ("mean_weighted", 1, 7), ("sum", 1, 1)):
-        loss = losses.Loss(None, reduction=reduction)
+        loss = losses.build(class_weights=None, reduction=reduction)
         assert loss.divisor(jnp.float32(0)) == of_0
         assert loss.divisor(jnp.float32(7)) == of_7
 
@@ -152,7 +152,7 @@ def test_further_losses_are_means_of_their_own_added_to_the_mean():
     label, scores = jnp.asarray(made.random_label((13, 18))), made.random_scores((4, 5))
 
     def mean(**options):
-        loss = losses.Loss(made.WEIGHTS, **options)
+        loss = losses.build(class_weights=made.WEIGHTS, **options)
         total, count = loss.total((scores,), label)
         return float(total / loss.divisor(count))
 
@@ -195,15 +195,18 @@ def test_a_batch_over_devices_and_strips_has_the_loss_of_one_device(name):
         ({"also": (("dise", 1.0),)}, "config.loss.also.*'dise'.*dice"),
         ({"also": ("dice", 1.0)}, "config.loss.also.*pairs"),
         ({"reduction": "mean"}, "config.loss.reduction.*'mean'.*mean_valid, mean_weighted, sum"),
-        ({"reduction": "mean_weighted", "name": "dice"}, "mean_weighted.*not of dice"),
+        ({"reduction": "mean_weighted", "name": "dice"}, "mean_weighted.*not for dice"),
         ({"at": "pixels"}, "config.loss.at.*'pixels'.*image, scores"),
-        ({"region_classes": "some"}, "config.loss.region_classes.*'some'.*present, all"),
+        (
+            {"name": "dice", "region_classes": "some"},
+            "config.loss.region_classes.*'some'.*present, all",
+        ),
         ({"blocks": 0}, "config.loss.blocks.*0"),
-        ({"focal_gamma": -1.0}, "config.loss.focal_gamma.*-1"),
-        ({"ohem_share": 1.5}, "config.loss.ohem_share.*1.5"),
+        ({"name": "focal", "focal_gamma": -1.0}, "config.loss.focal_gamma.*-1"),
+        ({"name": "ohem", "ohem_share": 1.5}, "config.loss.ohem_share.*1.5"),
         ({"label_smoothing": 0.1, "name": "dice"}, "config.loss.label_smoothing.*dice"),
     ],
 )
 def test_a_loss_that_is_not_known_is_refused(changes, message):
     with pytest.raises(InputError, match=message):
-        losses.Loss(None, **changes)
+        losses.build(class_weights=None, **changes)

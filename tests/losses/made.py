@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from segjax.data.spec import VOID
+from segjax.losses.place import Place
 from segjax.models.features import Scores
 from segjax.models.resize import Resize
 
@@ -21,6 +22,12 @@ def random_label(size: tuple[int, int], seed: int = 0, batch: int = 2) -> np.nda
     label = rng.integers(0, K, (batch, *size)).astype(np.uint8)
     label[rng.random(label.shape) < 0.3] = VOID
     return label
+
+
+def place_of(logits: np.ndarray, label: np.ndarray, class_weights=None) -> Place:
+    """Logits of the image's pixels, and their label."""
+    scores = Scores(jnp.asarray(logits, jnp.float32), Resize("half_pixel", 1))
+    return Place(scores, jnp.asarray(label), False, 2, class_weights)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -6,10 +6,7 @@ import numpy as np
 import pytest
 
 from segjax.data.spec import VOID
-from segjax.losses import pixels
-from segjax.losses.place import Place
-from segjax.models.features import Scores
-from segjax.models.resize import Resize
+from segjax.losses import focal, pixels
 from tests.losses import made
 from tests.losses.made import K
 
@@ -60,11 +57,11 @@ PIXEL_LOSSES = {
         functools.partial(made.cross_entropy, smoothing=0.1),
     ),
     "focal": (
-        functools.partial(pixels.focal, gamma=2.0),
+        functools.partial(focal.focal, gamma=2.0),
         functools.partial(made.focal, gamma=2.0),
     ),
     "focal of 0.5": (
-        functools.partial(pixels.focal, gamma=0.5),
+        functools.partial(focal.focal, gamma=0.5),
         functools.partial(made.focal, gamma=0.5),
     ),
 }
@@ -86,57 +83,3 @@ def test_losses_and_their_gradients_are_those_of_their_formulas(name, weights):
     expected = made.slope(lambda logits: formula(logits, label, weights), logits)
     np.testing.assert_allclose(gradient, expected, atol=2e-6)
     assert not np.asarray(gradient)[label == VOID].any()
-
-
-def test_focal_of_gamma_0_is_cross_entropy_and_certainty_has_a_finite_slope():
-    logits, label = made.random_scores().values, jnp.asarray(made.random_label((4, 5)))
-    np.testing.assert_allclose(
-        pixels.focal(logits, label, gamma=0.0), pixels.cross_entropy(logits, label), rtol=1e-6
-    )
-    certain, label = jnp.array([[[[200.0, 0, 0], [0, 200.0, 0]]]]), jnp.zeros((1, 1, 2), jnp.uint8)
-    for gamma in (0.5, 2.0):
-        gradient = jax.grad(lambda x, g=gamma: pixels.focal(x, label, gamma=g).sum())(certain)
-        np.testing.assert_allclose(gradient[0, 0], [[0, 0, 0], [-1, 1, 0]], atol=1e-6)
-
-
-def place_of(probabilities) -> Place:
-    """One row of pixels whose truth, class 0, has these probabilities; None is VOID."""
-    p = np.array([[0.5 if q is None else q for q in probabilities]])
-    logits = np.log(np.stack([p, 1 - p], axis=-1))
-    label = np.where([[q is None for q in probabilities]], VOID, 0).astype(np.uint8)
-    scores = Scores(jnp.asarray(logits[None], jnp.float32), Resize("half_pixel", 1))
-    return Place(scores, jnp.asarray(label[None]), at_scores=False, blocks=1)
-
-
-@pytest.mark.parametrize(
-    ("threshold", "share", "kept"),
-    [
-        (0.35, 0.0, [1, 4]),
-        (0.0, 0.4, [1, 4]),
-        (0.0, 0.41, [1, 3, 4, 5]),  # the third lowest are two
-        (0.35, 0.8, [1, 3, 4, 5]),
-        (0.95, 0.1, [0, 1, 3, 4, 5]),
-        (0.0, 1.0, [0, 1, 3, 4, 5]),
-        (0.0, 0.0, []),
-    ],
-)
-def test_hard_are_those_below_the_threshold_and_the_hardest_share(threshold, share, kept):
-    place = place_of([0.9, 0.3, None, 0.4, 0.2, 0.4])
-    label = pixels.hard_pixels(place, threshold=threshold, share=share)
-    np.testing.assert_array_equal(np.flatnonzero(np.asarray(label) != VOID), kept)
-
-
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
-def test_the_hardest_share_of_many_is_that_of_a_sort(share):
-    scores, label = made.random_scores((40, 50)), made.random_label((40, 50), seed=3)
-    place = Place(scores.replace(resize=Resize("half_pixel", 1)), jnp.asarray(label), False, 7)
-    hard = pixels.hard_pixels(place, threshold=0.01, share=share)
-    loss = pixels.cross_entropy(scores.values, hard)
-    expected = made.ohem(np.asarray(scores.values), label, threshold=0.01, share=share)
-    assert loss.sum() == pytest.approx(expected, rel=1e-5)
-
-
-def test_a_batch_of_void_has_no_hard_pixels():
-    place = place_of([None, None])
-    label = pixels.hard_pixels(place, threshold=0.7, share=1.0)
-    assert (np.asarray(label) == VOID).all()

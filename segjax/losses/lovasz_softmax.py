@@ -1,41 +1,37 @@
-"""Losses of whole images: ratios and ranks, which are no sums over pixels.
+"""Lovász-Softmax loss: the intersection over union, made a loss that has gradients."""
 
-Both give each image's mean over classes, those of its truth or all; an image without a labelled
-pixel gives 0. A class weight multiplies its class and does not enter the mean's divisor.
-"""
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 
 from segjax.data.spec import VOID
+from segjax.losses.class_mean import class_mean
+from segjax.losses.options import check_classes
 from segjax.losses.place import Place
 
-CLASSES = ("present", "all")
-_SMOOTH = 1.0  # pixels: what an absent class that is not predicted is divided by
 
+@dataclasses.dataclass(frozen=True)
+class LovaszSoftmax:
+    """The Lovász-Softmax loss of every image.
 
-def dice(place: Place, class_weights: jax.Array | None, *, classes: str) -> jax.Array:
-    """1 - (2 sum p t + 1) / (sum p + sum t + 1) over the labelled pixels of an image.
-
-    Milletari, Navab, Ahmadi: V-Net, 3DV 2016, section 3, with sums in place of the sums of squares,
-    as most do; p are the softmax's probabilities, t is 1 or 0. Block by block.
-
-    Returns:
-        float32 [B].
+    Attributes:
+        region_classes: the mean is over the classes "present" in the image's truth, or "all".
     """
 
-    def sums(logits, label):
-        truth = jax.nn.one_hot(label, logits.shape[-1])  # VOID has no class
-        p = jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
-        p = jnp.where((label != VOID)[..., None], p, 0)
-        return jnp.stack([jnp.sum(x, axis=(1, 2)) for x in (p * truth, p, truth)])
+    region_classes: str = "present"
 
-    both, predicted, truth = place.map(sums).sum(0)
-    loss = 1 - (2 * both + _SMOOTH) / (predicted + truth + _SMOOTH)
-    return _mean(loss, truth > 0, place, class_weights, classes)
+    counts = "images"
+
+    def __post_init__(self):
+        check_classes(self.region_classes)
+
+    def __call__(self, place: Place) -> tuple[jax.Array, jax.Array]:
+        """Summed loss and count: float32 [] and float32 []."""
+        return place.sum_images(lovasz_softmax(place, classes=self.region_classes))
 
 
-def lovasz_softmax(place: Place, class_weights: jax.Array | None, *, classes: str) -> jax.Array:
+def lovasz_softmax(place: Place, *, classes: str) -> jax.Array:
     """The convex extension of 1 - IoU to the softmax's errors, image by image.
 
     Berman, Rannen Triki, Blaschko: The Lovász-Softmax Loss, CVPR 2018, section 3. It ranks the
@@ -58,7 +54,7 @@ def lovasz_softmax(place: Place, class_weights: jax.Array | None, *, classes: st
 
     indices = jnp.arange(place.scores.values.shape[-1])
     loss, present = jax.lax.map(of_class, indices)
-    return _mean(loss.T, present.T, place, class_weights, classes)
+    return class_mean(loss.T, present.T, place.class_weights, classes)
 
 
 def _extension(error: jax.Array, truth: jax.Array, valid: jax.Array) -> jax.Array:
@@ -86,12 +82,3 @@ def _extension(error: jax.Array, truth: jax.Array, valid: jax.Array) -> jax.Arra
     # Back to the pixels' own order by a second sort: a gather would make the way back a scatter.
     _, steps = jax.lax.sort([places, steps], num_keys=1)
     return jnp.sum(jnp.where(error >= 0, error * steps, 0), axis=1)
-
-
-def _mean(loss, present, place: Place, class_weights, classes: str) -> jax.Array:
-    """[B, K] -> [B]: over the classes present, or all."""
-    counted = present if classes == "present" else jnp.any(present, axis=1, keepdims=True)
-    counted = jnp.broadcast_to(counted, loss.shape)
-    weights = 1.0 if class_weights is None else class_weights
-    total = jnp.sum(jnp.where(counted, weights * loss, 0), axis=1)
-    return total / jnp.maximum(jnp.sum(counted, axis=1), 1)

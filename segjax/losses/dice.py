@@ -1,0 +1,54 @@
+"""Dice loss: one minus the overlap of each class's probabilities with its truth."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from segjax.data.spec import VOID
+from segjax.losses.class_mean import class_mean
+from segjax.losses.options import check_classes
+from segjax.losses.place import Place
+
+_SMOOTH = 1.0  # pixels: what an absent class that is not predicted is divided by
+
+
+@dataclasses.dataclass(frozen=True)
+class Dice:
+    """The Dice loss of every image.
+
+    Attributes:
+        region_classes: the mean is over the classes "present" in the image's truth, or "all".
+    """
+
+    region_classes: str = "present"
+
+    counts = "images"
+
+    def __post_init__(self):
+        check_classes(self.region_classes)
+
+    def __call__(self, place: Place) -> tuple[jax.Array, jax.Array]:
+        """Summed loss and count: float32 [] and float32 []."""
+        return place.sum_images(dice(place, classes=self.region_classes))
+
+
+def dice(place: Place, *, classes: str) -> jax.Array:
+    """1 - (2 sum p t + 1) / (sum p + sum t + 1) over the labelled pixels of an image.
+
+    Milletari, Navab, Ahmadi: V-Net, 3DV 2016, section 3, with sums in place of the sums of squares,
+    as most do; p are the softmax's probabilities, t is 1 or 0. Block by block.
+
+    Returns:
+        float32 [B].
+    """
+
+    def sums(logits, label):
+        truth = jax.nn.one_hot(label, logits.shape[-1])  # VOID has no class
+        p = jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
+        p = jnp.where((label != VOID)[..., None], p, 0)
+        return jnp.stack([jnp.sum(x, axis=(1, 2)) for x in (p * truth, p, truth)])
+
+    both, predicted, truth = place.map(sums).sum(0)
+    loss = 1 - (2 * both + _SMOOTH) / (predicted + truth + _SMOOTH)
+    return class_mean(loss, truth > 0, place.class_weights, classes)
