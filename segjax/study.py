@@ -250,8 +250,8 @@ def _write(
     files.write_json(path, fields)
     table = {key: np.array([row[key] for row in rows]) for key in rows[0]}
     files.write_npz(path.with_suffix(".npz"), **table)
-    with event_log.Tracker(workdir, step=0, total_steps=1) as tracker:
-        tracker.write(0, {f"eval/{key}": value for key, value in means.items()})
+    with event_log.EventLog(workdir, step=0) as log:
+        log.write(0, {f"eval/{key}": value for key, value in means.items()})
     cells = [(key, "absent" if np.isnan(value) else f"{value:.4f}") for key, value in means.items()]
     print(tables.format_table(cells, ("score", f"{config.data.name}/{split}")))
     print(f"{len(rows)} rows, {ms:.1f} ms each. Written: {path}")

@@ -82,14 +82,14 @@ def test_a_checkpoint_of_two_processes_goes_on_in_one(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "Resumed from step 4" in done.stderr
-    steps = [e["step"] for e in event_log.read_metrics(tmp_path) if "train/loss" in e]
+    steps = [e["step"] for e in event_log.read(tmp_path) if "train/loss" in e]
     assert steps == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.slow
 def test_the_death_of_a_process_is_noticed_in_seconds(tmp_path):
     processes = start_verbs(tmp_path, "--config.total_steps=2000")
-    while not (tmp_path / "metrics.jsonl").exists() or not event_log.read_metrics(tmp_path):
+    while not (tmp_path / "metrics.jsonl").exists() or not event_log.read(tmp_path):
         assert all(process.poll() is None for process in processes)
         time.sleep(0.2)
     processes[1].kill()
@@ -100,12 +100,12 @@ def test_the_death_of_a_process_is_noticed_in_seconds(tmp_path):
 @pytest.mark.slow
 def test_an_order_to_stop_given_to_one_process_saves_and_ends_both(tmp_path):
     processes = start_verbs(tmp_path, "--config.total_steps=20000")
-    while not (tmp_path / "metrics.jsonl").exists() or not event_log.read_metrics(tmp_path):
+    while not (tmp_path / "metrics.jsonl").exists() or not event_log.read(tmp_path):
         assert all(process.poll() is None for process in processes)
         time.sleep(0.2)
     processes[1].terminate()
     finish(processes)
-    last = event_log.read_metrics(tmp_path)[-1]["step"]
+    last = event_log.read(tmp_path)[-1]["step"]
     assert programs.final(tmp_path)["step"] == last
 
 

@@ -170,14 +170,14 @@ def test_a_run_killed_three_times_ends_bit_for_bit_like_one_that_was_not(tmp_pat
         process.wait()
     assert programs.verb("main", *flags, f"--workdir={killed}").returncode == 0
     tiny.assert_same_bits(programs.final(killed), programs.final(whole))
-    steps = [e["step"] for e in event_log.read_metrics(killed) if "train/loss" in e]
+    steps = [e["step"] for e in event_log.read(killed) if "train/loss" in e]
     assert steps == list(range(1, 41))
 
 
 def wait_for_step(workdir: pathlib.Path, step: int, process: subprocess.Popen) -> None:
     """Waits until the log holds a step."""
     while process.poll() is None:
-        events = event_log.read_metrics(workdir) if workdir.exists() else []
+        events = event_log.read(workdir) if workdir.exists() else []
         if events and events[-1]["step"] >= step:
             return
         time.sleep(0.02)

@@ -41,7 +41,7 @@ def curves(history: Sequence[dict], path: str | os.PathLike) -> None:
     more than two decades get a logarithmic axis, so that one spike does not flatten the rest.
 
     Args:
-        history: events, as `runs.event_log.read_metrics` returns them.
+        history: events, as `runs.event_log.read` returns them.
         path: path of the PNG, written by `files.write`.
     """
     from matplotlib import figure as mpl_figure

@@ -1,14 +1,11 @@
-"""How far a run is, and how fast: one line for people, rates for the log."""
+"""The progress line: how far long work is, for people."""
 
-import contextlib
 import math
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import TextIO
-
-import jax
 
 _LINE_EVERY = 10.0  # seconds between progress lines in a log file
 
@@ -16,15 +13,15 @@ _REDRAW_EVERY = 0.1  # and on a terminal
 
 
 class ProgressLine:
-    """Tells people how far long work is: a line that renews itself on a terminal, else a log.
+    """A line that renews itself on a terminal; a line now and then in a log file.
 
-    The time left is by the mean rate from the first call to this one: that leaves out what was done
-    before a resume and the compilation of the first step. In a log file a line comes every ten
-    seconds at most, and at the end.
+    The time left comes from the mean rate between the first call and this one, which leaves out
+    what was done before a resume and the compilation of the first step. A log file gets a line
+    every ten seconds at most, and one at the end.
 
     Args:
-        noun: what is counted.
-        total: how many there are.
+        noun: of what is counted, such as "step".
+        total: at the end.
         clock: seconds.
         stream: takes the line; standard error if None.
     """
@@ -46,7 +43,7 @@ class ProgressLine:
         self._shown = -math.inf
 
     def show(self, done: int, text: str = "") -> None:
-        """Says that `done` of the total are done, with `text` behind."""
+        """Says that `done` of the total are done; `text` follows."""
         now = self._clock()
         if self._first is None:
             self._first = (done, now)
@@ -79,87 +76,3 @@ class ProgressLine:
             return "-:--:--"
         seconds = round((now - first_time) / (done - first) * (self._total - done))
         return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
-
-
-def peak_memory(devices: Sequence[jax.Device]) -> dict[str, float]:
-    """The most memory in use so far on one of the devices, as "train/peak_gib".
-
-    Empty where they do not tell, as a CPU does not.
-    """
-    stats = [device.memory_stats() or {} for device in devices]
-    peaks = [found["peak_bytes_in_use"] for found in stats if "peak_bytes_in_use" in found]
-    return {"train/peak_gib": max(peaks) / 2**30} if peaks else {}
-
-
-class Meter:
-    """Rates of a training loop between two log events.
-
-        with meter.waiting():
-            batch = next(batches)
-        ...
-        meter.step(images=16)
-        ...
-        with meter.paused():
-            evaluate()
-
-    Args:
-        clock: seconds.
-    """
-
-    def __init__(self, *, clock: Callable[[], float] = time.perf_counter):
-        self._clock = clock
-        self._since: float | None = clock()  # None while paused
-        self._clear()
-
-    def _clear(self) -> None:
-        self._active = self._waited = 0.0
-        self._steps = self._images = 0
-
-    @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """The time inside is time spent waiting for data."""
-        start = self._clock()
-        try:
-            yield
-        finally:
-            if self._since is not None:
-                self._waited += self._clock() - start
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """The time inside does not count: evaluation, checkpoints, pictures. Nests."""
-        if self._since is None:
-            yield
-            return
-        self._active += self._clock() - self._since
-        self._since = None
-        try:
-            yield
-        finally:
-            self._since = self._clock()
-
-    def step(self, images: int) -> None:
-        """Counts one training step of `images` images, over all processes."""
-        self._steps += 1
-        self._images += images
-
-    def read_and_reset(self) -> dict[str, float]:
-        """The rates since the last call; empty if no step was counted.
-
-        "train/images_per_s", "train/step_ms" (mean, with the waiting) and "train/data_wait", the
-        share of the time spent waiting for data, 0 to 1.
-        """
-        now = self._clock()
-        seconds = self._active
-        if self._since is not None:
-            seconds += now - self._since
-            self._since = now
-        rates = {}
-        if self._steps and seconds > 0:
-            rates = {
-                "train/images_per_s": self._images / seconds,
-                "train/step_ms": 1000 * seconds / self._steps,
-                "train/data_wait": self._waited / seconds,
-            }
-        self._clear()
-        return rates

@@ -11,7 +11,7 @@ from segjax.evaluation.evaluator import Evaluator
 from segjax.evaluation.result import Result
 from segjax.network import Network
 from segjax.pictures import charts, label_maps, layout
-from segjax.runs import checkpoint, event_log, progress
+from segjax.runs import checkpoint, costs, event_log, progress
 from segjax.training import state
 from segjax.training.assembly import Training
 
@@ -39,11 +39,10 @@ class Monitor:
         self.training, self.evaluator = training, evaluator
         self.data, self.workdir = data, workdir
         self.main = jax.process_index() == 0
-        self.tracker = event_log.Tracker(
-            workdir, step=step, total_steps=self.training.config.total_steps, enabled=self.main
-        )
-        self.meter = progress.Meter()
-        past = [event for event in event_log.read_metrics(workdir) if event["step"] <= step]
+        self.log = event_log.EventLog(workdir, step=step, enabled=self.main)
+        self.line = progress.ProgressLine("step", self.training.config.total_steps)
+        self.meter = costs.Meter()
+        past = [event for event in event_log.read(workdir) if event["step"] <= step]
         self._watched = [e[self._stop.metric] for e in past if self._stop.metric in e]
         self._undrawn: list[tuple[Result, str, int, int]] = []
         self._last: dict[str, float] = {k: v for event in past for k, v in event.items()}
@@ -56,11 +55,12 @@ class Monitor:
         """Takes the scalars of a training step; writes them when they are due."""
         config = self.training.config
         self.meter.step(config.batch_size)
-        self.tracker.progress(step, f"loss {scalars['loss']:.4f}")
+        if self.main:
+            self.line.show(step, f"loss {scalars['loss']:.4f}")
         scalars = {f"train/{key}": value for key, value in scalars.items()}
         self._last |= scalars
         if step % config.every_steps.log == 0 or step == config.total_steps:
-            memory = progress.peak_memory(self.training.mesh.local_devices)
+            memory = costs.peak_memory(self.training.mesh.local_devices)
             self._write(step, scalars | self.meter.read_and_reset() | memory)
 
     def evaluate(self, ts: state.TrainState, step: int) -> dict[str, float]:
@@ -97,12 +97,13 @@ class Monitor:
     def close(self) -> None:
         """Draws the curves of the whole run and closes the log."""
         if self.main:
-            charts.curves(self.tracker.history(), self.workdir / "pictures" / "curves.png")
-        self.tracker.close()
+            charts.curves(event_log.read(self.workdir), self.workdir / "pictures" / "curves.png")
+            self.line.close()
+        self.log.close()
 
     def _write(self, step: int, scalars: dict[str, float]) -> None:
         self._last |= scalars
-        self.tracker.write(step, scalars)
+        self.log.write(step, scalars)
 
     def _show(self, result: Result, kind: str, step: int, mark: int) -> None:
         spec, folder = self.training.model.spec, self.workdir / "pictures"
@@ -119,6 +120,6 @@ class Monitor:
         if result.panel:
             panel = label_maps.panel(result.panel, spec, **result.maps)
             layout.write_png(folder / f"{kind}-{step:07d}.png", panel)
-            self.tracker.image(step, f"{kind}/panel", panel)
+            self.log.image(step, f"{kind}/panel", panel)
         title = f"{split}, step {step}, {weights} weights"
         charts.class_chart(result.report.iou, spec, folder / f"{kind}-iou.png", title=title)

@@ -217,7 +217,7 @@ def test_a_training_without_room_ends_with_the_cause_and_goes_on_with_more(tmp_p
     programs.train_plainly(scenes_config(), tmp_path)
     assert run_folder.read_config(tmp_path).model.crf.vertices == ROOM["vertices"]
     assert programs.final(tmp_path)["step"] == 4
-    events = event_log.read_metrics(tmp_path)
+    events = event_log.read(tmp_path)
     lacking = {e["step"]: e["train/crf_vertices_wanted"] for e in events if "train/loss" in e}
     assert sorted(lacking) == [1, 2, 3, 4]
     assert lacking[3] > 0 == lacking[4]

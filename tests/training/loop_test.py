@@ -63,7 +63,7 @@ def test_a_run_leaves_all_that_a_reader_needs(whole):
 
 
 def test_every_log_line_has_rates_and_the_wait_for_data(whole):
-    events = event_log.read_metrics(whole)
+    events = event_log.read(whole)
     for event in (event for event in events if "train/loss" in event):
         assert {"train/lr", "train/images_per_s", "train/step_ms", "train/data_wait"} < set(event)
         assert 0 <= event["train/data_wait"] <= 1
@@ -91,7 +91,7 @@ def test_a_run_asked_to_stop_saves_and_goes_on_bit_for_bit(whole, tmp_path, monk
     assert saved < 6
     programs.train_plainly(programs.config(), tmp_path)
     tiny.assert_same_bits(programs.final(tmp_path), programs.final(whole))
-    steps_logged = [e["step"] for e in event_log.read_metrics(tmp_path) if "train/loss" in e]
+    steps_logged = [e["step"] for e in event_log.read(tmp_path) if "train/loss" in e]
     assert steps_logged == [1, 2, 3, 4, 5, 6]
 
 
@@ -173,7 +173,7 @@ def test_an_unknown_scalar_cannot_choose_the_best(tmp_path):
 
 
 def test_averaged_weights_are_evaluated_beside_the_raw_ones(whole):
-    events = event_log.read_metrics(whole)
+    events = event_log.read(whole)
     assert [e["step"] for e in events if "eval_ema/miou" in e] == [3, 6]
     raw, ema = (json.loads((whole / f"eval-val{x}.json").read_text()) for x in ("", "-ema"))
     assert (raw["weights"], ema["weights"]) == ("raw", "ema")
