@@ -131,7 +131,7 @@ def _label_maps(old: pathlib.Path, new: pathlib.Path) -> dict:
 
 def _trainings(old: pathlib.Path, new: pathlib.Path) -> dict:
     """Whether losses, evaluations, states and logits are equal."""
-    events = [event_log.read_metrics(folder) for folder in (old, new)]
+    events = [event_log.read(folder) for folder in (old, new)]
     losses = [[e["train/loss"] for e in found if "train/loss" in e] for found in events]
     scores = [[e["eval/miou"], e["eval/loss"], e["eval/ece"]] for e in (f[-1] for f in events)]
     states = [json.loads((f / "eval-val.json").read_text())["checkpoint"] for f in (old, new)]
