@@ -1,8 +1,8 @@
 """The fully connected CRF as a function of arrays: batched, differentiable, on the device.
 
 Krähenbühl, Koltun: Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials, NIPS
-2011. `DenseCrf` is one with Potts compatibility, `PRESETS` those of the publications; `kernels` and
-`mean_field` are what others are put together from.
+2011. `DenseCrf` has Potts compatibility, and `PRESETS` holds the parameters of publications. Other
+CRFs are built from `kernels` and `mean_field`.
 """
 
 import dataclasses
@@ -21,8 +21,10 @@ from segjax.errors import InputError, choose
 
 KEY = "config.eval.crf"
 UNARIES = ("logits", "probabilities")
+"""Forms of the unary term: see `DenseCrf.unary`."""
 
-_SHARES = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # 6 corners a pixel: no lattice needs more
+# Vertices a pixel that a lattice may have room for. None needs more than 6, the corners of a pixel.
+_SHARES = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 
 
 @flax.struct.dataclass
@@ -33,17 +35,17 @@ class DenseCrf:
 
     Attributes:
         w1: weight of the bilateral kernel, in nats; `w(1)` of the paper, equation 3.
-        theta_alpha: its deviation in pixels.
-        theta_beta: its deviation in colour, units of 0 to 255.
-        w2: weight of the spatial kernel.
-        theta_gamma: its deviation in pixels.
-        iterations: of mean field.
-        normalization: of both kernels, see `kernels.normalized`.
-        spatial: how the spatial kernel is summed, see `kernels.spatial`.
-        unary: "logits": what the network says; "probabilities": the same, but no probability is
-            below 1e-5, as pydensecrf's `unary_from_softmax` has it.
+        theta_alpha: standard deviation of the bilateral kernel in pixels.
+        theta_beta: standard deviation of the bilateral kernel in colour, in units of 0 to 255.
+        w2: weight of the spatial kernel, in nats; `w(2)` of the paper.
+        theta_gamma: standard deviation of the spatial kernel in pixels.
+        iterations: number of mean-field iterations.
+        normalization: normalisation of both kernels, see `kernels.normalized`.
+        spatial: form of the spatial kernel, "lattice" or "gaussian": see `kernels.spatial`.
+        unary: "logits": the network's logits; "probabilities": their log-probabilities, none of
+            them below log 1e-5, as in pydensecrf's `unary_from_softmax`.
         relaxation: see `mean_field.infer`.
-        name: of the preset, and a mark of what differs from it.
+        name: name of the preset, with a hash of the changes if there are any.
     """
 
     w1: float | jax.Array
@@ -68,21 +70,21 @@ class DenseCrf:
         known: jax.Array | None = None,
         near: kernels.Filter | None = None,
     ) -> tuple[jax.Array, jax.Array]:
-        """What the CRF makes of a network's scores.
+        """Refines a network's scores for one image.
 
         Args:
             image: uint8 or float [H, W, 3], RGB of 0 to 255.
-            logits: float [H, W, K]; float32 at least is what is computed in.
+            logits: float [H, W, K]. The computation is in float32, or in their type if it is wider.
             capacity: vertices of the bilateral lattice, see `permutohedral.build`.
-            mask: bool [H, W], pixels that are there: what lies outside an image says nothing, hears
-                nothing, and keeps its logits. None: all.
-            known: bool [H, W], pixels whose logits count; the others have no unary term. None: all.
-            near: of `spatial_filter`, if it is there already; without a mask.
+            mask: bool [H, W], the pixels of the image. Others neither send nor receive messages and
+                keep their logits. None: all pixels.
+            known: bool [H, W], pixels with a unary term. None: all pixels.
+            near: the result of `spatial_filter` for images without a mask; None: it is built here.
 
         Returns:
-            float [H, W, K], logits whose softmax are the marginals; NaN within the mask, if there
-            was no room.
-            int32 [], the capacity that would do then, else 0.
+            float [H, W, K], logits whose softmax is the marginals; NaN within the mask if the
+            lattice had no room.
+            int32 [], the capacity that the image needs if the lattice had no room, else 0.
         """
         logits = logits.astype(_dtype(logits))
         size, classes = logits.shape[:2], logits.shape[2]
@@ -93,20 +95,20 @@ class DenseCrf:
         unary = logits.reshape(-1, classes)
         if self.unary == "probabilities":
             unary = mean_field.logits_of_probabilities(jax.nn.softmax(unary, axis=-1))
-        for said in (known, mask):  # nothing times what is not finite would be heard
-            if said is not None:
-                unary = jnp.where(said.reshape(-1, 1), unary, 0)
-        found = mean_field.infer(
+        for pixels in (known, mask):  # 0 times a number that is not finite would spread as NaN
+            if pixels is not None:
+                unary = jnp.where(pixels.reshape(-1, 1), unary, 0)
+        result = mean_field.infer(
             unary,
             (far, near),
             (self.w1, self.w2),
             iterations=self.iterations,
             relaxation=self.relaxation,
         )
-        found = found.reshape(logits.shape)
+        result = result.reshape(logits.shape)
         if mask is not None:
-            found = jnp.where(mask[..., None], found, logits)
-        return found, far.overflow
+            result = jnp.where(mask[..., None], result, logits)
+        return result, far.overflow
 
     def batch(
         self,
@@ -116,35 +118,40 @@ class DenseCrf:
         *,
         capacity: int,
     ) -> tuple[jax.Array, jax.Array]:
-        """The same of a batch: [B, H, W, 3], [B, H, W, K], [B, H, W] -> [B, H, W, K], int32 [B]."""
+        """Refines the scores of a batch, arguments and results as in `__call__`.
+
+        [B, H, W, 3], [B, H, W, K], bool [B, H, W] or None -> [B, H, W, K], int32 [B].
+        """
         near = self.spatial_filter(logits.shape[1:3], _dtype(logits)) if mask is None else None
 
-        def one(row):
+        def refined(row):
             image, logits, mask = row
             return self(image, logits, capacity=capacity, mask=mask, near=near)
 
-        return by_image(one, (image, logits, mask))
+        return by_image(refined, (image, logits, mask))
 
-    def spatial_filter(self, size: tuple[int, int], dtype=jnp.float32) -> kernels.Filter:
-        """The spatial kernel of whole images of a size: the same for all, to be built once."""
+    def spatial_filter(
+        self, size: tuple[int, int], dtype: jax.typing.DTypeLike = jnp.float32
+    ) -> kernels.Filter:
+        """The spatial kernel of all images of size (H, W) without a mask, to be built once."""
         return kernels.spatial(
             size, self.theta_gamma, by=self.spatial, normalization=self.normalization, dtype=dtype
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Every field and its value."""
+        """Name of every field -> its value."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
 
 def _dtype(logits: jax.Array):
-    """No less than float32: messages are sums over all pixels."""
+    """Type of the computation, float32 or wider: messages are sums over all pixels."""
     return jnp.promote_types(logits.dtype, jnp.float32)
 
 
 def by_image(fn: Callable[[Any], Any], rows: Any) -> Any:
-    """`fn` of every image of a batch: arrays [B, ...] in, arrays [B, ...] out.
+    """Applies `fn` to every image of a batch: arrays [B, ...] in, arrays [B, ...] out.
 
-    On a CPU one image after the other, whose tables then stay in the cache (twice as fast).
+    A CPU takes one image after the other, so that its tables stay in the cache (twice as fast).
     """
     return jax.lax.platform_dependent(
         rows, cpu=functools.partial(jax.lax.map, fn), default=jax.vmap(fn)
@@ -153,43 +160,45 @@ def by_image(fn: Callable[[Any], Any], rows: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Refinement:
-    """A CRF of a batch, ready to be compiled.
+    """A CRF for batches of images, ready to be compiled.
 
     Attributes:
-        crf: whose parameters are numbers.
-        capacity: vertices of a lattice.
-        filled: whether images may be smaller than their canvas.
+        crf: the CRF; its parameters are numbers, not arrays.
+        capacity: vertices of the bilateral lattice of an image.
+        filled: whether images may be smaller than their canvas; if not, masks are ignored.
     """
 
     crf: DenseCrf
     capacity: int
     filled: bool
 
-    def __call__(self, image, logits, mask) -> tuple[jax.Array, jax.Array]:
+    def __call__(
+        self, image: jax.Array, logits: jax.Array, mask: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array]:
         """See `DenseCrf.batch`."""
         mask = mask if self.filled else None
         return self.crf.batch(image, logits, mask, capacity=self.capacity)
 
 
 class Room:
-    """How many vertices lattices have room for: enough for every image so far.
+    """The capacity of lattices, which grows to suffice for every image so far.
 
     Attributes:
-        share: vertices per pixel; of a few sizes, so that there are few programs.
+        share: capacity in vertices a pixel; it takes few values, so that few programs are compiled.
     """
 
     def __init__(self, share: float = 1.0):
         self.share = share
 
     def capacity(self, size: tuple[int, int]) -> int:
-        """For images of a size."""
+        """The capacity in vertices for an image of size (H, W)."""
         return max(1, math.ceil(self.share * size[0] * size[1]))
 
     def grow(self, size: tuple[int, int], wanted: int) -> None:
-        """Makes room for `wanted` vertices of an image of a size.
+        """Makes room for an image of size (H, W) that needs `wanted` vertices.
 
         Raises:
-            InputError: if no room would be enough.
+            InputError: if no capacity would suffice.
         """
         if wanted == permutohedral.OUT_OF_RANGE:
             raise InputError(
@@ -204,21 +213,21 @@ PRESETS = {
     "deeplab_v1": DenseCrf(4.0, 49.0, 5.0, 3.0, 3.0),
     # Chen et al., PAMI 2018: ResNet-101, VOC 2012; two ports agree.
     "deeplab_v2_resnet101": DenseCrf(4.0, 67.0, 3.0, 3.0, 1.0),
-    # The example of pydensecrf's README.
+    # The example in the README of pydensecrf.
     "pydensecrf_example": DenseCrf(
         10.0, 80.0, 13.0, 3.0, 3.0, iterations=5, normalization="symmetric", unary="probabilities"
     ),
-    # Zheng et al., ICCV 2015: the start of the training; 5 iterations there, 10 afterwards.
+    # Zheng et al., ICCV 2015: initial parameters. Training takes 5 iterations, evaluation 10.
     "crf_rnn": DenseCrf(5.0, 160.0, 3.0, 3.0, 3.0),
 }
-PRESETS = {name: one.replace(name=name) for name, one in PRESETS.items()}
+PRESETS = {name: preset.replace(name=name) for name, preset in PRESETS.items()}
 
 
 def build(preset: str, **changes: Any) -> DenseCrf | None:
-    """One of PRESETS, with some of its fields changed; "" is none.
+    """A CRF of PRESETS with some fields changed; None for "" without changes.
 
     Raises:
-        InputError: on an unknown preset or field, or a value that is not allowed.
+        InputError: if the preset or a field is unknown or a value is not allowed.
     """
     if not preset and not changes:
         return None
@@ -239,11 +248,15 @@ def build(preset: str, **changes: Any) -> DenseCrf | None:
             value = getattr(crf, field)
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not (number and math.isfinite(value) and fits(value)):
-                raise InputError(f"{KEY}.{field}: {value!r}; it is {allowed}.")
+                raise InputError(f"{KEY}.{field}: {value!r}; it must be {allowed}.")
     return crf
 
 
 def parse(text: str) -> DenseCrf | None:
-    """Reads "preset" or "preset, key=value, ..."; "" is none. Raises as `build` does."""
+    """The CRF that "preset" or "preset, key=value, ..." describes; None for "".
+
+    Raises:
+        InputError: if the text has another form, or as `build` does.
+    """
     preset, changes = registry.parse(KEY, text)
     return build(preset, **changes)

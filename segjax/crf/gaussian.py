@@ -1,4 +1,4 @@
-"""The Gaussian over positions alone, without a lattice: one axis after the other."""
+"""The Gaussian kernel over positions without a lattice: a sum along each axis in turn."""
 
 import math
 
@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 REACH = 5
-"""Standard deviations after which the kernel is cut off: 4e-6 of its height."""
+"""Standard deviations at which the kernel is cut off, at 4e-6 of its height."""
 
 
 @flax.struct.dataclass
@@ -15,8 +15,8 @@ class Gaussian:
     """exp(-|p_i - p_j|^2 / (2 theta^2)) between the pixels of an image.
 
     Attributes:
-        mask: float [H, W], 1 for pixels that are there, 0 for others.
-        taps: float [2 r + 1], of one axis.
+        mask: float [H, W], 1 for pixels of the image, 0 for others.
+        taps: float [2 r + 1], the kernel along one axis, with a reach of r pixels.
     """
 
     mask: jax.Array
@@ -29,7 +29,8 @@ def build(mask: jax.Array, theta: float | jax.Array, reach: int | None = None) -
     Args:
         mask: float [H, W], see `Gaussian`.
         theta: standard deviation in pixels; the kernel can be differentiated by it.
-        reach: r, in pixels; None: REACH times theta, which must be a number then.
+        reach: r, in pixels; None: REACH times theta, for a theta that is a number. It is cut to the
+            larger side of the image less 1.
     """
     reach = math.ceil(REACH * theta) if reach is None else reach
     reach = min(reach, max(mask.shape) - 1)
@@ -38,7 +39,10 @@ def build(mask: jax.Array, theta: float | jax.Array, reach: int | None = None) -
 
 
 def apply(kernel: Gaussian, values: jax.Array) -> jax.Array:
-    """The sum over all pixels under the kernel: float [H W, C] -> [H W, C]. It is symmetric."""
+    """The sum over all pixels, weighted by the kernel: float [H W, C] -> [H W, C].
+
+    The operator is symmetric.
+    """
     height, width = kernel.mask.shape
     mask = kernel.mask[..., None]
     x = values.reshape(height, width, -1) * mask

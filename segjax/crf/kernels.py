@@ -1,4 +1,4 @@
-"""The two kernels of the fully connected CRF, over an image's pixels, and their normalisation.
+"""The two kernels of the fully connected CRF over the pixels of an image, and their normalisation.
 
 Krähenbühl, Koltun: Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials, NIPS
 2011, equation 3. Positions are whole pixels from the top left, colours RGB of 0 to 255.
@@ -16,17 +16,16 @@ from segjax.errors import choose
 NORMALIZATIONS = ("after", "before", "symmetric", "none", "mean")
 SPATIAL = ("lattice", "gaussian")
 
-_TINY = 1e-20  # as the publication's code adds
+_TINY = 1e-20  # added to sums, as in the code of the publication
 
 
 @flax.struct.dataclass
 class Filter:
-    """What sends messages between all pixels under one kernel; for any number of channels.
+    """A normalised kernel, which sends messages between all pixels in any number of channels.
 
     Attributes:
-        operator: sums under the kernel.
-        before, after: float [N], what values are multiplied by on the way in and on the way out;
-            None: nothing.
+        operator: the kernel; it sums values over all pixels.
+        before, after: float [N], factors of the pixels' values before and after the sum; None: 1.
     """
 
     operator: permutohedral.Lattice | gaussian.Gaussian
@@ -42,7 +41,7 @@ class Filter:
 
     @property
     def overflow(self) -> jax.Array:
-        """int32 []: the vertices that there would have to be room for, or 0."""
+        """int32 []: the vertices that the lattice needs if it has no room for them, else 0."""
         if isinstance(self.operator, gaussian.Gaussian):
             return jnp.int32(0)
         return jnp.where(self.operator.needed > self.operator.capacity, self.operator.needed, 0)
@@ -56,18 +55,20 @@ def bilateral(
     capacity: int,
     normalization: str,
     mask: jax.Array | None = None,
-    dtype=jnp.float32,
+    dtype: jax.typing.DTypeLike = jnp.float32,
 ) -> Filter:
-    """exp(-|p_i - p_j|^2 / (2 alpha^2) - |I_i - I_j|^2 / (2 beta^2)), on the lattice.
+    """The bilateral kernel on the lattice.
+
+    exp(-|p_i - p_j|^2 / (2 alpha^2) - |I_i - I_j|^2 / (2 beta^2)) for positions p and colours I.
 
     Args:
         image: uint8 or float [H, W, 3], RGB of 0 to 255, not normalised.
-        theta_alpha: pixels.
-        theta_beta: units of 0 to 255.
-        capacity: of the lattice, in vertices.
+        theta_alpha: standard deviation in pixels.
+        theta_beta: standard deviation in colour, in units of 0 to 255.
+        capacity: capacity of the lattice in vertices.
         normalization: see `normalized`.
-        mask: bool [H, W], pixels that are there; None: all.
-        dtype: of the computation.
+        mask: bool [H, W], the pixels of the image; None: all.
+        dtype: type of the computation.
     """
     colours = jnp.moveaxis(image.astype(dtype), -1, 0) / theta_beta
     places = _places(image.shape[:2], theta_alpha, dtype)
@@ -85,18 +86,24 @@ def spatial(
     capacity: int | None = None,
     reach: int | None = None,
     mask: jax.Array | None = None,
-    dtype=jnp.float32,
+    dtype: jax.typing.DTypeLike = jnp.float32,
 ) -> Filter:
-    """exp(-|p_i - p_j|^2 / (2 gamma^2)). Without a mask it is the same for all images of a size.
+    """The spatial kernel, exp(-|p_i - p_j|^2 / (2 gamma^2)) for positions p.
+
+    Without a mask it is the same for all images of a size.
 
     Args:
         size: (H, W).
-        theta_gamma: pixels.
-        by: "lattice", as every implementation of the papers; or "gaussian", which is exact up to
-            its reach, and whose cost grows with it.
-        capacity: of the lattice, in vertices; None: what is always enough.
-        reach: of "gaussian", in pixels: see `gaussian.build`.
-        normalization, mask, dtype: as for `bilateral`.
+        theta_gamma: standard deviation in pixels.
+        by: "lattice", as in every implementation of the papers; or "gaussian", which is exact up to
+            its reach and whose cost grows with the reach.
+        normalization: see `normalized`.
+        capacity: capacity of the lattice in vertices; None: a number that always suffices.
+        reach: reach of "gaussian" in pixels: see `gaussian.build`.
+        mask, dtype: as for `bilateral`.
+
+    Raises:
+        InputError: if `by` or `normalization` is unknown.
     """
     choose("crf spatial", by, SPATIAL)
     flat = None if mask is None else mask.reshape(-1)
@@ -116,18 +123,22 @@ def normalized(
     normalization: str,
     mask: jax.Array | None = None,
 ) -> Filter:
-    """A kernel and how its sums become messages; n_i is the sum of the kernel around pixel i.
+    """A kernel with a normalisation, which turns its sums into messages.
 
     Krähenbühl, Koltun: Parameter Learning and Convergent Inference for Dense Random Fields, ICML
     2013, section 3.3, and the code of both papers.
 
     Args:
-        operator: the kernel, over N pixels.
-        normalization: "after": divided by n of the pixel that receives, a weighted mean: the code
-            of NIPS 2011, DeepLab. "before": by n of those that send. "symmetric": by the root of
-            both: pydensecrf's default. "none": the plain sum of the lattice. "mean": that, divided
-            by the mean of n: what the code of NIPS 2011 does without normalisation.
-        mask: bool [N], pixels that are there.
+        operator: the kernel over N pixels. n_i is its sum over all pixels, seen from pixel i.
+        normalization: "after": the sum is divided by n of the receiving pixel, which makes it a
+            weighted mean (the code of NIPS 2011, DeepLab). "before": values are divided by n of the
+            sending pixel. "symmetric": both, by the root of n (the default of pydensecrf). "none":
+            the plain sum. "mean": the sum divided by the mean of n (the code of NIPS 2011 without
+            normalisation).
+        mask: bool [N], the pixels of the image; None: all.
+
+    Raises:
+        InputError: if the normalisation is unknown.
     """
     choose("crf normalization", normalization, NORMALIZATIONS)
     if normalization == "none":
@@ -136,7 +147,7 @@ def normalized(
     ones = jnp.ones((_pixels(operator), 1), dtype)
     n = _sum_under(operator, ones)[:, 0]
     if mask is not None:
-        n = jnp.where(mask, n, 1)  # nothing comes from there nor goes there
+        n = jnp.where(mask, n, 1)  # other pixels neither send nor receive
     if normalization == "mean":
         counted = jnp.ones_like(n, bool) if mask is None else mask
         mean = jnp.sum(jnp.where(counted, n, 0)) / jnp.sum(counted)
@@ -149,10 +160,10 @@ def normalized(
 
 
 def _enough(size: tuple[int, int], theta: float | jax.Array) -> int:
-    """Vertices that the spatial lattice cannot exceed.
+    """A number of vertices that the spatial lattice cannot exceed.
 
-    In deviations its triangles have sides of 1, a vertex sqrt(3) / 2 of area, and a cell of radius
-    1 / sqrt(3); no vertex is further than 1 from a pixel that it serves.
+    In units of the deviation, triangles have sides of 1, each vertex has an area of sqrt(3) / 2 and
+    a cell of radius 1 / sqrt(3), and no vertex is further than 1 from a pixel of its triangles.
     """
     most = 3 * size[0] * size[1]
     if isinstance(theta, jax.Array):

@@ -1,8 +1,8 @@
 """Mean field inference in the fully connected CRF.
 
 Krähenbühl, Koltun: Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials, NIPS
-2011, algorithm 1: every pixel hears what all others expect, under every kernel, and all change
-their minds at once. As in the publication's code, a pixel also hears itself.
+2011, algorithm 1: every pixel receives the marginals of all others, weighted by every kernel, and
+all pixels update at once. As in the code of the publication, a pixel also receives its own.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from segjax.data.spec import VOID
 
-_LANES = 8  # channels are filled up to a multiple: rows of the tables are then whole vectors
+_LANES = 8  # channels are padded to a multiple of this, so that table rows are whole vectors
 
 
 def infer(
@@ -23,22 +23,22 @@ def infer(
     iterations: int,
     relaxation: float = 1.0,
 ) -> jax.Array:
-    """Marginals after a number of iterations, as logits: float [N, K] -> [N, K].
+    """The marginals after a number of iterations, as logits: float [N, K] -> [N, K].
 
-    All of it can be differentiated, by logits, compatibilities and filters; the way back computes
-    every iteration again, so that only [N, K] of each is kept.
+    The result can be differentiated by logits, compatibilities and filters. The backward pass
+    recomputes every iteration, so that only [N, K] of each is kept.
 
     Args:
-        logits: the unary term, negated: log-probabilities up to a constant of each pixel.
-        filters: a kernel each: messages [N, C] -> [N, C], see `kernels.Filter`.
-        compatibilities: of each kernel. A number w: the Potts model, w for every other label. [K]:
-            the energy of meeting the same label. [K, K]: the energy of label (row) with label.
-            Whoever wants it symmetric passes it symmetric.
-        iterations: how many.
-        relaxation: share of the new marginals that is taken in an iteration, above 0, at most 1.
+        logits: the negative unary term: log-probabilities up to a constant for each pixel.
+        filters: one for each kernel: values [N, C] -> messages [N, C], see `kernels.Filter`.
+        compatibilities: one for each kernel. A number w: the Potts model, an energy of w for every
+            pair of different labels. [K]: the energy of every pair of equal labels. [K, K]: the
+            energy of a label (row) with every label (column); it need not be symmetric.
+        iterations: number of iterations.
+        relaxation: share of the new marginals in an update, above 0 and at most 1.
 
     Returns:
-        logits, whose softmax are the marginals.
+        float [N, K], logits whose softmax is the marginals.
     """
     classes = logits.shape[1]
     fill = -classes % _LANES
@@ -53,9 +53,9 @@ def infer(
         energy = sum(cost(send(q)) for send, cost in zip(filters, costs, strict=True))
         return (energy, None if relaxation == 1 else q), None
 
-    nothing = jnp.zeros_like(unary)
+    no_energy = jnp.zeros_like(unary)
     first = None if relaxation == 1 else jax.nn.softmax(unary, axis=-1)
-    (energy, q), _ = jax.lax.scan(iteration, (nothing, first), None, length=iterations)
+    (energy, q), _ = jax.lax.scan(iteration, (no_energy, first), None, length=iterations)
     scores = unary - energy
     if relaxation != 1:
         mixed = (1 - relaxation) * q + relaxation * jax.nn.softmax(scores, axis=-1)
@@ -64,11 +64,10 @@ def infer(
 
 
 def _cost(compatibility: jax.Array | float, fill: int, dtype) -> Callable:
-    """Messages [N, C] -> what they cost each label."""
+    """The function from messages [N, C] to the energy of each label, [N, C]."""
     c = jnp.asarray(compatibility, dtype)
     if c.ndim == 0:
-        # All messages to a pixel sum to the same for every label: rewarding one is punishing the
-        # others.
+        # Messages to a pixel sum to a constant S over labels: the energy w (S - message) drops S.
         return lambda message: -c * message
     c = jnp.pad(c, ((0, fill),) * c.ndim)
     if c.ndim == 1:
@@ -77,17 +76,17 @@ def _cost(compatibility: jax.Array | float, fill: int, dtype) -> Callable:
 
 
 def logits_of_probabilities(probabilities: jax.Array, clip: float = 1e-5) -> jax.Array:
-    """Log-probabilities, no lower than that of `clip`, as pydensecrf has them."""
+    """Log-probabilities, none of them below log `clip`, as in pydensecrf: float [...] -> [...]."""
     return jnp.log(jnp.clip(probabilities, clip, 1.0))
 
 
 def logits_of_labels(label: jax.Array, num_classes: int, certainty: float) -> jax.Array:
-    """What hard labels say, of annotations by hand (the publication's demonstration).
+    """Logits of hard labels, such as annotations by hand (the publication's demonstration).
 
     Args:
-        label: uint8 [...], classes or VOID, whose pixels have no unary term.
+        label: uint8 [...], classes or VOID. Pixels of VOID get zeros: no unary term.
         num_classes: K, 2 or more.
-        certainty: probability that a label is right; the other labels share the rest.
+        certainty: probability that a label is right; the other labels share the rest equally.
 
     Returns:
         float32 [..., K].

@@ -1,10 +1,10 @@
 """Gaussian filtering in many dimensions on the permutohedral lattice.
 
 Adams, Baek, Davis: Fast High-Dimensional Filtering Using the Permutohedral Lattice, Eurographics
-2010. Points are splatted onto the corners of the simplex they lie in, the vertices are blurred
-along every axis of the lattice, and the points read the result back. The cost does not depend on
-the width of the kernel. A `Lattice` depends on the points alone: it is built once, on the device,
-and filters any number of channels.
+2010. The values of points are splatted onto the corners of the simplex that each point lies in, the
+vertices are blurred along every axis of the lattice, and the points read the result back. The cost
+does not depend on the width of the kernel. A `Lattice` depends on the points alone: it is built
+once, on the device, and filters any number of channels.
 """
 
 import functools
@@ -19,26 +19,27 @@ import numpy as np
 OUT_OF_RANGE = np.iinfo(np.int32).max
 """`Lattice.needed` of points that are too far apart for any capacity."""
 
-_FREE = np.iinfo(np.int32).max  # a slot of the hash table
+_FREE = np.iinfo(np.int32).max  # marks a free slot of the hash table
 _REACH = 1 << 15  # coordinates are packed into 16 bits, two to a word
-_LEVELS = 4  # of the sizes of tables
-_LOAD = 1.5  # slots of the hash table per corner: it can never be full
+_LEVELS = 4  # number of table sizes to choose from
+_LOAD = 1.5  # slots of the hash table per corner, so that it is never full
 
 
 @flax.struct.dataclass
 class Lattice:
-    """Where N points of d dimensions lie among the vertices, of which there is room for C.
+    """The places of N points of d dimensions on a lattice with room for C vertices.
 
-    Tables of vertices have C + 1 rows. Row 0 stands for all vertices that are not there, and stays
-    zero; those that are there follow in the order of their first points.
+    Tables of vertices have C + 1 rows. Row 0 stands for all absent vertices and stays zero; the
+    others follow in the order of their first points.
 
     Attributes:
-        corners: int32 [d + 1, N], the vertices of each point's simplex; 0 where masked.
-        weights: float [d + 1, N], the point's barycentric coordinates: 0 to 1, summing to 1; 0
-            where masked.
-        neighbours: int32 [d + 1, 2, C + 1], before and behind each vertex along every axis.
-        needed: int32 [], the vertices that the points have. Above C the lattice has overflowed,
-            and whatever it filters is NaN.
+        corners: int32 [d + 1, N], the vertices of each point's simplex; 0 for masked points.
+        weights: float [d + 1, N], the barycentric coordinates of each point: 0 to 1 and summing to
+            1; 0 for masked points.
+        neighbours: int32 [d + 1, 2, C + 1], the vertices before and after each vertex along every
+            axis.
+        needed: int32 [], the number of vertices of the points. Above C the lattice has overflowed
+            and filters everything to NaN.
     """
 
     corners: jax.Array
@@ -48,7 +49,7 @@ class Lattice:
 
     @property
     def capacity(self) -> int:
-        """C."""
+        """The number of vertices that the lattice has room for, C."""
         return self.neighbours.shape[-1] - 1
 
 
@@ -56,10 +57,10 @@ def build(features: jax.Array, capacity: int, mask: jax.Array | None = None) -> 
     """The lattice for the kernel exp(-|f_i - f_j|^2 / 2).
 
     Args:
-        features: float [d, N], f in standard deviations. The weights can be differentiated by
-            them; which simplex a point lies in is constant between the simplices' faces.
-        capacity: C, 1 or more. N (d + 1) is always enough; `Lattice.needed` says what would do.
-        mask: bool [N], the points that are there; None: all of them.
+        features: float [d, N], f in standard deviations. The weights can be differentiated by the
+            features; a point's simplex is constant between the faces of simplices.
+        capacity: C, 1 or more. N (d + 1) always suffices; `Lattice.needed` is the least that does.
+        mask: bool [N], the points that count; None: all points.
     """
     elevated = _elevate(features)
     origin, rank = _simplex(jax.lax.stop_gradient(elevated))
@@ -68,7 +69,7 @@ def build(features: jax.Array, capacity: int, mask: jax.Array | None = None) -> 
     firsts, slots = _insert(keys, absent)
     corners, owners, needed = _number(firsts, slots, absent, capacity)
     neighbours = _neighbours(keys, slots, owners, needed, firsts.shape[0])
-    # Not by the largest: XLA's maximum over many numbers on CPU passes over NaN.
+    # No maximum: on CPU, XLA's maximum over many numbers skips NaN.
     inside = jnp.all(absent | (jnp.abs(elevated) < _REACH - 3 * rank.shape[0]))
     return Lattice(
         corners=corners,
@@ -81,15 +82,16 @@ def build(features: jax.Array, capacity: int, mask: jax.Array | None = None) -> 
 def apply(lattice: Lattice, values: jax.Array, transpose: bool = False) -> jax.Array:
     """Filters channels: float [N, C] -> [N, C].
 
-    The sum over all points under the kernel, but for a constant gain (0.87 of it at d = 2, 0.51 at
-    d = 5, measured) and the approximation, whose error is a tenth of the result's deviation.
+    The result is the sum over all points, weighted by the kernel, except for a constant factor
+    (0.87 at d = 2, 0.51 at d = 5, measured) and for the approximation, whose error is a tenth of
+    the result's deviation.
 
     Args:
-        lattice: of the points.
-        values: of the points. The result can be differentiated by them and by
-            `Lattice.weights`, exactly, at the cost of another filtering each.
-        transpose: the adjoint instead: as the axes are blurred one after the other, the operator
-            is not quite symmetric.
+        lattice: the lattice of the points.
+        values: the values of the points. The result can be differentiated by them and by
+            `Lattice.weights`, exactly, at the cost of one more filtering for each.
+        transpose: whether the adjoint is applied: since the axes are blurred one after the other,
+            the operator is not quite symmetric.
     """
     out = _filter(lattice, transpose, values)
     return jnp.where(lattice.needed <= lattice.capacity, out, jnp.nan)
@@ -114,10 +116,10 @@ def _filter_bwd(transpose, residuals, gradient):
 
     def out(rows):
         back = _blurred(lattice, rows, gradient, not transpose)
-        # What the weights do: as they splat, and as they read. Without use, XLA leaves it out.
-        forth = _blurred(lattice, rows, values, transpose)
+        # The weights act twice, in the splat and in the slice. XLA drops this if nothing uses it.
+        forward = _blurred(lattice, rows, values, transpose)
         by_weight = [
-            jnp.sum(_rows(back, corner) * values + _rows(forth, corner) * gradient, axis=1)
+            jnp.sum(_rows(back, corner) * values + _rows(forward, corner) * gradient, axis=1)
             for corner in lattice.corners
         ]
         return _slice(lattice.corners, lattice.weights, back), jnp.stack(by_weight)
@@ -130,12 +132,15 @@ _filter.defvjp(_filter_fwd, _filter_bwd)
 
 
 def _gain(lattice: Lattice) -> float:
-    """What the publication's code multiplies by; the blur doubles a constant at every axis."""
+    """The factor of the publication's code; the blur doubles a constant along every axis."""
     return 1 / (1 + 2.0 ** -(lattice.corners.shape[0] - 1))
 
 
 def _for_rows(lattice: Lattice, function: Callable):
-    """function(rows), rows of tables: on a CPU no more than are needed, in quarters of all."""
+    """The result of function(rows), rows being the length of tables of vertices.
+
+    A CPU takes the smallest quarter of all rows that suffices, other devices take all.
+    """
     every = lattice.capacity + 1
     levels = sorted({-(-every * part // _LEVELS) for part in range(1, _LEVELS + 1)})
 
@@ -149,7 +154,7 @@ def _for_rows(lattice: Lattice, function: Callable):
 
 
 def _blurred(lattice: Lattice, rows: int, values: jax.Array, transpose: bool) -> jax.Array:
-    """[N, C] -> [rows, C]."""
+    """Splats and blurs values: [N, C] -> [rows, C]."""
     table = _splat(lattice.corners, lattice.weights, values, rows)
     return _blur(lattice.neighbours, table, transpose)
 
@@ -159,7 +164,10 @@ def _rows(table: jax.Array, index: jax.Array) -> jax.Array:
 
 
 def _splat(corners: jax.Array, weights: jax.Array, values: jax.Array, rows: int) -> jax.Array:
-    """[N, C] -> [rows, C]. One corner after the other: scatters in a loop share their memory."""
+    """Splats values onto the corners: [N, C] -> [rows, C].
+
+    It takes one corner after the other: scatters in a loop share their memory.
+    """
 
     def add(table, corner):
         index, weight = corner
@@ -170,26 +178,32 @@ def _splat(corners: jax.Array, weights: jax.Array, values: jax.Array, rows: int)
 
 
 def _blur(neighbours: jax.Array, table: jax.Array, transpose: bool) -> jax.Array:
-    """One axis after the other, last to first for the adjoint; each alone is symmetric."""
+    """Blurs vertices along one axis after the other, or in the reverse order for the adjoint.
+
+    The blur along a single axis is symmetric.
+    """
 
     axes, rows = neighbours.shape[0], table.shape[0]
 
     def along(i, table):
         axis = axes - 1 - i if transpose else i
-        before, behind = jax.lax.dynamic_slice(neighbours, (axis, 0, 0), (1, 2, rows))[0]
-        return table + 0.5 * (_rows(table, before) + _rows(table, behind))
+        before, after = jax.lax.dynamic_slice(neighbours, (axis, 0, 0), (1, 2, rows))[0]
+        return table + 0.5 * (_rows(table, before) + _rows(table, after))
 
     return jax.lax.fori_loop(0, axes, along, table)
 
 
 def _slice(corners: jax.Array, weights: jax.Array, table: jax.Array) -> jax.Array:
-    """[rows, C] -> [N, C]."""
+    """Reads the vertices back at the points: [rows, C] -> [N, C]."""
     pairs = zip(corners, weights, strict=True)
     return sum(weight[:, None] * _rows(table, corner) for corner, weight in pairs)
 
 
 def _elevate(features: jax.Array) -> jax.Array:
-    """[d, N] -> [d + 1, N], in the hyperplane of sum 0, where the blur has variance 1 (page 5)."""
+    """Embeds points in the hyperplane of sum 0, scaled to the blur (page 5): [d, N] -> [d + 1, N].
+
+    One standard deviation of the features becomes one of the blur.
+    """
     d = features.shape[0]
     deviation = (d + 1) * math.sqrt(2 / 3)
     scaled = [features[i] * (deviation / math.sqrt((i + 1) * (i + 2))) for i in range(d)]
@@ -201,11 +215,12 @@ def _elevate(features: jax.Array) -> jax.Array:
 
 
 def _simplex(elevated: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Which simplex a point lies in.
+    """The simplex that each point lies in.
 
     Returns:
-        int32 [d + 1, N], its corner of colour 0, and int32 [d + 1, N], for every coordinate how
-        many lie further from that corner; of equal ones, the first is further.
+        int32 [d + 1, N], the coordinates of its corner of colour 0.
+        int32 [d + 1, N], the rank of every coordinate: the number of coordinates that are further
+        from that corner; of equal ones the first counts as further.
     """
     n = elevated.shape[0]
     quotient = jnp.round(elevated * (1 / n))
@@ -216,7 +231,7 @@ def _simplex(elevated: jax.Array) -> tuple[jax.Array, jax.Array]:
     rank = jnp.stack(
         [sum(ahead[i][j].astype(jnp.int32) for j in range(n) if j != i) for i in range(n)]
     )
-    # Rounding may leave the hyperplane; the coordinates that went furthest come back.
+    # Rounding may leave the hyperplane: coordinates with the largest rounding errors go back.
     quotient = quotient.astype(jnp.int32)
     rank = rank + quotient.sum(0)
     wrap = (rank < 0).astype(jnp.int32) - (rank >= n).astype(jnp.int32)
@@ -224,7 +239,7 @@ def _simplex(elevated: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _barycentric(elevated: jax.Array, origin: jax.Array, rank: jax.Array) -> jax.Array:
-    """float [d + 1, N], by the corner's colour (page 10)."""
+    """Barycentric coordinates, by the colour of the corner (page 10): float [d + 1, N]."""
     n = elevated.shape[0]
     colour = jnp.arange(n)[:, None]
     last, next_ = n - 1 - colour, (n - colour) % n
@@ -237,7 +252,7 @@ def _barycentric(elevated: jax.Array, origin: jax.Array, rank: jax.Array) -> jax
 
 
 def _corner_keys(origin: jax.Array, rank: jax.Array) -> jax.Array:
-    """int32 [words, d + 1, N]: the coordinates of every corner, packed.
+    """The packed coordinates of every corner: int32 [words, d + 1, N].
 
     The corner of colour q lies at `origin` + q, less d + 1 where the rank is above d - q.
     """
@@ -249,7 +264,10 @@ def _corner_keys(origin: jax.Array, rank: jax.Array) -> jax.Array:
 
 
 def _pack(coordinates: Sequence[jax.Array]) -> list[jax.Array]:
-    """Two to a word; the last coordinate of a vertex, which the others imply, is not among them."""
+    """Packs coordinates, two to a word.
+
+    They are those of a vertex without its last one, which the others imply.
+    """
     pairs = [coordinates[i : i + 2] for i in range(0, len(coordinates), 2)]
     return [(pair[0] << 16) | (pair[-1] & 0xFFFF) for pair in pairs]
 
@@ -259,7 +277,7 @@ def _unpack(words: Sequence[jax.Array], dims: int) -> list[jax.Array]:
 
 
 def _probe(words: Sequence[jax.Array], size: int) -> tuple[jax.Array, jax.Array]:
-    """Where a key is looked for first in a table of 2^b slots, and the odd step from there."""
+    """The first slot to probe for a key in a table of `size` = 2^b slots, and the odd step on."""
     mixed = jnp.zeros_like(words[0], jnp.uint32)
     for word in words:
         mixed = (mixed ^ word.astype(jnp.uint32)) * np.uint32(0x9E3779B1)
@@ -270,11 +288,11 @@ def _probe(words: Sequence[jax.Array], size: int) -> tuple[jax.Array, jax.Array]
 
 
 def _insert(keys: jax.Array, absent: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Puts the keys of all corners into an open hash table, in rounds.
+    """Inserts the keys of all corners into an open hash table, in rounds.
 
     Returns:
-        int32 [slots], the first entry of each key, as an index into [(d + 1) N], and int32
-        [d + 1, N], the slot of every entry.
+        int32 [slots], the first entry of the key in each slot, as an index into [(d + 1) N].
+        int32 [d + 1, N], the slot of every entry.
     """
     entries = absent.size
     size = 1 << max(4, math.ceil(math.log2(_LOAD * entries)))
@@ -284,7 +302,7 @@ def _insert(keys: jax.Array, absent: jax.Array) -> tuple[jax.Array, jax.Array]:
 
     def round_(carry):
         table, slot, waiting = carry
-        # A slot is its first key's for good; of one round's, it takes the first.
+        # A slot keeps its first key; among the keys of one round, the first entry wins.
         open_ = waiting & (_rows(table, slot) == _FREE)
         table = table.at[slot].min(jnp.where(open_, order, _FREE), mode="promise_in_bounds")
         owner = jnp.minimum(_rows(table, slot), entries - 1)
@@ -302,15 +320,16 @@ def _number(
     """Numbers the vertices in the order of their first corners.
 
     Returns:
-        int32 [d + 1, N], the vertex of every corner, from 1 on; int32 [C + 1], the first corner of
-        every vertex; int32 [], how many there are.
+        int32 [d + 1, N], the vertex of every corner, from 1 on.
+        int32 [C + 1], the first corner of every vertex.
+        int32 [], the number of vertices.
     """
     there, slots = ~absent.reshape(-1), slots.reshape(-1)
     order = jnp.arange(there.size, dtype=jnp.int32)
     first = jnp.where(there, _rows(firsts, slots), 0)
     new = there & (first == order)
     number = jnp.cumsum(new, dtype=jnp.int32)
-    # Those that there is no room for are nowhere, and the result is NaN.
+    # Vertices beyond the capacity count as absent; the result is NaN then.
     fits = jnp.where(number <= capacity, number, 0)
     corners = jnp.where(there, _rows(fits, first), 0)
     owners = jnp.zeros((capacity + 1,), jnp.int32).at[jnp.where(new, fits, 0)].set(order)
@@ -320,7 +339,7 @@ def _number(
 def _neighbours(
     keys: jax.Array, slots: jax.Array, owners: jax.Array, needed: jax.Array, size: int
 ) -> jax.Array:
-    """int32 [d + 1, 2, C + 1]: see `Lattice`."""
+    """The vertices before and after each vertex: int32 [d + 1, 2, C + 1], see `Lattice`."""
     axes = slots.shape[0]
     vertex = jnp.arange(owners.shape[0], dtype=jnp.int32)
     there = (vertex > 0) & (vertex <= needed)
@@ -332,27 +351,27 @@ def _neighbours(
         _pack([c + (axes - 1 if i == axis else -1) for i, c in enumerate(at)])
         for axis in range(axes)
     ]
-    wanted = [jnp.stack(word) for word in zip(*by_axis, strict=True)]
-    slot, step = _probe(wanted, size)
+    keys_before = [jnp.stack(word) for word in zip(*by_axis, strict=True)]
+    slot, step = _probe(keys_before, size)
 
     def round_(carry):
-        slot, waiting, found = carry
-        seen = _rows(table, slot)
-        same = _all_equal(wanted, [_rows(word, seen) for word in words])
-        found = jnp.where(waiting & same, seen, found)  # 0 where the slot is free
-        waiting &= ~same & (seen > 0)
-        return jnp.where(waiting, (slot + step) & (size - 1), slot), waiting, found
+        slot, waiting, before = carry
+        candidate = _rows(table, slot)
+        same = _all_equal(keys_before, [_rows(word, candidate) for word in words])
+        before = jnp.where(waiting & same, candidate, before)  # stays 0 at a free slot
+        waiting &= ~same & (candidate > 0)
+        return jnp.where(waiting, (slot + step) & (size - 1), slot), waiting, before
 
-    nothing = jnp.zeros(slot.shape, jnp.int32)
-    carry = slot, jnp.broadcast_to(there, slot.shape), nothing
+    absent = jnp.zeros(slot.shape, jnp.int32)
+    carry = slot, jnp.broadcast_to(there, slot.shape), absent
     before = jax.lax.while_loop(lambda carry: jnp.any(carry[1]), round_, carry)[2]
-    # Whoever lies before a vertex has that vertex behind it.
+    # If a lies before b, then b lies after a.
     axis = jnp.arange(axes)[:, None]
-    behind = nothing.at[axis, before].set(jnp.broadcast_to(vertex, before.shape))
-    return jnp.stack([before, behind.at[:, 0].set(0)], 1)
+    after = absent.at[axis, before].set(jnp.broadcast_to(vertex, before.shape))
+    return jnp.stack([before, after.at[:, 0].set(0)], 1)
 
 
 def _all_equal(keys: Sequence[jax.Array], others: Sequence[jax.Array]) -> jax.Array:
-    """Whether all words are the same."""
+    """Whether all words of two keys are equal, elementwise."""
     same = [key == other for key, other in zip(keys, others, strict=True)]
     return functools.reduce(jnp.logical_and, same)
