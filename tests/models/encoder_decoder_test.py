@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from configs import gcn_resnet50, refinenet_resnet101, segnet, segnet_basic
 from segjax import models
+from segjax.configs import gcn_resnet50, refinenet_resnet101, segnet, segnet_basic
 from segjax.errors import InputError
 from segjax.models import functional, layers, lines, unpooling
 from segjax.models.backbones import resnet
@@ -37,8 +37,8 @@ def at_width(config, classes: int, **head) -> int:
 
 # segnet.md, refinenet.md and gcn.md have the sums; two are published (118 M; 29.45 M).
 COUNTS = {
-    "SegNet": (lambda: at_width(segnet.get_config("paper"), 11), 29_449_355),
-    "SegNet, SUN": (lambda: at_width(segnet.get_config("paper"), 37), 29_464_357),
+    "SegNet": (lambda: at_width(segnet.get_config("camvid,paper"), 11), 29_449_355),
+    "SegNet, SUN": (lambda: at_width(segnet.get_config("camvid,paper"), 37), 29_464_357),
     "SegNet-Basic": (lambda: at_width(segnet_basic.get_config(), 11), 1_416_587),
     "RefineNet-101": (lambda: at_width(refinenet_resnet101.get_config(), 21), 118_052_437),
     "RefineNet-101, chains of two": (
@@ -185,13 +185,13 @@ def test_channels_that_mix_start_alone():
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("gcn", {"taps": 4}, "taps is odd, got 4"),
+        ("gcn", {"taps": 4}, "taps must be odd, 1 or more; got 4"),
         ("gcn", {"upsampling": "nearest"}, "upsampling.*'nearest'.*bilinear, learned"),
         ("refinenet", {"cascades": 3}, "cascades.*3.*4, 2, 1"),
         ("refinenet", {"chain": "conv"}, "chain.*'conv'.*pool_first, conv_first"),
-        ("segnet", {"depths": (1, 1)}, "depths: 2 stages; the backbone has 3"),
+        ("segnet", {"depths": (1, 1)}, "depths must have .* backbone's 3 stages, got 2"),
         ("segnet", {"dropped": ("stage9",)}, "dropped.*'stage9'.*stage1, stage2, stage3"),
-        ("segnet", {"single_channel": True}, "single_channel.*one width"),
+        ("segnet", {"single_channel": True}, "single_channel.*one width, got 4, 6, 8"),
     ],
 )
 def test_options_that_are_not_known_are_refused(name, changes, message):
@@ -208,7 +208,7 @@ def test_networks_that_unpool_need_an_encoder_that_keeps_choices():
     model.eval()
     with pytest.raises(InputError, match="segnet_encoder"):
         jax.eval_shape(model, jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32))
-    with pytest.raises(InputError, match="global_taps is odd"):
+    with pytest.raises(InputError, match="global_taps must be 0, or odd .*got 4"):
         shapes(3, **zoo.NETWORKS["gcn"] | {
             "backbone": zoo.NETWORKS["gcn"]["backbone"] | {"global_taps": 4}
         })  # fmt: skip
