@@ -1,0 +1,1 @@
+"""Preparation: what a data set holds, and what is wrong with it, before a training."""

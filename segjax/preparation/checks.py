@@ -1,0 +1,41 @@
+"""Checks of a whole data set: every file of every split."""
+
+from collections.abc import Callable
+
+from segjax.data import annotations, scan
+from segjax.data.dataset import Dataset, RegionDataset
+from segjax.errors import InputError
+
+
+def check(dataset: Dataset, *, log: Callable[[str], None] = print) -> None:
+    """Reads every example of every split and logs each problem on one line.
+
+    Raises:
+        InputError: at the end, if there was any problem.
+    """
+    problems, bad = 0, []
+    for split in dataset.splits:
+        name = f"{dataset.spec.name} {split}"
+        try:
+            source = dataset.splits[split]
+            result = scan.scan(source, dataset.spec, name=name, fresh=True)
+        except InputError as error:
+            lines = getattr(error, "problems", None) or [str(error)]
+            problems, bad = problems + len(lines), [*bad, split]
+            for line in lines:
+                log(line)
+        else:
+            log(f"{name}: {result.sampled} examples read, no problem.")
+    if bad:
+        raise InputError(f"{dataset.spec.name}: {problems} problems in {', '.join(bad)}.")
+
+
+def check_regions(dataset: RegionDataset, *, log: Callable[[str], None] = print) -> None:
+    """Reads every example of every split; stops at the first that is wrong.
+
+    Raises:
+        InputError: naming it.
+    """
+    for split in dataset.splits:
+        measures = annotations.sizes(dataset.splits[split], range(len(dataset.splits[split])))
+        log(f"{dataset.name} {split}: {len(measures)} examples read, no problem.")
