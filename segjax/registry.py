@@ -111,7 +111,7 @@ def bind(
     """
     known = option_names(fn, name, key, positional=positional, keywords=keywords)
     for option in options:
-        _choose_option(key, option, name, known)
+        _choose_option(key, option, [name], known)
     given = {option: value for option, value in (offered or {}).items() if option in known}
     given.update(options)
     missing = [option for option, needed in known.items() if needed and option not in given]
@@ -163,7 +163,7 @@ def deal(
     """
     together = [option for names in known.values() for option in names]
     for option in options:
-        _choose_option(key, option, ", ".join(known), together)
+        _choose_option(key, option, list(known), together)
     return {
         name: {option: value for option, value in options.items() if option in names}
         for name, names in known.items()
@@ -215,11 +215,10 @@ def _parameters(fn: Callable, name: str, key: str) -> list[inspect.Parameter]:
     return list(parameters)[constructor:]
 
 
-def _choose_option(key: str, option: str, owner: str, known: Iterable[str]) -> None:
+def _choose_option(key: str, option: str, owners: list[str], known: Iterable[str]) -> None:
     if option not in known:
-        raise InputError(
-            f"{key}: {owner} takes no {option!r}; {_listed(known)}.{near(option, known)}"
-        )
+        take = f"{' and '.join(owners)} take{'s' if len(owners) == 1 else ''}"
+        raise InputError(f"{key}: {take} no {option!r}; {_listed(known)}.{near(option, known)}")
 
 
 def _listed(options: Iterable[str]) -> str:
