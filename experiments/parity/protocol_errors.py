@@ -57,7 +57,7 @@ def _model(build: functional.Build, preprocess: Preprocess) -> Model:
         options={},
         dtype="float32",
         num_classes=protocol_cases.K,
-        spec=None,
+        classes=None,
         preprocess=preprocess,
         input_scale=1.0,
         input_size=(0, 0),

@@ -3,12 +3,12 @@ import json
 import pytest
 
 from segjax.errors import InputError
-from segjax.evaluation import protocol
-from segjax.evaluation.protocol import Protocol, parse
+from segjax.evaluation import views
+from segjax.evaluation.views import Views, parse
 
 
 def test_presets_are_what_their_sources_say():
-    assert set(protocol.PRESETS) == {
+    assert set(views.PRESETS) == {
         "bayesian_segnet",
         "single",
         "fcn",
@@ -49,10 +49,19 @@ def test_keys_after_a_preset_change_it_and_mark_its_name():
     assert parse("single, flip=False") == parse("single")  # what it is already
 
 
-@pytest.mark.parametrize("name", protocol.PRESETS)
-def test_a_protocol_survives_json(name):
+@pytest.mark.parametrize("name", views.PRESETS)
+def test_views_survive_json(name):
     one = parse(name)
-    assert Protocol.from_json(json.loads(json.dumps(one.to_json()))) == one
+    assert Views.from_json(json.loads(json.dumps(one.to_json()))) == one
+
+
+def test_samples_are_passes_of_one_look_at_the_whole_image():
+    with pytest.raises(InputError, match="samples.*one look"):
+        parse("single, samples=2, flip=True")
+    with pytest.raises(InputError, match="samples.*whole number"):
+        parse("single, samples=1.5")
+    assert parse("bayesian_segnet").samples == 8
+    assert parse("bayesian_segnet").plain
 
 
 @pytest.mark.parametrize(
@@ -87,7 +96,7 @@ def test_what_is_wrong_is_said(text, said):
 
 
 def test_sizes_of_views():
-    round_, floor, corners = (parse(f"single, size='{s}'") for s in protocol.SIZES)
+    round_, floor, corners = (parse(f"single, size='{s}'") for s in views.SIZES)
     assert [p.scaled(0.5, (9, 11), (9, 11)) for p in (round_, floor, corners)] == [
         (4, 6),  # Python rounds halves to even
         (4, 5),
