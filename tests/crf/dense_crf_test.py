@@ -30,7 +30,7 @@ def drawn(seed: int = 0, size=SIZE, classes: int = K) -> tuple[np.ndarray, np.nd
 
 
 def by_loops(crf: DenseCrf, image: np.ndarray, logits: np.ndarray) -> np.ndarray:
-    """Marginals, [H, W, K]: dictionaries of vertices, one point, label and pair after the other."""
+    """Marginals [H, W, K] from dictionaries of vertices and loops over points, labels and pairs."""
     size, classes = logits.shape[:2], logits.shape[2]
     eye, places = np.eye(size[0] * size[1]), made.places(size) / crf.theta_gamma
     sums = (
@@ -58,14 +58,14 @@ def by_loops(crf: DenseCrf, image: np.ndarray, logits: np.ndarray) -> np.ndarray
         {"spatial": "gaussian", "relaxation": 0.8},
     ],
 )
-def test_marginals_are_those_of_loops_over_dictionaries(changes):
+def test_marginals_equal_those_of_loops_over_dictionaries(changes):
     image, logits = drawn()
     logits[0, :3] = (14, 0, 0)  # below the least probability
     one = CRF.replace(**changes)
-    # A sum without a lattice wants to know its deviation: nothing is traced but the arrays.
+    # A sum without a lattice needs its deviation as a number: only the arrays are traced.
     found, lacking = jax.jit(functools.partial(one, capacity=PLENTY))(image, logits)
     assert lacking == 0
-    # Relative, as what is clipped is small.
+    # A relative tolerance, because clipped marginals are small.
     np.testing.assert_allclose(made.softmax(found), by_loops(one, image, logits), rtol=5e-4)
     assert np.abs(made.softmax(found) - made.softmax(logits)).mean() > 0.03
 
@@ -73,19 +73,19 @@ def test_marginals_are_those_of_loops_over_dictionaries(changes):
 @pytest.mark.parametrize(
     ("size", "classes"), [((1, 1), 3), ((1, 6), 3), ((5, 1), 9), ((3, 5), 1), ((3, 3), 8)]
 )
-def test_any_size_and_any_number_of_labels_will_do(size, classes):
+def test_any_size_and_any_number_of_labels_work(size, classes):
     image, logits = drawn(size=size, classes=classes)
     found, lacking = _run(CRF, image, logits, capacity=6 * size[0] * size[1])
     assert lacking == 0
     np.testing.assert_allclose(made.softmax(found), by_loops(CRF, image, logits), atol=2e-5)
 
 
-def test_without_weights_the_network_is_right():
+def test_without_weights_the_logits_do_not_change():
     image, logits = drawn()
     np.testing.assert_array_equal(_run(CRF.replace(w1=0.0, w2=0.0), image, logits)[0], logits)
 
 
-def test_permuted_labels_are_permuted_marginals():
+def test_permuted_labels_give_permuted_marginals():
     image, logits = drawn()
     order = np.array([2, 0, 1])
     expected = _run(CRF, image, logits)[0][..., order]
@@ -93,7 +93,7 @@ def test_permuted_labels_are_permuted_marginals():
 
 
 def in_corner(canvas=(10, 13)) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """An image and its logits in the corner of others, and the mask of it."""
+    """A larger image and its logits, with those of `drawn` in a corner, and the corner's mask."""
     image, logits = drawn(7, canvas)
     height, width = SIZE
     image[:height, :width], logits[:height, :width] = drawn()
@@ -102,7 +102,7 @@ def in_corner(canvas=(10, 13)) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return image, logits, mask
 
 
-def test_what_lies_outside_of_a_mask_says_nothing_and_hears_nothing():
+def test_pixels_outside_a_mask_neither_send_nor_receive_messages():
     image, logits, mask = in_corner()
     found, lacking = _run(CRF, image, logits, mask)
     assert lacking == 0
@@ -113,7 +113,7 @@ def test_what_lies_outside_of_a_mask_says_nothing_and_hears_nothing():
     np.testing.assert_array_equal(_run(CRF, image, logits, mask)[0][mask], found[mask])
 
 
-def test_pixels_that_are_not_known_are_told_by_the_others():
+def test_unknown_pixels_get_their_labels_from_the_others():
     image, logits = drawn()
     known = np.random.default_rng(2).random(SIZE) < 0.5
     found = _run(CRF, image, logits, known=known)[0]
@@ -122,7 +122,7 @@ def test_pixels_that_are_not_known_are_told_by_the_others():
     assert np.ptp(found[~known], axis=-1).max() > 0.1
 
 
-def test_without_room_nothing_is_a_number_and_it_says_how_much_would_do():
+def test_without_room_the_result_is_nan_with_the_capacity_that_is_needed():
     image, logits = drawn()
     found, lacking = _run(CRF, image, logits, capacity=10)
     assert np.isnan(found).all()
@@ -137,7 +137,7 @@ def leaves(crf: DenseCrf) -> dict[str, float]:
 
 
 def vector(crf: DenseCrf) -> np.ndarray:
-    """[..., 5]."""
+    """The five parameters of a CRF: [..., 5]."""
     return np.stack([*leaves(crf).values()], axis=-1)
 
 
@@ -164,7 +164,7 @@ def test_gradients_by_everything_are_finite_differences(changes):
         assert min(abs(made.along(gradients)[name]) for name in at) > 1e-3
 
 
-def test_so_are_those_by_a_spatial_deviation_without_a_lattice_and_by_compatibilities():
+def test_gradients_by_a_gaussian_s_deviation_and_compatibilities_are_finite_differences():
     with jax.enable_x64(True):
         image, logits = drawn()
         toward = np.random.default_rng(9).normal(size=(logits[..., 0].size, K))
@@ -186,7 +186,7 @@ def test_so_are_those_by_a_spatial_deviation_without_a_lattice_and_by_compatibil
         assert made.along(gradients) == pytest.approx(made.slopes(loss, at), rel=1e-6)
 
 
-def test_a_mask_leaves_gradients_as_they_are_without_the_rest():
+def test_gradients_with_a_mask_equal_those_of_the_image_alone():
     image, logits, mask = in_corner()
     toward = np.random.default_rng(9).normal(size=(*SIZE, K)).astype(np.float32)
 
@@ -209,7 +209,7 @@ def loss(crf: DenseCrf, image: np.ndarray, logits: np.ndarray) -> jax.Array:
 _slope = jax.jit(jax.value_and_grad(loss))
 
 
-def test_stacked_parameters_are_each_their_own_with_their_gradients():
+def test_stacked_parameters_give_the_results_and_gradients_of_each_alone():
     ones = [CRF, CRF.replace(w1=1.0, theta_alpha=9.3), CRF.replace(w2=0.5, theta_gamma=2.47)]
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *ones)
     both = jax.jit(jax.vmap(jax.value_and_grad(loss), in_axes=(0, None, None)))
@@ -234,7 +234,7 @@ def test_the_gradient_of_a_batch_is_the_sum_of_those_of_its_images():
 
 
 def rows(count: int = 8) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A batch: images, logits and masks, each another."""
+    """A batch of different images, logits and masks."""
     image, logits = (np.stack(x) for x in zip(*map(drawn, range(count)), strict=True))
     mask = np.arange(SIZE[1]) < (SIZE[1] - np.arange(count) // 2)[:, None, None]
     return image, logits, np.broadcast_to(mask, image.shape[:3])
@@ -244,7 +244,7 @@ _batch = jax.jit(functools.partial(CRF.batch, capacity=PLENTY))
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_images_of_a_batch_are_each_its_own(masked):
+def test_a_batch_gives_the_results_of_each_image_alone(masked):
     image, logits, mask = rows(3)
     mask = mask if masked else None
     found, lacking = _batch(image, logits, mask=mask)
@@ -257,7 +257,7 @@ def test_images_of_a_batch_are_each_its_own(masked):
         np.testing.assert_allclose(at_once(image, logits)[0], found, atol=1e-5)
 
 
-def test_each_image_of_a_batch_says_what_room_it_lacks():
+def test_each_image_of_a_batch_reports_the_capacity_it_needs():
     image, logits, _ = rows(3)
     image[1] = 128
     found, lacking = jax.jit(functools.partial(CRF.batch, capacity=80))(image, logits)
@@ -267,10 +267,10 @@ def test_each_image_of_a_batch_says_what_room_it_lacks():
     assert np.isnan(found[0]).all()
 
 
-def test_a_batch_over_eight_devices_is_that_of_one():
+def test_a_batch_on_eight_devices_equals_one_on_a_single_device():
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
 
-    # Loop carries begin as constants, which the check takes for equal on all devices.
+    # Loop carries start as constants, which the check assumes to be equal on all devices.
     @jax.jit
     @functools.partial(
         jax.shard_map, mesh=mesh, in_specs=P("data"), out_specs=P("data"), check_vma=False
@@ -300,7 +300,7 @@ def test_the_presets_are_those_of_the_publications():
     assert set(kinds.values()) == {("after", "logits")}
 
 
-def test_a_preset_is_read_with_what_differs_from_it():
+def test_a_preset_is_read_with_its_changes():
     assert crf.parse("") is None
     assert crf.parse("deeplab_v1") is crf.PRESETS["deeplab_v1"]
     assert crf.parse("deeplab_v1, w1=4.0") is crf.PRESETS["deeplab_v1"]
@@ -335,12 +335,12 @@ def test_a_preset_is_read_with_what_differs_from_it():
         ("crf_rnn, iterations=-1", "iterations: -1; it must be a whole number, 0 or more"),
     ],
 )
-def test_what_is_not_allowed_is_refused_by_name(text, message):
+def test_wrong_presets_fields_and_values_are_refused_by_name(text, message):
     with pytest.raises(InputError, match=f"^config.eval.crf.*{message}"):
         crf.parse(text)
 
 
-def test_a_number_that_is_none_is_refused():
+def test_nan_is_refused():
     with pytest.raises(InputError, match="w1: nan"):
         crf.build("crf_rnn", w1=math.nan)
 

@@ -34,13 +34,13 @@ def test_a_reach_cuts_it_off_along_each_axis():
     np.testing.assert_allclose(run(jnp.ones(SIZE), drawn(), 1.5, 2), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_it_reaches_five_deviations_and_no_further_than_the_image():
+def test_the_reach_is_five_deviations_rounded_up_or_the_image():
     assert gaussian.build(jnp.ones((80, 3)), 1.5).taps.shape == (2 * 8 + 1,)
     assert gaussian.build(jnp.ones((5, 8)), 1.5).taps.shape == (2 * 7 + 1,)
     assert gaussian.build(jnp.ones((5, 8)), 1.5, 3).taps.shape == (2 * 3 + 1,)
 
 
-def test_masked_pixels_are_not_there():
+def test_masked_pixels_have_no_effect():
     there = np.random.default_rng(1).random(SIZE) < 0.6
     keep = there.ravel()
     expected = made.kernel(made.places(SIZE)[:, keep] / 2) @ drawn()[keep]

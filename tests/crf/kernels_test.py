@@ -29,18 +29,18 @@ def _filtered(image, values, mask):
 
 @functools.cache
 def dense() -> dict[tuple[str, str], np.ndarray]:
-    """[N, N], the matrix of every filter, by filtering the identity."""
+    """The matrix of every filter, [N, N]: the filtered identity."""
     found = _filtered(made.photo(SIZE), np.eye(SIZE[0] * SIZE[1], dtype=np.float32), None)
     return {name: np.asarray(matrix) for name, matrix in found.items()}
 
 
 @pytest.mark.parametrize(("kernel", "how"), ALL)
-def test_sums_become_messages_by_the_definitions_of_the_normalisations(kernel, how):
+def test_messages_follow_the_definitions_of_the_normalisations(kernel, how):
     expected = made.normalized(dense()[kernel, "none"].astype(np.float64), how)
     np.testing.assert_allclose(dense()[kernel, how], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_the_kernels_lie_over_pixels_and_colours():
+def test_the_kernels_are_functions_of_positions_and_colours():
     places = made.places(SIZE) / GAMMA
     exact = {
         "bilateral": made.Lattice(made.pixels(made.photo(SIZE), ALPHA, BETA))(np.eye(35)),
@@ -54,12 +54,12 @@ def test_the_kernels_lie_over_pixels_and_colours():
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_a_constant_is_its_own_weighted_mean(kernel):
     np.testing.assert_allclose(dense()[kernel, "after"].sum(1), 1, rtol=1e-6)
-    assert np.ptp(dense()[kernel, "mean"].sum(1)) > 0.5  # the border hears less
+    assert np.ptp(dense()[kernel, "mean"].sum(1)) > 0.5  # the border receives less
 
 
 @functools.cache
 def on_canvas() -> tuple[np.ndarray, dict[tuple[str, str], np.ndarray]]:
-    """Values of a canvas, and what becomes of them, if only the image in its corner is there."""
+    """Values on a canvas, and every filter's result with a mask of the image in its corner."""
     rng = np.random.default_rng(3)
     image = rng.integers(0, 256, (*CANVAS, 3)).astype(np.uint8)
     image[: SIZE[0], : SIZE[1]] = made.photo(SIZE)
@@ -71,7 +71,7 @@ def on_canvas() -> tuple[np.ndarray, dict[tuple[str, str], np.ndarray]]:
 
 
 @pytest.mark.parametrize(("kernel", "how"), ALL)
-def test_an_image_in_a_corner_of_a_masked_canvas_is_filtered_as_it_is_alone(kernel, how):
+def test_an_image_in_the_corner_of_a_masked_canvas_is_filtered_as_alone(kernel, how):
     values, found = on_canvas()
     height, width = SIZE
     expected = dense()[kernel, how] @ values[:height, :width].reshape(-1, 2)
@@ -88,7 +88,7 @@ def _needed(mask, theta):
 
 
 @pytest.mark.parametrize("theta", [0.3, 0.5, 0.77, 1.0, 1.9, 3.0, 7.3, 49.0, 1000.0])
-def test_the_spatial_lattice_has_room_at_every_size(theta):
+def test_the_spatial_lattice_never_overflows_at_any_size(theta):
     for size in ((1, 1), (1, 2), (3, 1), (1, 48), (2, 2), (7, 5), (32, 1), (17, 31), (32, 48)):
         mask = np.zeros((32, 48), bool)
         mask[: size[0], : size[1]] = True
@@ -96,19 +96,19 @@ def test_the_spatial_lattice_has_room_at_every_size(theta):
 
 
 @pytest.mark.parametrize("theta", [1.0, 3.0])
-def test_the_room_of_the_spatial_lattice_is_not_wasted(theta):
+def test_the_capacity_of_the_spatial_lattice_is_at_most_twice_the_need(theta):
     size = (90, 120)
     assert kernels._enough(size, theta) < 2 * int(_needed(np.ones(size, bool), theta))
 
 
-def test_a_traced_deviation_has_the_room_that_always_does():
+def test_a_traced_deviation_gets_the_largest_capacity():
     plain = functools.partial(kernels.spatial, (4, 5), by="lattice", normalization="none")
     traced = jax.eval_shape(plain, jnp.float32(3)).operator
     assert traced.capacity == 3 * 4 * 5
     assert jax.eval_shape(lambda: plain(3.0, capacity=7)).operator.capacity == 7
 
 
-def test_a_filter_says_what_room_it_lacks():
+def test_a_filter_reports_the_capacity_it_needs():
     @functools.partial(jax.jit, static_argnames="capacity")
     def run(capacity):
         made_of = kernels.bilateral(

@@ -1,4 +1,4 @@
-"""Images, and the lattice, mean field and slopes once more, in numpy and float64."""
+"""Images, and plain versions of the lattice, mean field and slopes in numpy and float64."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def photo(size: tuple[int, int], seed: int = 0) -> np.ndarray:
-    """uint8 [H, W, 3], smooth but for an edge, and noisy."""
+    """A noisy image, smooth except for an edge: uint8 [H, W, 3]."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[: size[0], : size[1]]
     waves = [np.sin(x / 5 + phase) + np.cos(y / 7 - phase) for phase in (0.0, 1.0, 2.5)]
@@ -16,12 +16,12 @@ def photo(size: tuple[int, int], seed: int = 0) -> np.ndarray:
 
 
 def scores(size: tuple[int, int], classes: int, seed: int = 1) -> np.ndarray:
-    """float32 [H, W, K]."""
+    """Random scores: float32 [H, W, K]."""
     return np.random.default_rng(seed).normal(0, 1.5, (*size, classes)).astype(np.float32)
 
 
 def places(size: tuple[int, int]) -> np.ndarray:
-    """x and y of every pixel, [2, H W]."""
+    """x and y of every pixel: float64 [2, H W]."""
     y, x = np.mgrid[: size[0], : size[1]]
     return np.stack([x.ravel(), y.ravel()]).astype(np.float64)
 
@@ -33,7 +33,7 @@ def pixels(image: np.ndarray, theta_alpha: float, theta_beta: float) -> np.ndarr
 
 
 def kernel(features: np.ndarray) -> np.ndarray:
-    """exp(-|f_i - f_j|^2 / 2), [N, N]."""
+    """The Gaussian kernel exp(-|f_i - f_j|^2 / 2): [d, N] -> [N, N]."""
     apart = features[:, :, None] - features[:, None, :]
     return np.exp(-0.5 * (apart**2).sum(0))
 
@@ -47,7 +47,7 @@ class Lattice:
         self.vertices = {key for simplex in self.simplices for key, _ in simplex}
 
     def _simplex(self, point: Sequence[float]) -> list[tuple[tuple[int, ...], float]]:
-        """The corners that a point lies between, and its shares in them."""
+        """The corners of a point's simplex, and its barycentric coordinates."""
         d = self.d
         scaled = [
             f * (d + 1) * math.sqrt(2 / 3) / math.sqrt((i + 1) * (i + 2))
@@ -84,7 +84,7 @@ class Lattice:
         ]
 
     def __call__(self, values: np.ndarray, transpose: bool = False) -> np.ndarray:
-        """[N, C] -> [N, C]."""
+        """Filters values, [N, C] -> [N, C]; `transpose` applies the adjoint."""
         table = {key: np.zeros(values.shape[1]) for key in self.vertices}
         for simplex, value in zip(self.simplices, values, strict=True):
             for key, share in simplex:
@@ -102,13 +102,13 @@ class Lattice:
         return np.stack([gain * sum(b * table[key] for key, b in s) for s in self.simplices])
 
 
-def normalized(dense: np.ndarray, how: str) -> np.ndarray:
-    """[N, N] -> [N, N], the matrix that sends messages, of that which sums under the kernel."""
+def normalized(dense: np.ndarray, normalization: str) -> np.ndarray:
+    """The matrix of messages for the matrix of a kernel: [N, N] -> [N, N]."""
     n = dense.sum(1)
-    if how == "symmetric":
+    if normalization == "symmetric":
         return dense / np.sqrt(n)[:, None] / np.sqrt(n)[None, :]
     by = {"after": n[:, None], "before": n[None, :], "none": 1.0, "mean": n.mean()}
-    return dense / by[how]
+    return dense / by[normalization]
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -124,7 +124,14 @@ def marginals(
     iterations: int,
     relaxation: float = 1.0,
 ) -> np.ndarray:
-    """Mean field, [N, K] -> [N, K]; of every kernel its messages [N, N] and its energies [K, K]."""
+    """Mean field: [N, K] -> [N, K].
+
+    Args:
+        logits: the negative unary term.
+        messages: the matrix [N, N] of every kernel's messages.
+        energies: the matrix [K, K] of every kernel's compatibilities.
+        iterations, relaxation: those of `mean_field.infer`.
+    """
     logits = np.asarray(logits, np.float64)
     q = softmax(logits)
     for _ in range(iterations):
@@ -139,12 +146,12 @@ def marginals(
 
 
 def potts(weight: float, classes: int) -> np.ndarray:
-    """The energy of unlike labels is the weight, that of like ones nothing."""
+    """Potts compatibility, [K, K]: different labels have the weight as energy, equal labels 0."""
     return weight * (1 - np.eye(classes))
 
 
 def slopes(loss: Callable, at: Mapping[str, np.ndarray], step: float = 1e-6) -> dict[str, float]:
-    """Of `loss(**at)`, by central differences along `direction` of one argument at a time."""
+    """Central differences of `loss(**at)` along the `direction` of one argument at a time."""
     found = {}
     for name, value in at.items():
         move = step * direction(value)
@@ -154,10 +161,10 @@ def slopes(loss: Callable, at: Mapping[str, np.ndarray], step: float = 1e-6) -> 
 
 
 def direction(value: np.ndarray) -> np.ndarray:
-    """The same for the same shape."""
+    """A random direction, the same for the same shape."""
     return np.random.default_rng(np.size(value)).normal(size=np.shape(value))
 
 
 def along(gradients: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """What `slopes` should find."""
+    """The values of `slopes` that the gradients predict."""
     return {name: float((np.asarray(g) * direction(g)).sum()) for name, g in gradients.items()}

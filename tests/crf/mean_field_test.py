@@ -12,7 +12,7 @@ from tests.crf import made
 SIZE, K = (4, 5), 5
 N = SIZE[0] * SIZE[1]
 LOGITS = made.scores(SIZE, K).reshape(N, K)
-# One symmetric, one not: what is sent and what is received must not be mixed up.
+# One matrix is symmetric and one is not, so that sending and receiving cannot be mixed up.
 SENT = tuple(
     made.normalized(made.kernel(features), "after")
     for features in (made.pixels(made.photo(SIZE), 4, 30), made.places(SIZE) / 1.5)
@@ -28,7 +28,7 @@ ENERGIES = {
     "potts": ((2.0, 1.5), [made.potts(2, K), made.potts(1.5, K)]),
     "diagonal": ((matrix(0)[0], matrix(1)[0]), [np.diag(matrix(0)[0]), np.diag(matrix(1)[0])]),
     "full": ((matrix(0), matrix(1)), [matrix(0), matrix(1)]),
-    "each its own": ((matrix(0), 1.5), [matrix(0), made.potts(1.5, K)]),
+    "full and potts": ((matrix(0), 1.5), [matrix(0), made.potts(1.5, K)]),
 }
 
 
@@ -49,7 +49,7 @@ def infer(*args, **kind) -> np.ndarray:
 
 @pytest.mark.parametrize("relaxation", [1.0, 0.7])
 @pytest.mark.parametrize("name", ENERGIES)
-def test_marginals_are_those_of_a_loop(name, relaxation):
+def test_marginals_equal_those_of_a_loop(name, relaxation):
     given, energies = ENERGIES[name]
     found = infer(LOGITS, given, relaxation=relaxation)
     expected = made.marginals(LOGITS, SENT, energies, iterations=4, relaxation=relaxation)
@@ -59,27 +59,27 @@ def test_marginals_are_those_of_a_loop(name, relaxation):
     assert np.abs(found - plain).mean() > 0.03
 
 
-def test_in_float32_they_are_the_same_to_rounding():
+def test_float32_gives_the_same_marginals_up_to_rounding():
     found = _infer(LOGITS, (2.0, 1.5))
     assert found.dtype == jnp.float32
     expected = made.marginals(LOGITS, SENT, ENERGIES["potts"][1], iterations=4)
     np.testing.assert_allclose(made.softmax(found), expected, atol=1e-5)
 
 
-def test_a_potts_weight_is_the_energy_less_that_weight_of_meeting_the_same_label():
+def test_a_potts_weight_equals_a_negative_energy_of_equal_labels():
     expected = infer(LOGITS, (2.0, 1.5))
     for given in ((-2 * np.ones(K), -1.5 * np.ones(K)), (-2 * np.eye(K), -1.5 * np.eye(K))):
         np.testing.assert_allclose(infer(LOGITS, given), expected, rtol=1e-9, atol=1e-12)
 
 
-def test_permuted_labels_are_permuted_marginals():
+def test_permuted_labels_give_permuted_marginals():
     order = np.array([3, 0, 4, 1, 2])
     permuted = matrix(0)[np.ix_(order, order)], 1.5
     expected = infer(LOGITS, (matrix(0), 1.5))[:, order]
     np.testing.assert_allclose(infer(LOGITS[:, order], permuted), expected, rtol=1e-9, atol=1e-12)
 
 
-def test_without_weights_or_iterations_the_unary_term_is_all_there_is():
+def test_without_weights_or_iterations_only_the_unary_term_counts():
     np.testing.assert_array_equal(_infer(LOGITS, (0.0, 0.0)), LOGITS)
     np.testing.assert_array_equal(_infer(LOGITS, (2.0, 1.5), iterations=0), LOGITS)
     np.testing.assert_allclose(
@@ -88,7 +88,7 @@ def test_without_weights_or_iterations_the_unary_term_is_all_there_is():
 
 
 @pytest.mark.parametrize("classes", [1, 2, 8, 9])
-def test_any_number_of_labels_will_do(classes):
+def test_any_number_of_labels_works(classes):
     logits = made.scores(SIZE, classes).reshape(N, classes)
     energies = [made.potts(2, classes), made.potts(1.5, classes)]
     expected = made.marginals(logits, SENT, energies, iterations=4)
@@ -96,7 +96,7 @@ def test_any_number_of_labels_will_do(classes):
 
 
 @pytest.mark.parametrize("relaxation", [1.0, 0.7])
-def test_an_impossible_label_stays_so_and_has_a_finite_gradient(relaxation):
+def test_an_impossible_label_stays_impossible_with_a_finite_gradient(relaxation):
     logits = LOGITS.copy()
     logits[:, 2] = -np.inf
     given = jnp.asarray(matrix(0), jnp.float32), 1.5
@@ -139,7 +139,7 @@ def test_probabilities_below_the_clip_are_raised_to_it():
     assert mean_field.logits_of_probabilities(jnp.zeros(2), clip=0.1) == pytest.approx(np.log(0.1))
 
 
-def test_labels_by_hand_are_as_certain_as_they_are_said_to_be():
+def test_hard_labels_get_the_given_certainty():
     label = jnp.array([[2, 0, VOID]], jnp.uint8)
     found = mean_field.logits_of_labels(label, 4, 0.7)
     assert found.shape == (1, 3, 4)

@@ -14,7 +14,7 @@ _apply = jax.jit(permutohedral.apply, static_argnames="transpose")
 
 
 def points(d: int) -> np.ndarray:
-    """float32 [d, N], dense enough to have neighbours."""
+    """Points that are dense enough to have neighbours: float32 [d, N]."""
     return (np.random.default_rng(d).normal(0, SPREAD[d], (d, N))).astype(np.float32)
 
 
@@ -28,22 +28,22 @@ def lattice(d: int) -> permutohedral.Lattice:
 
 
 @pytest.mark.parametrize("d", SPREAD)
-def test_it_filters_as_a_dictionary_of_vertices_does(d):
+def test_it_equals_a_lattice_in_a_dictionary(d):
     by_dictionary, values = made.Lattice(points(d)), channels()
     assert int(lattice(d).needed) == len(by_dictionary.vertices)
     for transpose in (False, True):
         expected = by_dictionary(values, transpose)
         found = _apply(lattice(d), values, transpose=transpose)
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
-    if d > 1:  # there is something to tell apart
+    if d > 1:  # the two directions differ
         assert np.abs(by_dictionary(values) - expected).max() > 1e-3 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize(("d", "far"), [(2, 2**15 - 17), (3, 2**15 - 20), (3, 2**14)])
-def test_points_as_far_out_as_16_bits_reach_are_filtered_too(d, far):
-    """In float64: their simplices are finer than float32 tells apart there."""
+def test_points_at_the_limits_of_16_bits_are_filtered(d, far):
+    """In float64: float32 is too coarse for simplices so far out."""
     with jax.enable_x64(True):
-        # Two heaps, whose second coordinates are far apart; half the way is all that 15 bits tell.
+        # Two clusters, whose second coordinates are as far apart as 15 bits allow, or half of it.
         elevate = np.asarray(permutohedral._elevate(jnp.eye(d)))
         out = np.zeros((d + 1, 1))
         out[1], out[-1] = far, -far
@@ -76,10 +76,10 @@ def test_weighted_means_are_nearly_those_of_the_gaussian(d):
     for mean, expected, value in zip(means.T, exact.T, values.T, strict=True):
         assert np.corrcoef(mean, expected)[0, 1] > 0.99
         assert np.abs(mean - expected).mean() < 0.12 * expected.std()
-        assert np.corrcoef(value, expected)[0, 1] < 0.9  # which takes some filtering
+        assert np.corrcoef(value, expected)[0, 1] < 0.9  # the values before the filter
 
 
-def test_it_has_an_adjoint_and_the_gradient_by_values_is_that():
+def test_transpose_is_the_adjoint_and_the_gradient_by_values():
     with jax.enable_x64(True):
         found = _build(points(3).astype(np.float64), capacity=N * 4)
         x, y = (channels(seed).astype(np.float64) for seed in (1, 2))
@@ -109,7 +109,7 @@ def test_gradients_by_features_and_by_values_are_finite_differences(transpose):
         assert made.along(gradients) == pytest.approx(made.slopes(loss, at), rel=1e-6)
 
 
-def test_many_lattices_at_once_are_each_its_own():
+def test_a_vmap_over_lattices_gives_the_results_of_each_alone():
     features = np.stack([points(2), 2 * points(2), points(2)[::-1]])
     values = np.stack([channels(seed) for seed in range(3)])
 
@@ -125,7 +125,7 @@ def test_many_lattices_at_once_are_each_its_own():
         np.testing.assert_allclose(row, _apply(alone, given[1]), rtol=1e-5, atol=1e-5)
 
 
-def test_without_room_nothing_is_a_number_and_it_says_how_much_would_do():
+def test_without_room_the_result_is_nan_with_the_capacity_that_is_needed():
     needed = int(lattice(2).needed)
     for capacity in (1, needed - 1):
         short = _build(points(2), capacity=capacity)
@@ -147,7 +147,7 @@ def test_points_too_far_out_for_16_bits_have_no_capacity(far):
     assert np.isfinite(_apply(masked, channels(n=1000))).all()
 
 
-def test_masked_points_are_not_there():
+def test_masked_points_have_no_effect():
     there = np.random.default_rng(5).random(N) < 0.6
     masked = _build(points(3), capacity=N * 4, mask=there)
     expected = made.Lattice(points(3)[:, there])

@@ -1,4 +1,4 @@
-"""Why fully convolutional: a classifier on patches is a convolution, and upsampling its adjoint.
+"""The idea of FCN: a classifier on patches is a convolution, and upsampling is its adjoint.
 
 Long, Shelhamer, Darrell 2015, sections 3.1 to 3.3.
 """
@@ -26,14 +26,14 @@ def draw(seed: int, *shape: int) -> jax.Array:
 
 @pytest.fixture(scope="module")
 def classifier():
-    """fn(float [B, H, W, 3]) -> scores, compiled once a shape; its biases are drawn too."""
+    """fn(float [B, H, W, 3]) -> scores, compiled once for each shape; biases are random too."""
     net = tiny.module(lambda rngs: forms.PatchNet(**NET, rngs=rngs))
     run = jax.jit(lambda params, x: functional.merge(net.graphs.inference, params, {})(x))
     return functools.partial(run, net.params)
 
 
 @pytest.mark.parametrize("size", [(62, 54), (65, 57), (FIELD, FIELD)])
-def test_a_score_of_the_map_is_that_of_the_classifier_on_its_patch(classifier, size):
+def test_each_score_of_the_map_equals_the_classifier_s_score_of_its_patch(classifier, size):
     assert (FIELD, STRIDE) == (38, 8)
     image = draw(0, *size, 3)
     scores = np.asarray(classifier(image[None])[0])
@@ -44,7 +44,7 @@ def test_a_score_of_the_map_is_that_of_the_classifier_on_its_patch(classifier, s
         alone = classifier(patch)
         assert alone.shape == (1, 1, 1, K)
         tiny.assert_close(scores[i, j], alone[0, 0, 0])
-    if rows * cols > 1:  # there is something to tell apart
+    if rows * cols > 1:  # the scores differ
         assert np.ptp(scores[:rows, :cols], axis=(0, 1)).min() > 0.01
 
 
@@ -65,13 +65,13 @@ def test_a_score_does_not_see_beyond_its_patch(classifier):
     before, after = classifier(image)[0], classifier(moved)[0]
     np.testing.assert_array_equal(before[1, 2], after[1, 2])
     assert (before != after).any(axis=-1).sum() == before.shape[0] * before.shape[1] - 1
-    for corner in ((8, 16), (8 + FIELD - 1, 16 + FIELD - 1)):  # and sees all of it
+    for corner in ((8, 16), (8 + FIELD - 1, 16 + FIELD - 1)):  # it sees the whole patch
         touched = image.at[(0, *corner)].add(100.0)
         assert (classifier(touched)[0, 1, 2] != before[1, 2]).any()
 
 
 def convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """Each class by its own kernel [k, k, 1, K], no padding."""
+    """Convolves each class with its kernel of [k, k, 1, K], without padding."""
     return jax.lax.conv_general_dilated(
         x,
         kernel,
@@ -84,7 +84,7 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
 
 def assert_adjoint(forward, backward, x: jax.Array, y: jax.Array) -> None:
-    """<forward(x), y> = <x, backward(y)>, and each is the other's derivative rule."""
+    """Asserts <forward(x), y> = <x, backward(y)>, and that each is the other's derivative rule."""
     ahead, back = forward(x), backward(y)
     assert ahead.shape == y.shape
     assert back.shape == x.shape
@@ -101,7 +101,7 @@ def assert_adjoint(forward, backward, x: jax.Array, y: jax.Array) -> None:
     ("start", "size"), [(0, (8, 12)), (1, (6, 10)), (1, (5, 9))], ids=["whole", "crop", "odd"]
 )
 def test_learned_upsampling_is_the_adjoint_of_a_strided_convolution(start, size):
-    """Cropping is the adjoint of padding with zeros, so the two are undone together."""
+    """Cropping is the adjoint of padding with zeros: the two correspond."""
     height, width = 3, 5
     up = LearnedUp2(K)
     up.kernel[...] = kernel = draw(0, 4, 4, 1, K)
@@ -116,7 +116,7 @@ def test_learned_upsampling_is_the_adjoint_of_a_strided_convolution(start, size)
 
 
 @pytest.mark.parametrize("factor", [2, 8, 16, 32])
-def test_bilinear_upsampling_is_the_case_of_the_bilinear_kernel(factor):
+def test_bilinear_upsampling_is_the_adjoint_with_the_bilinear_kernel(factor):
     ramp = resize.bilinear_kernel(2 * factor)
     kernel = jnp.asarray(np.outer(ramp, ramp)[:, :, None, None], jnp.float32)
     cells = (3, 2)
@@ -134,7 +134,7 @@ def test_bilinear_upsampling_is_the_case_of_the_bilinear_kernel(factor):
     x, y = draw(1, 1, *size, K), draw(2, 1, *cells, K)
     assert_adjoint(down, up, x, y)
 
-    # JAX's own transposed convolution, with the dense kernel of the release: diagonal in classes.
+    # JAX's transposed convolution with the dense kernel of the release, diagonal in classes.
     dense = kernel * jnp.eye(K)
     by_jax = jax.lax.conv_transpose(
         y,
@@ -147,7 +147,7 @@ def test_bilinear_upsampling_is_the_case_of_the_bilinear_kernel(factor):
     tiny.assert_close(up(y), by_jax, 1e-6)
 
 
-def test_learned_upsampling_begins_as_the_bilinear_one_of_factor_2():
+def test_learned_upsampling_starts_as_bilinear_upsampling_by_two():
     y = draw(0, 2, 3, 5, K)
     matrices = [resize.Resize("transposed", 2).matrix(n, 2 * n + 2) for n in (3, 5)]
     learned = LearnedUp2(K)(y, (8, 12), start=0)

@@ -90,13 +90,13 @@ def test_an_auxiliary_head_comes_after_the_main_one():
         ({"dtype": "float16"}, r"config.dtype.*float16.*float32, bfloat16"),
     ],
 )
-def test_what_is_not_allowed_is_one_clear_line(changes, message):
+def test_a_wrong_name_or_option_is_refused_in_one_line(changes, message):
     with pytest.raises(InputError, match=message) as caught:
         shapes(**changes)
     assert "\n" not in str(caught.value)
 
 
-def test_score_layers_belong_to_the_head_and_all_else_to_the_backbone():
+def test_the_head_holds_the_score_layers_and_the_backbone_the_rest():
     network = nnx.eval_shape(
         lambda: models.build(
             backbone=BACKBONE,

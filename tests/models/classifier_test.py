@@ -43,7 +43,7 @@ def test_the_mean_of_its_map_is_the_score_after_average_pooling():
     )
 
 
-def test_its_map_comes_to_the_image_centre_on_centre():
+def test_its_map_is_resized_to_the_image_centre_on_centre():
     head, features = make()
     scores = head(features)
     assert scores.resize == Resize("half_pixel", 32, (-14.5, -14.5))

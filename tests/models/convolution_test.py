@@ -48,7 +48,7 @@ def by_numpy(x, kernel, cotangent, padding) -> dict[str, np.ndarray]:
 
 
 def found(x, kernel, cotangent, padding) -> dict[str, jax.Array]:
-    """The same by `conv_3x3`, as users compile it."""
+    """The value and both gradients of `conv_3x3`, compiled as for users."""
 
     @functools.partial(jax.jit, compiler_options=tiny.OPTIMISED)
     def run(x, kernel, cotangent):
@@ -86,15 +86,15 @@ def test_a_3x3_convolution_is_exact_in_value_and_gradients(shape):
 
 
 @pytest.mark.parametrize("height", [24, 29, 52])
-def test_blocks_of_rows_add_up_to_the_whole(monkeypatch, height):
-    """29 leaves the last block with rows of filling."""
+def test_blocks_of_rows_give_the_same_as_one_block(monkeypatch, height):
+    """A height of 29 leaves padding in the last block."""
     x, kernel, cotangent = drawn(2, height, 9, 4, 5, 1)
     expected = by_numpy(x, kernel, cotangent, 1)
     blocks = []
     for size in (winograd._BLOCK, 36 * 9 * 6 * 2):  # two rows of 3 tiles, twice, 9 features
         monkeypatch.setattr(winograd, "_BLOCK", size)
         blocks.append(winograd._blocks(x, kernel.shape, 1)[1])
-        got = {  # functools.partial: no program of the size before is found again
+        got = {  # functools.partial: no program of the previous size is reused
             "value": jax.jit(functools.partial(winograd.convolve, padding=1))(x, kernel),
             "kernel": jax.jit(functools.partial(winograd.kernel_gradient, padding=1))(x, cotangent),
         }
@@ -104,7 +104,7 @@ def test_blocks_of_rows_add_up_to_the_whole(monkeypatch, height):
 
 
 def test_gradients_of_bfloat16_are_summed_in_float32():
-    """A sum in bfloat16 would stay at 256: from there on, adding one changes nothing."""
+    """A sum of ones in bfloat16 would stop at 256, where adding one changes nothing."""
     x = jnp.ones((2, 40, 40, 64), jnp.bfloat16)
     got = found(x, jnp.ones((3, 3, 64, 64), jnp.bfloat16), x, 1)
     assert {name: array.dtype for name, array in got.items()} == dict.fromkeys(got, jnp.bfloat16)
@@ -120,7 +120,7 @@ def test_float64_is_not_rounded():
         tiny.assert_close(got, by_numpy(x, kernel, cotangent, 1), bound=1e-12)
 
 
-def test_tiles_are_for_cpu_and_accelerators_keep_the_convolution():
+def test_only_cpu_uses_tiles_and_accelerators_use_the_convolution():
     x, kernel, cotangent = map(jnp.asarray, drawn(*WIDE))
 
     @jax.jit
@@ -140,7 +140,7 @@ def test_tiles_are_for_cpu_and_accelerators_keep_the_convolution():
         assert f"stablehlo.{other}" not in text, platform
 
 
-def test_the_gradient_of_the_image_is_not_computed_where_it_is_not_wanted():
+def test_an_unused_gradient_of_the_image_is_not_computed():
     x, kernel, cotangent = map(jnp.asarray, drawn(*WIDE))
     form = functools.partial(convolution.conv_3x3, padding=1)
 
@@ -154,7 +154,7 @@ def test_the_gradient_of_the_image_is_not_computed_where_it_is_not_wanted():
 
 
 @pytest.mark.parametrize("size", [0, winograd._BLOCK])
-def test_height_split_over_devices_gives_what_one_device_gives(monkeypatch, size):
+def test_height_split_over_devices_gives_the_result_of_one_device(monkeypatch, size):
     monkeypatch.setattr(winograd, "_BLOCK", size)  # 0: two blocks of rows
     arrays = drawn(2, 32, 15, 64, 64, 1)
     assert winograd._blocks(arrays[0], arrays[1].shape, 1)[1] == (2 if size == 0 else 1)
@@ -174,8 +174,8 @@ WINDOWS = [
     (1, 1, 7, 2, 1, 3),
     (9, 14, 3, 1, 2, 2),
     (9, 14, 3, 1, 4, 4),
-    (14, 18, 3, 1, 12, 12),  # those that see something see little
-    (5, 20, 3, 1, 6, 6),  # taps above and below see nothing
+    (14, 18, 3, 1, 12, 12),  # outer taps see little
+    (5, 20, 3, 1, 6, 6),  # taps above and below see only padding
     (5, 4, 3, 1, 6, 6),
     (13, 14, 4, 1, 4, 6),
     (3, 40, 4, 1, 8, 12),
@@ -186,7 +186,7 @@ WINDOWS = [
 
 @pytest.mark.parametrize("channels", [(3, 4), (64, 64)])
 @pytest.mark.parametrize("window", WINDOWS)
-def test_any_convolution_is_xla_s_in_value_and_gradients(window, channels):
+def test_any_convolution_equals_xla_s_in_value_and_gradients(window, channels):
     height, width, size, stride, dilation, padding = window
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2, height, width, channels[0])).astype(np.float32)
@@ -215,7 +215,7 @@ def test_taps_that_see_only_padding_are_not_computed():
 
     one_tap = 2 * 8 * 8 * 16 * 16
     assert flops(8) == one_tap
-    # Of those that do see something, the pixels that do not: (1 + 2 x 2 / 8)^2 of 9.
+    # Padding inside the other taps' windows is skipped, too: (1 + 2 x 2 / 8)^2 of 9 taps remain.
     assert 2.25 * one_tap <= flops(6) < 3 * one_tap
     assert flops(1) > 7 * one_tap
 
@@ -227,7 +227,7 @@ def test_tensorflow_s_padding_gives_its_sizes_with_the_odd_zero_at_the_end(size,
     ((before, after), _) = convolution.pads_of("tf", jnp.zeros((1, size, 9, 1)), kernel, stride, 1)
     assert 0 <= after - before <= 1
     assert (size + before + after - kernel) // stride + 1 == -(-size // stride)
-    if after:  # one zero less would not do
+    if after:  # one zero less would not suffice
         assert (size + before + after - 1 - kernel) // stride + 1 < -(-size // stride)
 
 

@@ -1,4 +1,4 @@
-"""CRF-RNN in a network: what it is to a training, an evaluation and a run."""
+"""CRF-RNN in a network: training, evaluation and runs with it."""
 
 import functools
 
@@ -65,8 +65,8 @@ def test_a_step_is_the_same_on_many_devices_and_in_parts(devices, changes):
     tiny.assert_close(scalars, expected_scalars)
 
 
-def test_training_evaluation_and_passes_show_it_the_image_of_0_to_255():
-    """Not the one that the backbone was made for. Nothing is augmented, and nothing dropped."""
+def test_training_evaluation_and_sampling_give_it_the_image_of_0_to_255():
+    """Not the backbone's normalised one. The test trains without augmentation and dropout."""
     trunk = {"name": "tests.tiny:Trunk", "batch_norm": False, "dropout": 1e-9}
     training = assemble(
         model__backbone=trunk,
@@ -100,8 +100,8 @@ def test_training_evaluation_and_passes_show_it_the_image_of_0_to_255():
     assert scalars["loss"] == pytest.approx(mean, rel=1e-4)
 
 
-def test_devices_share_no_images():
-    """Only sums and ends of loops."""
+def test_devices_exchange_no_images():
+    """The devices exchange only sums and the conditions of loops."""
     training = assemble(8)
     batch = sharding.put_batch(training.mesh, tiny.batch(5))
     text = training.step.lower(training.state_shapes(), batch).compile().as_text()
@@ -120,7 +120,7 @@ def test_a_network_without_a_crf_returns_nothing_new():
     assert "crf" not in ts.params
 
 
-def test_its_matrices_may_have_a_rate_of_their_own():
+def test_its_matrices_may_have_another_learning_rate():
     params, _ = assemble().model.shapes()
     rates, decays = optim.multipliers(params, (("crf/*", 100.0, 0.0),))
     assert set(rates["crf"].values()) == {100.0}
@@ -139,12 +139,12 @@ def test_its_matrices_may_have_a_rate_of_their_own():
         ({"test_iterations": 2.5}, "config.model.crf.test_iterations must be .*got 2.5"),
     ],
 )
-def test_what_is_not_allowed_is_one_clear_line(changes, message):
+def test_a_wrong_option_is_refused_by_name(changes, message):
     with pytest.raises(InputError, match=message):
         assemble(model__crf=changes)
 
 
-def test_it_does_not_go_with_several_scales_and_wants_the_image():
+def test_several_scales_or_a_missing_image_are_refused():
     with pytest.raises(InputError, match="crf and multi_scale"):
         assemble(model__multi_scale={"scales": (1, 0.5), "align": "corners"})
     training = assemble()
@@ -157,7 +157,7 @@ def test_it_does_not_go_with_several_scales_and_wants_the_image():
         jax.eval_shape(without_image, shapes, jnp.zeros((1, 16, 24, 3)))
 
 
-def test_an_auxiliary_head_s_scores_stay_as_they_are():
+def test_scores_of_an_auxiliary_head_do_not_change():
     aux = {"name": "conv", "stage": "fc7", "width": 4, "norm": {"name": "none"}}
     outputs = {}
     x, image = jnp.ones((1, 16, 24, 3)), jnp.full((1, 16, 24, 3), 90.0)
@@ -190,7 +190,7 @@ VIEWS = ["single", "single, samples=2", "single, tile=(20, 24), flip=True"]
 
 
 @pytest.mark.parametrize("views", VIEWS)
-def test_every_protocol_has_it_or_says_what_it_lacks(views):
+def test_every_protocol_runs_it_or_says_that_vertices_are_lacking(views):
     result = evaluated(scenes_config(), views)
     assert np.isfinite(result.scalars()["loss"])
     assert result.examples == 4
@@ -198,14 +198,14 @@ def test_every_protocol_has_it_or_says_what_it_lacks(views):
         evaluated(scenes_config(model__crf={"vertices": 0.05}), views)
 
 
-def test_statistics_of_norms_can_be_estimated_again():
+def test_norm_statistics_can_be_estimated_again():
     trunk = {"name": "tests.tiny:Trunk", "batch_norm": True, "dropout": 0}
     training = assemble(model__backbone=trunk)
     found = training.batch_statistics(tiny.network(training), tiny.batch(3))
     assert np.isfinite(tiny.by_name(found)["backbone/norm/mean"]).all()
 
 
-def test_a_training_without_room_ends_with_the_cause_and_goes_on_with_more(tmp_path):
+def test_training_without_room_ends_with_the_cause_and_continues_with_more_vertices(tmp_path):
     with pytest.raises(InputError, match="3 steps in a row") as told:
         programs.train_plainly(scenes_config(model__crf={"vertices": 0.05}), tmp_path)
     words = str(told.value).split()

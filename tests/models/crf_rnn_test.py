@@ -1,4 +1,4 @@
-"""CRF-RNN: the layer by itself."""
+"""The CRF-RNN layer outside of a network."""
 
 import functools
 import inspect
@@ -25,7 +25,7 @@ PARAMS = ("bilateral_weights", "compatibility", "spatial_weights")
 
 
 def random_layer(**options) -> CRFRNN:
-    """With matrices that nothing is symmetric in, and slow to converge."""
+    """A layer with asymmetric matrices that converges slowly."""
     layer = CRFRNN(K, **THETAS | ROOM | {"w1": 0.8, "w2": 0.5} | options)
     rng = np.random.default_rng(1)
     for name in PARAMS:
@@ -35,7 +35,7 @@ def random_layer(**options) -> CRFRNN:
 
 
 def random_inputs(size=(7, 5), grid=None, rows: int = 2, seed: int = 0) -> tuple[Scores, jax.Array]:
-    """Scores [rows, *grid, K] and images of patches of colour."""
+    """Scores [rows, *grid, K], and images [rows, *size, 3] of patches of colour."""
     rng = np.random.default_rng(seed)
     values = rng.normal(0, 2, (rows, *(grid or size), K)).astype(np.float32)
     image = rng.integers(0, 256, (rows, *(-(-n // 3) for n in size), 3))
@@ -45,7 +45,7 @@ def random_inputs(size=(7, 5), grid=None, rows: int = 2, seed: int = 0) -> tuple
 
 
 def run(layer: CRFRNN, scores: Scores, image: jax.Array) -> Scores:
-    """The layer, as one program."""
+    """The scores of the layer, compiled as one program."""
     graph, params = nnx.split(layer)
 
     @jax.jit
@@ -61,9 +61,9 @@ def softmax(x: np.ndarray) -> np.ndarray:
 
 
 def by_hand(layer: CRFRNN, logits: np.ndarray, image: jax.Array, iterations: int) -> np.ndarray:
-    """[H, W, K] -> [H, W, K] as the Keras release writes it: classes are rows, float64.
+    """The formula of the Keras release in float64: [H, W, K] -> [H, W, K].
 
-    The kernels are matrices of pixels by pixels, made of the sums of every single pixel.
+    Kernels are matrices of pixels by pixels: the filtered identity. Rows hold classes.
     """
     pixels = math.prod(logits.shape[:2])
 
@@ -93,7 +93,7 @@ def in_evaluation(layer: CRFRNN) -> CRFRNN:
 
 
 @pytest.mark.parametrize("spatial", kernels.SPATIAL)
-def test_it_is_the_release_s_formula_in_five_and_in_ten_iterations(spatial):
+def test_it_equals_the_release_s_formula_with_five_and_ten_iterations(spatial):
     layer = random_layer(spatial=spatial)
     scores, image = random_inputs((7, 9), grid=(2, 3))
     for view, iterations in ((layer, 5), (in_evaluation(layer), 10)):
@@ -106,7 +106,7 @@ def test_it_is_the_release_s_formula_in_five_and_in_ten_iterations(spatial):
     assert np.abs(run(layer, scores, image).values - got.values).max() > 1e-2
 
 
-def test_passes_with_dropout_left_on_are_an_evaluation_too():
+def test_passes_with_dropout_count_as_evaluation():
     sampling = nnx.view(random_layer(), use_running_average=True, raise_if_not_found=False)
     scores, image = random_inputs()
     np.testing.assert_array_equal(
@@ -115,7 +115,7 @@ def test_passes_with_dropout_left_on_are_an_evaluation_too():
     )
 
 
-def test_it_begins_as_the_preset_of_its_publication():
+def test_it_starts_as_the_preset_of_its_publication():
     preset = crf.PRESETS["crf_rnn"]
     options = {
         name: parameter.default
@@ -131,7 +131,7 @@ def test_it_begins_as_the_preset_of_its_publication():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 6), (13, 7)])
-def test_any_size_gets_a_score_for_every_pixel_which_the_image_takes_as_it_is(size):
+def test_any_size_gets_a_score_for_every_pixel_without_a_resize(size):
     scores, image = random_inputs(size, grid=(2, 2), rows=1)
     got = run(random_layer(), scores, image)
     assert got.values.shape == (1, *size, K)
@@ -141,7 +141,7 @@ def test_any_size_gets_a_score_for_every_pixel_which_the_image_takes_as_it_is(si
         np.testing.assert_array_equal(matrix, np.eye(pixels))
 
 
-def test_images_of_a_batch_know_nothing_of_each_other_one_by_one_or_all_at_once(monkeypatch):
+def test_images_of_a_batch_do_not_affect_each_other_one_by_one_or_all_at_once(monkeypatch):
     layer, (scores, image) = random_layer(), random_inputs(rows=3)
     together = run(layer, scores, image).values
     for row in range(3):
@@ -152,8 +152,8 @@ def test_images_of_a_batch_know_nothing_of_each_other_one_by_one_or_all_at_once(
     np.testing.assert_allclose(run(layer, scores, image).values, together, rtol=1e-5, atol=1e-5)
 
 
-def test_gradients_are_slopes(monkeypatch):
-    """Of every matrix and of the scores, one image after the other."""
+def test_gradients_are_finite_differences(monkeypatch):
+    """By every matrix and by the scores, with images one after the other."""
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     scores, image = random_inputs((4, 5), rows=1)
     weights = np.random.default_rng(3).normal(0, 1, (4, 5, K))
@@ -177,7 +177,7 @@ def test_gradients_are_slopes(monkeypatch):
 
 
 def test_it_learns_that_boundaries_follow_colours():
-    """Scores that are wrong in whole patches; the colours know better."""
+    """Scores are wrong in whole patches, which the colours reveal."""
     rng = np.random.default_rng(0)
     label = (np.arange(12)[:, None] + np.arange(12) > 11).astype(int)[None]
     image = np.array([[40, 60, 200], [220, 120, 30]])[label] + rng.normal(0, 2, (1, 12, 12, 3))
@@ -208,7 +208,7 @@ def noise(size=(12, 12), seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (*size, 3)).astype(np.uint8)
 
 
-def test_an_image_without_room_is_nan_and_says_how_much_would_do():
+def test_an_image_without_room_gets_nan_and_the_number_of_vertices_it_needs():
     grey = np.full((12, 12, 3), 90, np.uint8)
     image = jnp.asarray(np.stack([grey, noise()]))
     scores, _ = random_inputs((12, 12))
@@ -227,6 +227,3 @@ def test_an_image_without_room_is_nan_and_says_how_much_would_do():
     assert refined(float(wanted)).overflow.tolist() == [0, 0]
     assert refined(100.0).overflow.tolist() == [0, 0]
     assert refined(float(wanted) - 1 / 144).overflow.tolist() == [0, lacking]
-
-
-# From here on: a network with it, its training and its runs.

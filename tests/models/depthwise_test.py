@@ -23,7 +23,7 @@ WINDOWS = [  # (height, width, stride, dilation)
 
 
 def drawn(height, width, stride, dilation, batch: int = 2) -> tuple:
-    """x, kernel, a cotangent; and the options."""
+    """Random x, kernel and cotangent, and the options (stride, dilation, pads)."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(batch, height, width, 5)).astype(np.float32)
     kernel = rng.normal(size=(3, 3, 1, 5)).astype(np.float32)
@@ -33,7 +33,7 @@ def drawn(height, width, stride, dilation, batch: int = 2) -> tuple:
 
 
 def one_by_one(x, kernel, stride, dilation, pads):
-    """A convolution of each channel."""
+    """A depthwise convolution as one convolution for each channel."""
     parts = [
         convolution.conv_form(x[..., c : c + 1], kernel[..., c : c + 1], stride, dilation, pads)
         for c in range(x.shape[-1])
@@ -48,7 +48,7 @@ def with_gradients(form, x, kernel, cotangent, options):
 
 
 @pytest.mark.parametrize("window", WINDOWS)
-def test_it_is_a_convolution_of_each_channel_in_value_and_gradients(window):
+def test_it_convolves_each_channel_by_itself_in_value_and_gradients(window):
     arguments = drawn(*window)
     tiny.assert_close(
         with_gradients(depthwise, *arguments), with_gradients(one_by_one, *arguments), bound=4e-6
@@ -56,13 +56,13 @@ def test_it_is_a_convolution_of_each_channel_in_value_and_gradients(window):
 
 
 @pytest.mark.parametrize("window", WINDOWS)
-def test_both_sums_of_the_kernel_s_gradient_agree(window):
+def test_both_forms_of_the_kernel_s_gradient_agree(window):
     x, _, cotangent, options = drawn(*window)
     found = [form(x, cotangent, 3, *options) for form in (_at_once, _row_by_row)]
     tiny.assert_close(*found, bound=4e-6)
 
 
-def test_height_split_over_devices_gives_what_one_device_gives():
+def test_height_split_over_devices_gives_the_result_of_one_device():
     *arrays, options = drawn(16, 12, 1, 1, batch=4)
     mesh = sharding.make_mesh(2, jax.devices()[:4])
     rows, whole = NamedSharding(mesh, P("data", "space")), NamedSharding(mesh, P())
@@ -72,7 +72,7 @@ def test_height_split_over_devices_gives_what_one_device_gives():
 
 
 def test_gradients_of_bfloat16_are_summed_in_float32():
-    """A sum in bfloat16 would stay at 256: from there on, adding one changes nothing."""
+    """A sum of ones in bfloat16 would stop at 256, where adding one changes nothing."""
     x, kernel = jnp.ones((2, 40, 40, 3), jnp.bfloat16), jnp.ones((3, 3, 1, 3), jnp.bfloat16)
     got = with_gradients(depthwise, x, kernel, x, (1, 1, ((1, 1), (1, 1))))["kernel"]
     assert got.dtype == jnp.bfloat16

@@ -56,7 +56,7 @@ COUNTS = {
 
 
 @pytest.mark.parametrize("name", COUNTS)
-def test_parameters_are_as_many_as_the_papers(name):
+def test_networks_have_the_papers_number_of_parameters(name):
     count, expected = COUNTS[name]
     assert count() == expected
 
@@ -74,7 +74,7 @@ def test_a_global_convolution_has_the_parameters_of_the_papers_table_2(taps, pub
 @pytest.mark.parametrize("axis", [lines.DOWN, lines.ACROSS])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("size", [(7, 9), (8, 6), (1, 2)])
-def test_a_line_is_xlas_convolution(axis, stride, size):
+def test_a_line_equals_xlas_convolution(axis, stride, size):
     line = lines.LineConv(4, 3, taps=5, axis=axis, use_bias=True, stride=stride, **_OPTIONS)
     line.bias[...] = jnp.array([1.0, 2.0, 3.0])
     x = jax.random.normal(jax.random.key(0), (2, *size, 4))
@@ -88,7 +88,7 @@ def test_a_line_is_xlas_convolution(axis, stride, size):
     tiny.assert_close(line(x), expected + line.bias[...], 1e-6)
 
 
-def test_resnet_gcns_blocks_cost_what_bottlenecks_do():
+def test_resnet_gcns_blocks_cost_as_much_as_bottlenecks():
     for width in (64, 512):
         v = resnet._same_cost(width, 7)
         cost = 2 * 7 * (4 * width * v + v * v) + 4 * width * v
@@ -108,7 +108,7 @@ def built(name: str, **head):
 
 
 @pytest.mark.parametrize("cascades", [1, 2, 4])
-def test_refinenet_sees_every_stage_in_any_number_of_blocks(cascades):
+def test_refinenet_uses_every_stage_with_any_number_of_blocks(cascades):
     model = built("refinenet", cascades=cascades)
     model.eval()
     x = jax.random.normal(jax.random.key(0), (1, 65, 49, 3))
@@ -121,7 +121,7 @@ def test_refinenet_sees_every_stage_in_any_number_of_blocks(cascades):
         assert np.abs(other.values - scores.values).max() > 0, stage
 
 
-def test_a_chain_pools_first_or_convolves_first():
+def test_the_order_of_a_chain_changes_the_scores():
     x = jax.random.normal(jax.random.key(0), (1, 33, 33, 3))
     outputs = {}
     for chain in ("pool_first", "conv_first"):
@@ -131,7 +131,7 @@ def test_a_chain_pools_first_or_convolves_first():
     assert np.abs(outputs["pool_first"] - outputs["conv_first"]).max() > 0
 
 
-def test_dropout_behind_a_pooling_leaves_its_choice_alone_and_before_it_does_not():
+def test_dropout_after_a_pooling_keeps_its_places_and_dropout_before_it_does_not():
     def encoder(**where):
         return SegNetEncoder(
             depths=(1,), widths=(64,), kernel=3, norm={"name": "none"}, dropout=0.5,
@@ -160,7 +160,7 @@ def test_dropout_behind_a_pooling_leaves_its_choice_alone_and_before_it_does_not
             np.testing.assert_allclose(values[kept], 2 * np.asarray(plain.stages["stage1"])[kept])
 
 
-def test_the_encoders_image_goes_through_the_local_norm():
+def test_the_encoders_image_passes_the_local_norm():
     x = jax.random.uniform(jax.random.key(0), (1, 8, 8, 3), maxval=255.0)
     options = {"depths": (1,), "widths": (4,), "kernel": 7, "norm": {"name": "none"}}
     with_norm = SegNetEncoder(**options, local_norm=True, dtype=None, rngs=nnx.Rngs(0))
@@ -170,7 +170,7 @@ def test_the_encoders_image_goes_through_the_local_norm():
     tiny.assert_close(with_norm(x).stages["stage1"], without(seen).stages["stage1"], 1e-6)
 
 
-def test_channels_that_mix_start_alone():
+def test_mixing_channels_start_with_zero_weights_for_each_other():
     x = jax.random.normal(jax.random.key(0), (1, 3, 5, 4))
     mixing, alone = LearnedUp2(4, kernel=8, mixes=True), LearnedUp2(4)
     tiny.assert_close(mixing(x, (6, 9)), alone(x, (6, 9)), 1e-6)
@@ -194,14 +194,14 @@ def test_channels_that_mix_start_alone():
         ("segnet", {"single_channel": True}, "single_channel.*one width, got 4, 6, 8"),
     ],
 )
-def test_options_that_are_not_known_are_refused(name, changes, message):
+def test_wrong_options_are_refused(name, changes, message):
     network = zoo.NETWORKS[name]
     network = network | {"head": network["head"] | changes}
     with pytest.raises(InputError, match=message):
         shapes(3, **network)
 
 
-def test_networks_that_unpool_need_an_encoder_that_keeps_choices():
+def test_unpooling_needs_an_encoder_that_keeps_the_places():
     network = {"backbone": zoo.NETWORKS["gcn"]["backbone"], "aux": None}
     head = zoo.NETWORKS["segnet"]["head"] | {"depths": (1,) * 5}
     model = models.build(**network, head=head, num_classes=3, dtype="float32", rngs=nnx.Rngs(0))
@@ -214,7 +214,7 @@ def test_networks_that_unpool_need_an_encoder_that_keeps_choices():
         })  # fmt: skip
 
 
-def test_unpooling_is_told_the_size_where_pooling_rounded_up():
+def test_unpooling_restores_sizes_that_pooling_rounded_up():
     """360 x 480: 45 rows become 23, and are 45 again (SegNet's release: upsample5, upsample4)."""
     sizes = []
     x = jax.ShapeDtypeStruct((1, 360, 480, 1), jnp.float32)

@@ -16,7 +16,7 @@ K = 3
 
 
 def make_head(**options) -> fcn8_lecture.FCN8Lecture:
-    """A head with drawn biases, so that each ReLU cuts some scores and keeps some."""
+    """A head with random biases, so that each ReLU cuts some scores and keeps some."""
     head = fcn8_lecture.FCN8Lecture(CHANNELS, K, rngs=nnx.Rngs(params=0), **options)
     rng = np.random.default_rng(0)
     for conv in (head.score_pool4, head.score_pool3):
@@ -25,7 +25,7 @@ def make_head(**options) -> fcn8_lecture.FCN8Lecture:
 
 
 def make_features(size: tuple[int, int], **options) -> Features:
-    """Drawn stages of an image of `size`, poolings rounded up."""
+    """Random stages of an image of `size`, with poolings that round up."""
     rng = np.random.default_rng(1)
     strides = {"stage3": 8, "stage4": 16, "fc7": 32}
     stages = {
@@ -67,7 +67,7 @@ def by_loops(head, features: Features, size: tuple[int, int]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("size", [(64, 32), (33, 47), (8, 41), (1, 1), (40, 3)])
-def test_the_head_is_that_of_loops_at_any_size(size):
+def test_the_head_equals_plain_loops_at_any_size(size):
     head, features = make_head(), make_features(size)
     scores = head(features)
     found = resize.apply(scores.values, *scores.matrices(size))
@@ -75,7 +75,7 @@ def test_the_head_is_that_of_loops_at_any_size(size):
     np.testing.assert_allclose(found, by_loops(head, features, size), atol=1e-5)
 
 
-def test_the_image_is_cut_out_of_the_scores_without_a_blend():
+def test_scores_are_cropped_to_the_image_without_interpolation():
     scores = make_head()(make_features((33, 47)))
     assert scores.values.shape == (2, 40, 48, K)
     for matrix, pixels in zip(scores.matrices((33, 47)), (33, 47), strict=True):
@@ -83,7 +83,7 @@ def test_the_image_is_cut_out_of_the_scores_without_a_blend():
 
 
 @pytest.mark.parametrize("classes", [12, 21])
-def test_the_network_has_the_parameters_that_its_layers_add_up_to(classes):
+def test_the_network_has_the_sum_of_its_layers_parameters(classes):
     """conv7 4 x 4, pool4 and pool3 scored with biases, and 2 x 2 and 8 x 8 from class to class."""
     network = nnx.eval_shape(
         lambda: models.build(
@@ -102,14 +102,14 @@ def test_the_network_has_the_parameters_that_its_layers_add_up_to(classes):
     assert tiny.count(nnx.state(network, nnx.Param)) == 134_260_544 + head
 
 
-def test_kernels_are_drawn_as_keras_draws_them():
+def test_kernels_are_initialised_as_in_keras():
     up = fcn8_lecture.PatchUp(64, 12, factor=4, rngs=nnx.Rngs(params=0))
     drawn, limit = np.asarray(up.kernel[...]), np.sqrt(6 / (16 * (64 + 12)))
     assert 0.99 * limit < np.abs(drawn).max() <= limit
     assert drawn.std() == pytest.approx(limit / np.sqrt(3), rel=0.02)
 
 
-def test_scores_are_float32_in_full_precision_whatever_the_computation():
+def test_scores_are_float32_in_full_precision_for_any_dtype():
     assert make_head(dtype=jnp.bfloat16)(make_features((32, 32))).values.dtype == jnp.float32
     up = fcn8_lecture.PatchUp(K, K, factor=2, rngs=nnx.Rngs(params=0))
     assert not tiny.products_below_full_precision(up, jnp.zeros((1, 3, 2, K)))
@@ -129,6 +129,6 @@ def test_every_part_of_the_head_gets_a_gradient():
 
 
 @pytest.mark.parametrize("options", [{"border": "caffe"}, {"shifts": {"stage3": 2.5}}])
-def test_stages_that_do_not_lie_one_under_another_are_refused(options):
+def test_stages_with_a_border_or_shifts_are_refused(options):
     with pytest.raises(InputError, match="config.model.head: fcn8_lecture needs.*vgg16"):
         make_head()(make_features((64, 64), **options))

@@ -1,4 +1,4 @@
-"""FCN against pytorch-fcn, whose logits lie in fixtures: see experiments/parity/fcn.py."""
+"""FCN against fixtures of pytorch-fcn's logits: see experiments/parity/fcn.py."""
 
 import dataclasses
 import functools
@@ -29,7 +29,7 @@ ORIGIN = importers.ORIGINS["caffe_fcn"]
 
 
 def build(variant: str, rngs: nnx.Rngs, *, width: int = 4, fc_width: int = 24, classes: int = K):
-    """The release's form of the network: its border of 100, no batch norm."""
+    """The network as released, with a border of 100 and without batch norm."""
     backbone = {"name": "vgg16", "batch_norm": False, "border": "caffe", "dropout": 0.5}
     return models.build(
         backbone=backbone | {"width": width, "fc_width": fc_width},
@@ -42,7 +42,7 @@ def build(variant: str, rngs: nnx.Rngs, *, width: int = 4, fc_width: int = 24, c
 
 
 def load(variant: str) -> tuple[dict, dict, dict]:
-    """Tensors by Caffe's names, images and the oracle's logits, both by size."""
+    """The fixture: tensors by Caffe's names, and images and the oracle's logits by size."""
     arrays = {}
     for name in ("shared", variant):
         with np.load(FIXTURES / f"{name}.npz") as file:
@@ -55,7 +55,7 @@ def load(variant: str) -> tuple[dict, dict, dict]:
 
 
 def as_params(variant: str, arrays: dict[str, np.ndarray], like) -> dict:
-    """The tree of `like`, every leaf of it from `arrays`."""
+    """The tree of `like` with every leaf from `arrays`."""
     wanted = functional.by_path(like)
     found, unused = ORIGIN.convert(arrays, wanted)
     shapes = {path: leaf.shape for path, leaf in wanted.items()}
@@ -69,7 +69,7 @@ def as_params(variant: str, arrays: dict[str, np.ndarray], like) -> dict:
 
 @functools.cache
 def network(variant: str):
-    """Its fixture, and fn(params, image uint8 [H, W, 3]) -> Scores and logits [H, W, K]."""
+    """A fixture, and fn(params, image uint8 [H, W, 3]) -> Scores and logits [H, W, K]."""
     arrays, images, logits = load(variant)
     graph = functional.graphs(functools.partial(build, variant)).inference
     preprocess = Preprocess(**ORIGIN.preprocess)
@@ -86,14 +86,14 @@ def network(variant: str):
 
 
 def error(logits: jax.Array, expected: np.ndarray) -> float:
-    """Largest difference at every third pixel, of the largest expected."""
+    """Largest difference at every third pixel, divided by the largest expected logit."""
     got = np.asarray(logits)[::3, ::3]
     assert got.shape == expected.shape
     return np.abs(got - expected).max() / np.abs(expected).max()
 
 
 @pytest.mark.parametrize("variant", HEADS)
-def test_the_logits_are_those_of_an_independent_implementation(variant):
+def test_logits_equal_an_independent_implementation_s(variant):
     arrays, images, expected, run, like = network(variant)
     params = as_params(variant, arrays, like)
     for size in SIZES:

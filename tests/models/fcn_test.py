@@ -32,7 +32,7 @@ def build(rngs: nnx.Rngs, *, num_classes: int = K, upsampling: str = "fixed", **
 
 
 def make_head(upsampling: str) -> fcn.FCN8s:
-    """A head with drawn score kernels and biases."""
+    """A head with random score kernels and biases."""
     head = fcn.FCN8s(CHANNELS, K, upsampling=upsampling, rngs=nnx.Rngs(params=0))
     rng = np.random.default_rng(0)
     for conv in (head.score_top, head.score_pool4, head.score_pool3):
@@ -146,7 +146,7 @@ def test_the_network_has_the_parameters_of_the_paper(classes, parameters):
     assert 134_260_544 + tiny.count(nnx.state(head, nnx.Param)) == parameters
 
 
-def test_learned_upsampling_adds_one_kernel_a_class_and_step():
+def test_learned_upsampling_adds_one_kernel_per_class_and_step():
     heads = [nnx.eval_shape(lambda how=how: make_head(how)) for how in fcn.UPSAMPLINGS]
     fixed, learned = (tiny.count(nnx.state(head, nnx.Param)) for head in heads)
     assert learned == fixed + 2 * 4 * 4 * K
@@ -159,7 +159,7 @@ def test_the_first_prediction_is_uniform(upsampling):
     assert not np.asarray(scores.values).any()
 
 
-def test_learned_upsampling_starts_as_the_fixed_one():
+def test_learned_upsampling_starts_as_fixed_upsampling():
     caffe = make_features("caffe", (2, 3), (12, 14), (25, 29))
     values = [make_head(how)(caffe).values for how in fcn.UPSAMPLINGS]
     np.testing.assert_allclose(*values, atol=1e-5)
@@ -170,7 +170,7 @@ def test_learned_upsampling_starts_as_the_fixed_one():
     assert np.abs(fixed - learned)[:, 0].max() > 0.01
 
 
-def test_each_class_is_upsampled_by_its_own_kernel_and_alone():
+def test_each_class_is_upsampled_alone_by_one_kernel():
     up = LearnedUp2(K)
     rng = np.random.default_rng(0)
     kernel = rng.normal(size=(4, 4, 1, K)).astype(np.float32)
@@ -206,9 +206,9 @@ def test_a_shift_of_32_pixels_shifts_the_scores():
     np.testing.assert_allclose(
         here[:, :, margin + shift : width - margin], inside, atol=1e-5 * np.abs(inside).max()
     )
-    assert inside.std((1, 2)).min() > 1e-3 * np.abs(inside).max()  # there is something to shift
+    assert inside.std((1, 2)).min() > 1e-3 * np.abs(inside).max()  # the scores vary
 
 
-def test_an_upsampling_that_is_not_known_is_refused():
+def test_an_unknown_upsampling_is_refused():
     with pytest.raises(InputError, match="upsampling.*'nearest'.*fixed, learned"):
         make_head("nearest")

@@ -28,8 +28,8 @@ def centres(features: Features, stage: str, count: int, axis: int = 0) -> np.nda
 
 @pytest.mark.parametrize("shifts", SHIFTS)
 @pytest.mark.parametrize("fine", [None, "fine"])
-def test_a_stage_comes_to_a_finer_grid_centre_on_centre(shifts, fine):
-    """What is linear in the image stays so, between the outermost centres; beyond them it holds."""
+def test_a_stage_is_resized_to_a_finer_grid_centre_on_centre(shifts, fine):
+    """A linear ramp stays linear between the outermost centres and constant beyond them."""
     features = make(shifts)
     coarse = centres(features, "coarse", 4)
     count = 128 if fine is None else 16
@@ -41,7 +41,7 @@ def test_a_stage_comes_to_a_finer_grid_centre_on_centre(shifts, fine):
 
 
 @pytest.mark.parametrize("shifts", SHIFTS)
-def test_both_axes_are_brought_up_alike(shifts):
+def test_both_axes_are_resized_alike(shifts):
     features = make(shifts)
     rows, cols = features.upsampling("coarse", "fine").matrices((3, 4), (10, 16))
     y, x = centres(features, "coarse", 3), centres(features, "coarse", 4, axis=1)
@@ -52,13 +52,13 @@ def test_both_axes_are_brought_up_alike(shifts):
     np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
-def test_without_shifts_it_is_the_plain_resize():
+def test_without_shifts_the_resize_has_no_offset():
     features = make({})
     assert features.upsampling("coarse", "fine") == Resize("half_pixel", 4, (0, 0))
     assert features.upsampling("coarse") == Resize("half_pixel", 32, (0, 0))
 
 
-def test_stages_that_are_moved_alike_need_no_offset_between_them():
+def test_stages_with_equal_shifts_need_no_offset_between_them():
     features = Features({}, STRIDES, shifts={"fine": (3, 1), "coarse": (3, 1)})
     assert features.upsampling("coarse", "fine").offset == (0, 0)
     assert features.upsampling("coarse").offset == (-3, -1)
@@ -66,7 +66,7 @@ def test_stages_that_are_moved_alike_need_no_offset_between_them():
 
 @pytest.mark.parametrize("stride", [4, 8, 16])
 def test_strides_that_begin_at_the_first_pixel_make_a_corner_aligned_zoom(stride):
-    """DeepLab's and PSPNet's: n -> (n - 1) stride + 1; beyond the last centre the edge is kept."""
+    """As in DeepLab and PSPNet: n -> (n - 1) stride + 1; beyond the last centre, edges repeat."""
     shift = ((1 - stride) / 2,) * 2
     features = Features({}, {"top": stride}, shifts={"top": shift})
     n, more = 5, 3

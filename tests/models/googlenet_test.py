@@ -1,4 +1,4 @@
-"""GoogLeNet; its logits against PyTorch's lie in fixtures/googlenet.npz."""
+"""GoogLeNet, with PyTorch's logits in fixtures/googlenet.npz."""
 
 import functools
 import pathlib
@@ -37,7 +37,7 @@ def build(rngs: nnx.Rngs, *, width: int = 4, classes: int = 5, dtype: str = "flo
 
 
 def logits(arrays: dict[str, np.ndarray], images: np.ndarray, **options) -> np.ndarray:
-    """[B, K] of images [B, H, W, 3], with weights by caffejs's names: every one of them."""
+    """Logits [B, K] of images [B, H, W, 3], with all weights given by the names of caffejs."""
     make = functools.partial(build, **options)
     like = jax.eval_shape(lambda: functional.initial_arrays(make, 0)[0])
     wanted = functional.by_path(like)
@@ -103,9 +103,9 @@ def test_stages_are_never_empty_and_end_inside_the_image(size):
 
 
 def test_every_stage_lies_where_its_shift_says():
-    """One bright pixel after the other: those to which a cell answers lie around its centre.
+    """The bright pixels that a cell responds to lie around its centre.
 
-    With 1 x 1 convolutions alone in the modules, else a cell would see more than the image.
+    The modules have only their 1 x 1 convolutions: else a cell would see more than the image.
     """
     make = functools.partial(build, width=2)
     graph = functional.graphs(make).inference
@@ -140,7 +140,7 @@ def test_every_stage_lies_where_its_shift_says():
 
 
 @pytest.mark.parametrize("channels", [1, 2, 7, 12])
-def test_the_response_norm_is_that_of_krizhevsky(channels):
+def test_the_response_norm_equals_krizhevsky_s_formula(channels):
     x = np.random.default_rng(0).normal(0, 150, (2, 3, 2, channels)).astype(np.float32)
     expected = np.zeros(x.shape)
     for index in np.ndindex(x.shape):
@@ -155,7 +155,7 @@ def test_the_response_norm_is_that_of_krizhevsky(channels):
 
 
 @pytest.mark.parametrize("size", [(97, 130), (64, 33)])
-def test_logits_are_those_of_an_implementation_in_pytorch(size):
+def test_logits_equal_pytorch_s(size):
     with np.load(FIXTURE) as file:
         arrays = dict(file)
     expected = {name: arrays.pop(name) for name in list(arrays) if name.startswith("logits")}
@@ -173,7 +173,7 @@ PHOTOGRAPHS = {  # top class and its probability, from the README of the weights
 
 @pytest.fixture(scope="module")
 def chances() -> dict[str, np.ndarray]:
-    """Photograph -> probabilities by the release."""
+    """Photograph -> the release's probabilities of classes."""
     images = real.photographs(PHOTOGRAPHS)
     arrays, _ = files.read(real.FOLDER / FILE)
     seen = Preprocess(**ORIGIN.preprocess)(jnp.asarray(images))
@@ -183,7 +183,7 @@ def chances() -> dict[str, np.ndarray]:
 
 @real.needs(FILE)
 @pytest.mark.parametrize("photograph", PHOTOGRAPHS)
-def test_the_release_classifies_photographs_as_its_readme_says(chances, photograph):
+def test_the_release_classifies_photographs_as_in_its_readme(chances, photograph):
     name, probability = PHOTOGRAPHS[photograph]
     assert real.imagenet_classes()[chances[photograph].argmax()] == name
     assert chances[photograph].max() == pytest.approx(probability, abs=0.01)

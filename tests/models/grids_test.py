@@ -1,4 +1,4 @@
-"""Where the features of every backbone lie, and what resizes them."""
+"""The places of the features of every backbone."""
 
 import jax
 import jax.numpy as jnp
@@ -24,9 +24,9 @@ MADE = {
 
 
 def answers(name: str, rows: int, axis: int) -> tuple[Features, dict[str, np.ndarray]]:
-    """Stage -> bool [pixels, cells]: to which bright pixel of a line a cell answers.
+    """Strides and shifts, and stage -> bool [pixels, cells]: whether a cell responds to a pixel.
 
-    All weights are positive, so that nothing cancels.
+    All weights are positive, so that nothing cancels. Pixels lie on a line along the axis.
     """
     cls, options = MADE[name]
     backbone = BACKBONES[cls](**options, rngs=nnx.Rngs(0))

@@ -13,7 +13,7 @@ BATCH = {"name": "batch"}
 
 
 def pool_by_loops(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Max over 2 x 2 windows clipped to the map, and 1 where each window's first maximum lies."""
+    """Max over 2 x 2 windows clipped to the map, and a map of 1 at each window's first maximum."""
     batch, height, width, channels = x.shape
     out = np.zeros((batch, -(-height // 2), -(-width // 2), channels), x.dtype)
     where = np.zeros_like(x)
@@ -26,12 +26,12 @@ def pool_by_loops(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def spread(windows: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Each window's value at its pixels: [B, h, w, C] -> [B, H, W, C]."""
+    """Copies each window's value to its pixels: [B, h, w, C] -> [B, H, W, C]."""
     return windows.repeat(2, axis=1).repeat(2, axis=2)[:, : size[0], : size[1]]
 
 
 def with_gradients(fn, *arguments) -> tuple:
-    """The value of `fn`, and what a fixed cotangent becomes on its way back."""
+    """The value of `fn`, and the gradients for a fixed cotangent."""
 
     @jax.jit
     def run(arguments):
@@ -52,7 +52,7 @@ def test_pooling_is_the_maximum_of_windows_clipped_to_the_map(size):
     np.testing.assert_array_equal(gradient, where * spread(cotangent, size))
 
 
-def test_of_equal_values_the_first_takes_the_gradient():
+def test_the_first_of_equal_values_takes_the_gradient():
     x = np.random.default_rng(0).integers(0, 2, (2, 6, 5, 3)).astype(np.float32)
     gradient = jax.jit(jax.grad(lambda x: layers.max_pool_2x2(x).sum()))(x)
     np.testing.assert_array_equal(gradient, pool_by_loops(x)[1])
@@ -63,7 +63,7 @@ def test_pooling_keeps_the_type_and_lets_a_nan_through():
 
     @jax.jit
     def pool(x):
-        # As it is evaluated, and as it is trained.
+        # In evaluation, and in training.
         return layers.max_pool_2x2(x), jax.vjp(layers.max_pool_2x2, x)[0]
 
     for place in ((0, 0), (0, 1), (1, 0), (1, 1)):
@@ -74,7 +74,7 @@ def test_pooling_keeps_the_type_and_lets_a_nan_through():
 
 
 def test_no_window_loses_its_gradient_inside_a_larger_program():
-    """Deriving `jnp.maximum` lost per cents of them, where a fusion had rounded anew."""
+    """The derivative of `jnp.maximum` lost some per cent of them where a fusion rounded again."""
     rngs = nnx.Rngs(params=0)
     first = layers.ConvBlock(3, 4, kernel=3, norm=BATCH, rngs=rngs)
     second = layers.ConvBlock(4, 8, kernel=3, norm=BATCH, rngs=rngs)
@@ -89,7 +89,7 @@ def test_no_window_loses_its_gradient_inside_a_larger_program():
                 y = pool(block(y))
             return (y**2).sum(), nnx.as_pure(nnx.state(blocks, nnx.BatchStat))
 
-        # As users compile it: without optimisation nothing is rounded anew.
+        # Compiled as for users: without optimisation nothing is rounded again.
         return jax.jit(jax.grad(loss, has_aux=True), compiler_options=tiny.OPTIMISED)(params, x)[0]
 
     of_windows = functools.partial(nnx.max_pool, window_shape=(2, 2), strides=(2, 2))
@@ -99,7 +99,7 @@ def test_no_window_loses_its_gradient_inside_a_larger_program():
 @pytest.mark.parametrize(
     ("size", "kernel", "padding"), [((9, 11), 3, 1), ((8, 9), 7, 0), ((3, 4), 7, 3), ((1, 1), 7, 3)]
 )
-def test_a_large_convolution_is_a_convolution_in_value_and_gradient(size, kernel, padding):
+def test_a_large_convolution_equals_xla_s_in_value_and_gradient(size, kernel, padding):
     layer = layers.Conv(
         5, 6, kernel=kernel, padding=padding, use_bias=True, rngs=nnx.Rngs(params=0)
     )

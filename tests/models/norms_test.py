@@ -14,7 +14,7 @@ def make(features: int = 8, **norm) -> nnx.Module:
     return norms.make(norm, features, dtype=None, rngs=nnx.Rngs(params=0))
 
 
-def test_a_frozen_norm_is_its_four_vectors_and_has_nothing_to_train():
+def test_a_frozen_norm_applies_four_fixed_vectors_and_has_no_parameters():
     norm = make(name="frozen", epsilon=0.5)
     rng = np.random.default_rng(1)
     scale, bias, mean, var = (rng.uniform(0.5, 2, 8).astype(np.float32) for _ in range(4))
@@ -26,7 +26,7 @@ def test_a_frozen_norm_is_its_four_vectors_and_has_nothing_to_train():
     assert len(jax.tree.leaves(nnx.state(norm, nnx.BatchStat))) == 4
 
 
-def test_a_frozen_norm_is_a_batch_norm_in_evaluation_under_the_same_names():
+def test_a_frozen_norm_equals_a_batch_norm_in_evaluation_with_the_same_names():
     frozen, batch = make(name="frozen"), make(name="batch")
     names = [{path for path, _ in nnx.to_flat_state(nnx.state(n))} for n in (frozen, batch)]
     assert names[0] == names[1]
@@ -34,7 +34,7 @@ def test_a_frozen_norm_is_a_batch_norm_in_evaluation_under_the_same_names():
     np.testing.assert_allclose(frozen(X), batch(X), rtol=1e-5)
 
 
-def test_a_frozen_norm_that_trains_has_a_scale_and_a_bias_to_train():
+def test_a_frozen_norm_that_trains_has_scale_and_bias_as_parameters():
     norm, bare = make(name="frozen", trains=True), make(name="frozen")
     params, batch_stats = (nnx.to_pure_dict(nnx.state(norm, k)) for k in (nnx.Param, nnx.BatchStat))
     assert params.keys() == {"scale", "bias"}
@@ -42,13 +42,13 @@ def test_a_frozen_norm_that_trains_has_a_scale_and_a_bias_to_train():
     np.testing.assert_array_equal(norm(X), bare(X))
 
 
-def test_a_frozen_norm_keeps_the_type_that_is_computed_in():
+def test_a_frozen_norm_keeps_the_type_of_the_computation():
     norm = norms.make({"name": "frozen"}, 8, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
     assert norm(jnp.asarray(X, jnp.bfloat16)).dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize(("features", "groups"), [(64, 32), (8, 8), (12, 4), (7, 1)])
-def test_groups_are_as_many_as_divide_the_channels(features, groups):
+def test_the_number_of_groups_divides_the_channels(features, groups):
     x = np.random.default_rng(0).normal(3, 2, (2, 3, 4, features))
     parts = x.reshape(2, 12, groups, -1)
     mean, var = (f(parts, axis=(1, 3), keepdims=True) for f in (np.mean, np.var))
@@ -57,7 +57,7 @@ def test_groups_are_as_many_as_divide_the_channels(features, groups):
     np.testing.assert_allclose(got, expected, atol=2e-4)
 
 
-def test_momentum_and_epsilon_are_the_recipe_s():
+def test_momentum_and_epsilon_can_be_set():
     norm = make(name="batch", momentum=0.75, epsilon=0.5)
     got = norm(X)
     mean, var = X.mean((0, 1, 2)), X.var((0, 1, 2))
@@ -66,8 +66,8 @@ def test_momentum_and_epsilon_are_the_recipe_s():
     np.testing.assert_allclose(norm.var[...], 0.75 + 0.25 * var, rtol=1e-4)
 
 
-def test_statistics_are_updated_without_a_search_through_the_program(monkeypatch):
-    """Which reading `sharding` of a traced value is."""
+def test_statistics_are_updated_without_reading_the_traced_program(monkeypatch):
+    """Reading `sharding` of a traced value would search the program."""
     monkeypatch.setattr(
         jax.core.Tracer, "sharding", property(lambda self: pytest.fail("sharding was read"))
     )
@@ -85,7 +85,7 @@ def test_statistics_are_updated_without_a_search_through_the_program(monkeypatch
     np.testing.assert_allclose(var, 0.9 + 0.1 * X.var((0, 1, 2)), rtol=1e-4)
 
 
-def test_batch_norm_of_one_value_is_refused_with_the_way_out_and_only_in_training():
+def test_batch_norm_of_one_value_is_refused_in_training_alone_with_what_to_do():
     norm, one = make(name="batch"), X[:1, :1, :1]
     with pytest.raises(InputError, match=r"one value a channel .*batch_size.*frozen.*group"):
         norm(one)
@@ -112,6 +112,6 @@ def test_no_norm_is_no_layer():
         ({"name": "none", "epsilon": 1.0}, "'none' takes no 'epsilon'; allowed: none"),
     ],
 )
-def test_what_is_not_known_is_refused(norm, message):
+def test_an_unknown_name_or_option_is_refused(norm, message):
     with pytest.raises(InputError, match=message):
         make(**norm)

@@ -1,6 +1,6 @@
-"""Our narrow networks against the logits of PyTorch that lie in fixtures.
+"""Comparison of narrow networks with fixtures of PyTorch's logits.
 
-See experiments/parity/measure.py, which makes them; weights are drawn again from their recipes.
+experiments/parity/measure.py makes the fixtures; the weights are drawn again from their recipes.
 """
 
 import functools
@@ -21,11 +21,11 @@ TOLERANCE = 1e-4  # of the largest logit
 
 
 class Fixtures:
-    """Those of a table.
+    """The fixtures of a table of networks.
 
     Args:
-        folder: their name in tests/fixtures.
-        networks: by name.
+        folder: name of their folder in tests/fixtures.
+        networks: name -> network.
     """
 
     def __init__(self, folder: str, networks: Mapping[str, nets.Net]):
@@ -35,7 +35,7 @@ class Fixtures:
         self.network = functools.cache(self._network)
 
     def _network(self, name: str):
-        """Its weights in our trees, and fn(trees, size) -> largest error of each output."""
+        """The weights of a network, and fn(weights, size) -> largest error of each output."""
         net = self.networks[name]
         with np.load(self.folder / f"{name}.npz") as file:
             logits = dict(file)
@@ -56,12 +56,12 @@ class Fixtures:
         return our_side.trees(build, net.origin, weights), errors
 
     def error(self, name: str, place: int) -> float:
-        """Largest error at one of its sizes."""
+        """Largest error of a network at one of its sizes."""
         trees, errors = self.network(name)
         return max(errors(trees, self.networks[name].sizes[place]))
 
     def assert_depends_on_every_convolution(self, name: str) -> None:
-        """Without a kernel the logits are others."""
+        """Asserts that zeroing any kernel changes the logits."""
         trees, errors = self.network(name)
         leaves, structure = jax.tree_util.tree_flatten_with_path(trees)
         kernels = [i for i, (path, _) in enumerate(leaves) if path[-1].key == "kernel"]
@@ -75,14 +75,14 @@ class Fixtures:
             assert max(found) > 10 * TOLERANCE, jax.tree_util.keystr(leaves[i][0])
 
     def assert_parameters(self, name: str, count: int | None = None, cost: Any = None) -> None:
-        """At full width it has those that are said of it, or of a change of it."""
+        """Asserts the number of parameters at full width, of a network or of a variant of it."""
         net = self.networks[name]
         classes, changes = (cost.classes, cost.changes) if cost else (net.classes, None)
         count = net.parameters if count is None else count
         assert costs.parameters(net.build(1, classes, changes)) == count
 
     def assert_multiply_adds(self, name: str, cost: nets.Cost | None = None) -> None:
-        """As many as are said of it, to the digits that are said."""
+        """Asserts the number of multiply-adds, to the digits that are published."""
         net = self.networks[name]
         cost = cost or net.cost
         build = net.build(1, cost.classes, cost.changes)

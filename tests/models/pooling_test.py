@@ -23,9 +23,10 @@ SIZES = ((8, 9), (7, 4), (2, 3), (1, 1), (1, 6), (5, 2))
 
 
 def starts(size: int, window: int, stride: int, padding: int) -> list[int]:
-    """First pixel of each window: one more while the last ends before the padded map does.
+    """First pixel of each window along an axis.
 
-    But none that has only padding, or that begins beyond the map.
+    Windows are added until one reaches the end of the padded map or the next would start beyond the
+    map.
     """
     found = [-padding]
     while found[-1] + window < size + padding and found[-1] + stride < size:
@@ -51,7 +52,7 @@ def pool_by_loops(
 
 
 def scatter(where: np.ndarray, cotangent: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """What each pixel gets of the windows that it won."""
+    """The sum, for each pixel, of the cotangents of the windows whose maximum it is."""
     total = np.zeros(shape)
     for n, i, j, c in np.ndindex(cotangent.shape):
         row, col = where[n, i, j, c]
@@ -69,7 +70,7 @@ def with_gradient(x, cotangent, **how):
 @pytest.mark.parametrize(("window", "stride", "padding"), WINDOWS)
 @pytest.mark.parametrize("ties", [False, True])
 def test_pooling_is_the_maximum_of_windows_clipped_to_the_map(size, window, stride, padding, ties):
-    """Of equal values the first in reading order takes the gradient."""
+    """The first of equal values in reading order takes the gradient."""
     rng = np.random.default_rng(0)
     x = rng.integers(-2, 0, (2, *size, 3)) if ties else rng.normal(-5, 1, (2, *size, 3))
     x = x.astype(np.float32)
@@ -97,7 +98,7 @@ def test_sizes_are_those_of_caffe():
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 8, 9, 31, 32])
-def test_rounding_down_leaves_the_last_window_away_where_it_would_be_clipped(size):
+def test_rounding_down_drops_a_last_window_that_would_be_clipped(size):
     x = jax.random.normal(jax.random.key(0), (1, size, 1, 2))
     options = {"window": 3, "stride": 2, "padding": 1}
     up, down = (pooling.max_pool(x, **options, rounding=r) for r in ("ceil", "floor"))
@@ -108,7 +109,7 @@ def test_rounding_down_leaves_the_last_window_away_where_it_would_be_clipped(siz
     assert gradient.sum() == down.size
 
 
-def test_a_rounding_that_is_not_known_is_refused():
+def test_an_unknown_rounding_is_refused():
     with pytest.raises(InputError, match="rounding: unknown 'near'; known: ceil, floor"):
         pooling.max_pool(jnp.zeros((1, 4, 4, 1)), window=3, stride=2, padding=1, rounding="near")
 
@@ -152,9 +153,9 @@ def test_infinities_are_pooled_like_other_numbers():
 
 @pytest.mark.parametrize(("window", "stride", "padding"), [(3, 2, 0), (3, 1, 1)])
 def test_no_window_loses_its_gradient_inside_a_larger_program(window, stride, padding):
-    """Deriving `jnp.maximum` loses per cents of them, where a fusion has rounded anew.
+    """The derivative of `jnp.maximum` loses some per cent of them where a fusion rounds again.
 
-    In bfloat16, where each fusion rounds.
+    The test is in bfloat16, where each fusion rounds.
     """
     norm, rngs = {"name": "batch"}, nnx.Rngs(params=0)
     options = {"kernel": 3, "norm": norm, "dtype": jnp.bfloat16, "rngs": rngs}
@@ -171,7 +172,7 @@ def test_no_window_loses_its_gradient_inside_a_larger_program(window, stride, pa
             y = y.astype(jnp.float32)
             return (y**2).sum(), nnx.as_pure(nnx.state(blocks, nnx.BatchStat))
 
-        # As users compile it: without optimisation nothing is rounded anew.
+        # Compiled as for users: without optimisation nothing is rounded again.
         return jax.jit(jax.grad(loss, has_aux=True), compiler_options=tiny.OPTIMISED)(params, x)[0]
 
     def of_windows(x):

@@ -35,7 +35,7 @@ def transposed_by_loops(x: np.ndarray, factor: int) -> np.ndarray:
         ((1, 3), (4, 1)),
     ],
 )
-def test_half_pixel_is_the_linear_resize_of_opencv(before, after):
+def test_half_pixel_equals_opencv_s_linear_resize(before, after):
     image = np.random.default_rng(0).normal(size=(*before, 2)).astype(np.float32)
     how = Resize("half_pixel")
     rows, cols = how.matrix(before[0], after[0]), how.matrix(before[1], after[1])
@@ -53,7 +53,7 @@ def test_rows_of_half_pixel_are_averages(size_in, size_out, factor):
     np.testing.assert_allclose(matrix.sum(1), 1, atol=1e-6)
 
 
-def test_a_given_factor_holds_also_where_the_output_is_cropped():
+def test_a_given_factor_also_holds_for_a_cropped_output():
     whole, cropped = Resize("half_pixel").matrix(3, 24), Resize("half_pixel", 8).matrix(3, 19)
     np.testing.assert_array_equal(cropped, whole[:19])
     moved = Resize("half_pixel", 8, offset=5).matrix(3, 19)
@@ -74,7 +74,7 @@ def test_an_offset_of_any_number_moves_the_grid(factor, offset):
 @pytest.mark.parametrize(
     ("size_in", "size_out"), [(5, 33), (4, 30), (9, 4), (3, 3), (1, 6), (6, 1)]
 )
-def test_corners_bring_first_and_last_together(size_in, size_out):
+def test_corners_align_the_first_and_the_last_pixel(size_in, size_out):
     """Output pixel j reads the input at j (n - 1) / (m - 1): PyTorch's align_corners."""
     values = np.random.default_rng(0).normal(size=size_in)
     got = Resize("corners").matrix(size_in, size_out) @ values
@@ -82,14 +82,14 @@ def test_corners_bring_first_and_last_together(size_in, size_out):
     np.testing.assert_allclose(got, np.interp(at, np.arange(size_in), values), atol=1e-6)
 
 
-def test_corners_with_a_factor_are_caffe_s_zoom_cropped_or_held_at_the_end():
+def test_corners_with_a_factor_crop_caffe_s_zoom_or_repeat_its_end():
     zoomed = Resize("corners").matrix(4, 25)
     np.testing.assert_allclose(Resize("corners", 8).matrix(4, 20), zoomed[:20], atol=1e-6)
     held = np.concatenate([zoomed, zoomed[-1:], zoomed[-1:]])
     np.testing.assert_allclose(Resize("corners", 8).matrix(4, 27), held, atol=1e-6)
 
 
-def test_axes_may_have_offsets_of_their_own():
+def test_each_axis_may_have_another_offset():
     rows, cols = Resize("half_pixel", 2, (1, -3)).matrices((4, 5), (8, 9))
     np.testing.assert_array_equal(rows, Resize("half_pixel", 2, 1).matrix(4, 8))
     np.testing.assert_array_equal(cols, Resize("half_pixel", 2, -3).matrix(5, 9))
@@ -102,7 +102,7 @@ def test_a_transposed_convolution_crops_whole_pixels():
 
 
 @pytest.mark.parametrize("factor", [1, 2, 3, 8])
-def test_transposed_is_the_transposed_convolution_cropped_at_the_offset(factor):
+def test_transposed_equals_the_transposed_convolution_cropped_at_the_offset(factor):
     x = np.random.default_rng(1).normal(size=(3, 4))
     full = transposed_by_loops(x, factor)
     for offset in (0, 1, 5):
@@ -134,11 +134,11 @@ def test_the_adjoint_of_transposed_is_a_strided_convolution():
     ("size", "expected"),
     [(4, [0.25, 0.75, 0.75, 0.25]), (3, [0.5, 1, 0.5]), (2, [0.5, 0.5]), (1, [1])],
 )
-def test_the_bilinear_kernel_is_that_of_the_release(size, expected):
+def test_the_bilinear_kernel_equals_the_release_s(size, expected):
     np.testing.assert_allclose(resize.bilinear_kernel(size), expected)
 
 
-def test_scores_leave_in_float32_and_full_precision():
+def test_resized_scores_are_float32_in_full_precision():
     x = jnp.full((1, 3, 4, 2), 0.1, jnp.bfloat16)
     rows, cols = np.eye(3, dtype=np.float32), np.ones((5, 4), np.float32)
     assert resize.apply(x, rows, cols).dtype == jnp.float32
@@ -155,7 +155,7 @@ def test_two_resizes_become_one_matrix():
     np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
-def test_a_convention_that_is_not_known_is_refused():
+def test_an_unknown_convention_is_refused():
     with pytest.raises(ValueError, match="half_pixel, corners, transposed"):
         Resize("align_corners")
     with pytest.raises(ValueError, match="factor"):
@@ -175,5 +175,5 @@ def test_a_convention_that_is_not_known_is_refused():
         (Resize("half_pixel"), 1, 1, [0]),
     ],
 )
-def test_every_score_knows_its_pixel(how, size_in, size_out, expected):
+def test_every_score_has_the_pixel_nearest_to_it(how, size_in, size_out, expected):
     np.testing.assert_array_equal(how.centres(size_in, size_out), expected)

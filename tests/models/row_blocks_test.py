@@ -27,13 +27,13 @@ def test_rows_come_back_in_order(height, blocks):
 
 
 def test_every_block_has_rows_from_the_whole_height():
-    """So that each device that holds a strip of the image has its part of every block."""
+    """Each device, which holds a strip of the image, then has a part of every block."""
     label = jnp.broadcast_to(jnp.arange(12, dtype=jnp.uint8)[:, None], (1, 12, 2))
     found = row_blocks.over(lambda _, label: label, made.random_scores(), label, blocks=4)
     np.testing.assert_array_equal(found[:, 0, :, 0], [[i, i + 4, i + 8] for i in range(4)])
 
 
-def test_scores_seen_at_another_size_are_brought_to_the_label():
+def test_scores_of_a_resized_input_are_brought_to_the_label():
     label = made.random_label((20, 24))
     scores = made.random_scores((3, 3))
     found = row_blocks.over(
@@ -46,8 +46,8 @@ def test_scores_seen_at_another_size_are_brought_to_the_label():
 
 @pytest.mark.parametrize("blocks", [1, 5, 1000])
 @pytest.mark.parametrize("size", [(13, 6), (14, 7)])
-def test_scores_that_are_the_pixels_are_handed_on_as_they_are(size, blocks):
-    """The head may give a row and a column more than the image has."""
+def test_scores_on_the_pixels_are_not_resized(size, blocks):
+    """A head may give one row and one column more than the image has."""
     scores = made.random_scores((14, 8)).replace(resize=Resize("half_pixel", 1))
     label = jnp.asarray(made.random_label(size))
 

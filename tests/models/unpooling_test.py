@@ -11,13 +11,13 @@ SIZES = [(4, 6), (5, 7), (1, 1), (1, 8), (45, 60)]
 
 
 def values(size, channels=6, seed=0) -> np.ndarray:
-    """Small whole numbers: most windows tie."""
+    """Random small whole numbers, so that most windows have ties."""
     rng = np.random.default_rng(seed)
     return rng.integers(-2, 3, (2, *size, channels)).astype(np.float32)
 
 
 def by_loops(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pooled, and the unpooled pooled values."""
+    """The pooled values, and the unpooled ones."""
     batch, height, width, channels = x.shape
     pooled = np.zeros((batch, -(-height // 2), -(-width // 2), channels), np.float32)
     back = np.zeros_like(x)
@@ -30,7 +30,7 @@ def by_loops(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_values_come_back_to_where_they_were(size):
+def test_unpooling_puts_values_back_where_they_were(size):
     x = values(size)
     pooled, selection = unpooling.max_pool(jnp.asarray(x))
     expected, back = by_loops(x)
@@ -49,7 +49,7 @@ def test_any_number_of_channels_is_packed(channels):
     np.testing.assert_array_equal(unpooling._unpack(packed, channels), winner)
 
 
-def test_gradients_follow_the_choice():
+def test_gradients_follow_the_places():
     x = values((5, 7), seed=1)
     rng = np.random.default_rng(2)
     weight = rng.normal(size=x.shape).astype(np.float32)
@@ -70,7 +70,7 @@ def test_gradients_follow_the_choice():
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_unpooling_is_torchs(size):
+def test_unpooling_equals_torchs(size):
     torch = pytest.importorskip("torch")
     x = values(size, seed=3)
     pool = torch.nn.MaxPool2d(2, 2, ceil_mode=True, return_indices=True)
@@ -80,7 +80,7 @@ def test_unpooling_is_torchs(size):
     np.testing.assert_array_equal(unpooling.unpool(pooled, selection), back.numpy())
 
 
-def test_kept_selections_take_a_sixteenth_of_indices():
+def test_selections_take_a_sixteenth_of_the_memory_of_indices():
     x = jax.ShapeDtypeStruct((1, 360, 480, 64), jnp.float32)
     selection = jax.eval_shape(unpooling.max_pool, x)[1]
     assert 16 * selection.packed.size == 4 * 180 * 240 * 64

@@ -70,7 +70,7 @@ def test_the_last_two_layers_have_a_norm_or_biases(batch_norm, fc_batch_norm, no
     assert ("fc6/bias" in paths, "fc7/bias" in paths) == (not last, not last)
 
 
-def test_vgg16_bn_has_the_parameters_of_torchvision_less_the_biases_before_its_norms():
+def test_vgg16_bn_has_torchvision_s_parameters_without_biases_before_norms():
     def classifier(rngs):
         backbone = PAPER | {"name": "vgg16", "batch_norm": True, "fc_batch_norm": False}
         head = {"name": "classifier"}
@@ -103,7 +103,7 @@ def test_stages_halve_and_round_up(size):
     assert shapes["fc7"] == (2, height, width, 8)
 
 
-def test_features_say_their_channels_strides_and_border():
+def test_features_have_the_right_channels_strides_and_border():
     net = tiny.module(build)
 
     def run(x):
@@ -121,7 +121,7 @@ def test_features_say_their_channels_strides_and_border():
 
 @pytest.fixture(scope="module")
 def runs():
-    """fc7 of a batch as the training and the evaluation graph give it: fn(images, key)."""
+    """fc7 of a batch by the training and by the inference graph: fn(images, key)."""
     net = tiny.module(build, seed=2)
 
     def run(graph, x, key):
@@ -153,11 +153,11 @@ def test_dropout_follows_its_key_in_training_and_is_absent_in_evaluation(runs):
     np.testing.assert_array_equal(training(x, first), training(x, first))
     assert (training(x, first) != training(x, second)).any()
     np.testing.assert_array_equal(evaluation(x, first), evaluation(x, second))
-    # fc7 is positive nearly everywhere, so what is zero was dropped.
+    # fc7 is positive nearly everywhere, so zeros were dropped.
     assert 0.3 < (training(x, first) == 0).mean() < 0.7
     assert (evaluation(x, first) == 0).mean() < 0.3
 
 
-def test_a_border_that_is_not_known_is_refused():
+def test_an_unknown_border_is_refused():
     with pytest.raises(InputError, match="border.*'reflect'.*same, caffe"):
         build(nnx.Rngs(0), border="reflect")

@@ -1,4 +1,4 @@
-"""One narrow network for every head and every backbone: what each must do is tested once."""
+"""Narrow networks that cover every head and every backbone, for tests that hold for all."""
 
 from segjax.models.backbones import resnet
 
@@ -7,7 +7,7 @@ _VGG = {"batch_norm": False, "width": 4, "fc_width": 8, "border": "same", "dropo
 _ATROUS = {"fc_kernel": 3, "fc_width": 8, "width": 4, "dropout": 0.5}
 _ASPP = {"rates": (2, 4, 6), "width": 8, "norm": _BATCH}
 
-# Of one block a stage: they compile in a third of the time, and nothing else is different.
+# ResNets of one block per stage compile in a third of the time and do not differ otherwise.
 BASIC, BOTTLENECK = 10, 50_000
 resnet.DEPTHS |= {BASIC: (1, 1, 1, 1), BOTTLENECK: (1, 1, 1, 1)}
 _BASIC = {"name": "resnet", "depth": BASIC, "norm": _BATCH, "width": 4}

@@ -1,4 +1,4 @@
-"""What every network must do."""
+"""Properties of every network."""
 
 import functools
 
@@ -26,7 +26,7 @@ def config(name: str, **changes):
     return tiny.config(model=NETWORKS[name], **changes)
 
 
-def test_every_head_and_every_backbone_is_there():
+def test_the_zoo_has_every_head_and_every_backbone():
     for part, registry in (("head", models.HEADS), ("backbone", models.BACKBONES)):
         assert {network[part]["name"] for network in NETWORKS.values()} == registry.keys()
 
@@ -44,7 +44,7 @@ def shaped(name: str):
 
 @every_network
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (33, 47), (64, 31)])
-def test_any_image_gets_scores_that_cover_exactly_it(name, size):
+def test_scores_cover_exactly_the_image_at_any_size(name, size):
     for scores in shaped(name)(2, *size, 3):
         assert scores.values.shape[-1] == tiny.K
         assert 0 not in scores.values.shape
@@ -78,14 +78,14 @@ def step_of(name: str, devices: int, space: int) -> tuple[state.TrainState, dict
     return training.step(tiny.awake_state(training), batch)
 
 
-QUICK = ("pspnet",)  # with an auxiliary head and products with matrices; the others take minutes
+QUICK = ("pspnet",)  # it has an auxiliary head and matrix products; the others take minutes
 
 
 @pytest.mark.parametrize(
     "name",
     [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS],
 )
-def test_a_step_on_four_devices_two_to_an_image_is_the_step_on_one(name):
+def test_a_step_on_four_devices_two_per_image_equals_the_step_on_one(name):
     (one, scalars), (four, expected) = step_of(name, 1, 1), step_of(name, 4, 2)
     assert scalars["grad_norm"] > 0
     tiny.assert_close(four.params, one.params)
@@ -98,7 +98,7 @@ def test_a_step_lowers_for_accelerators_from_a_cpu_host(name):
     training = tiny.assemble(config(name, optim__parts=()))
     rows = sharding.put_batch(training.mesh, tiny.batch(0))
     traced = training.step.trace(training.state_shapes(), rows)
-    # In one program, which chooses between them where they differ: half as long as twice.
+    # One program for both platforms takes half as long as two.
     text = traced.lower(lowering_platforms=("cuda", "tpu")).as_text()
     assert text.count("stablehlo.convolution") >= 2
 

@@ -16,7 +16,7 @@ from tests.models.importers import (
 WIDTHS, DEPTHS = foreign.WIDTHS, foreign.DEPTHS
 KINDS = ("scale", "bias", "mean", "var")
 STYLES = (("/0", "/1", "/2", "/3"), (".weight", ".bias", ".mean", ".var"))
-CAMVID = (3, *DEPTHS[1:])  # of the head of Bayesian SegNet's example
+CAMVID = (3, *DEPTHS[1:])  # depths of the head in Bayesian SegNet's example
 VGG_FILE = "vgg16_block1_block3.safetensors"
 VGG_SKIP = ("*/norm/*", "backbone/fc?/*", "head/*")
 
@@ -26,12 +26,12 @@ def layer(name: str, inputs: int, outputs: int, size: int = 3) -> dict[str, tupl
 
 
 def norm(name: str, features: int, blobs: int) -> dict[str, tuple[int, ...]]:
-    """Blobs of the release, or of a fork that keeps statistics."""
+    """Blobs of a norm, 2 in the release, 4 in a fork that keeps statistics."""
     return {f"{name}_bn/{i}": (1, features, 1, 1) for i in range(blobs)}
 
 
 def segnet(blobs: int = 2, camvid: bool = False) -> dict[str, np.ndarray]:
-    """`blobs`: of a norm, 0 where they are absorbed; `camvid`: with a classifier of its own."""
+    """SegNet with `blobs` per norm, 0 if norms are absorbed; `camvid` adds a classifier."""
     found = {}
     for stage, block, inputs, outputs in foreign.CONVOLUTIONS:
         name = f"conv{stage + 1}_{block + 1}"
@@ -55,7 +55,7 @@ def basic(score: str = "conv_classifier") -> dict[str, np.ndarray]:
 
 
 def model(kind: dict = network.BATCH, depths: tuple = DEPTHS, head: str = "segnet", **more) -> dict:
-    """`kind`: of norms."""
+    """Options of a network; `kind` is the norm."""
     shared = {"kernel": 3, "norm": kind}
     backbone = {"name": "segnet_encoder", "depths": DEPTHS, "widths": WIDTHS} | shared
     part = {"name": head, "depths": depths} | shared if head == "segnet" else {"name": head}
@@ -82,7 +82,7 @@ def basic_model() -> dict:
         (basic("dense_softmax_inner_prod"), basic_model(), 16),
     ],
 )
-def test_every_tensor_finds_its_place(arrays, wanted, added):
+def test_every_tensor_is_placed(arrays, wanted, added):
     assert importers.origin_of(arrays, "f") == "caffe_segnet"
     found = network.load(arrays, wanted)
     assert len(found.arrays) == len(arrays) + added
@@ -101,7 +101,7 @@ def test_every_tensor_finds_its_place(arrays, wanted, added):
     ],
 )
 @pytest.mark.parametrize("style", STYLES)
-def test_each_goes_where_its_name_says(theirs, ours, style):
+def test_each_tensor_is_placed_by_its_name(theirs, ours, style):
     arrays = segnet(blobs=4)
     renamed = {name: array for name, array in arrays.items() if "_bn" not in name}
     for name in arrays.keys() - renamed:
@@ -129,7 +129,7 @@ def test_the_last_layer_scores_the_classes(arrays, wanted, last):
     network.assert_placed(found, "head/score/bias", arrays[f"{last}.bias"])
 
 
-def test_of_basic_every_stage_has_one_layer_on_either_side():
+def test_every_stage_of_basic_has_one_layer_in_encoder_and_decoder():
     arrays = basic()
     found = network.load(arrays, basic_model())
     for i in range(1, 5):
@@ -141,7 +141,7 @@ def test_of_basic_every_stage_has_one_layer_on_either_side():
 
 
 @pytest.mark.parametrize("name", ["batch", "frozen"])
-def test_a_merged_norm_is_its_scale_and_its_shift_to_the_last_digit(name):
+def test_a_merged_norm_is_exactly_scale_times_x_plus_shift(name):
     kind = {"name": name, "epsilon": 1e-9}
     arrays = segnet()
     found = network.load(arrays, model(kind)).arrays
@@ -155,7 +155,7 @@ def test_a_merged_norm_is_its_scale_and_its_shift_to_the_last_digit(name):
     np.testing.assert_array_equal(net.backbone.stage1[0].norm(x), x * scale + shift)
 
 
-def test_what_is_missing_extra_or_misshapen_is_listed():
+def test_missing_extra_and_misshapen_tensors_are_listed():
     arrays = segnet()
     del arrays["conv2_1_bn/1"]
     arrays["conv6_1.weight"] = arrays["conv5_4_D_bn/0"] = arrays["conv1_1_bn/4"] = np.zeros(1)
@@ -188,7 +188,7 @@ def test_norms_that_the_network_lacks_are_extra():
         torchvision_test.make(batch_norm=False),
     ],
 )
-def test_a_vgg16_goes_into_the_encoder(arrays):
+def test_a_vgg16_is_loaded_into_the_encoder(arrays):
     found = network.load(arrays, model(), *VGG_SKIP).arrays
     expected = foreign.load(arrays, skip=("*fc?*", "head/*")).arrays
     assert len(found) == len(expected) == 26
@@ -197,7 +197,7 @@ def test_a_vgg16_goes_into_the_encoder(arrays):
 
 
 @real.needs(VGG_FILE)
-def test_so_does_a_part_of_one():
+def test_a_part_of_a_vgg16_is_loaded_into_the_encoder():
     arrays, _ = files.read(real.FOLDER / VGG_FILE)
     wanted = model()
     wanted["backbone"] = wanted["backbone"] | {"widths": (64, 128, 256, 512, 512)}
@@ -207,6 +207,6 @@ def test_so_does_a_part_of_one():
     network.assert_placed(found, "backbone/stage3/2/conv/kernel", kernel)
 
 
-def test_the_images_are_in_blue_green_red_as_they_are():
+def test_images_are_blue_green_red_and_not_normalised():
     preprocess = importers.ORIGINS["caffe_segnet"].preprocess
     assert preprocess == {"mean": (0, 0, 0), "std": (1, 1, 1), "bgr": True}

@@ -15,7 +15,7 @@ RELEASE = {"border": "caffe"}
 
 
 def drawn(layer: str, inputs: int, outputs: int, size: int = 0) -> dict[str, np.ndarray]:
-    """A layer; `size` 0 is dense."""
+    """A random layer; with `size` 0 it is dense."""
     rng = np.random.default_rng(sum(map(ord, layer)))
     shape = (outputs, inputs, size, size) if size else (outputs, inputs)
     return {
@@ -25,7 +25,7 @@ def drawn(layer: str, inputs: int, outputs: int, size: int = 0) -> dict[str, np.
 
 
 def make() -> dict[str, np.ndarray]:
-    """VGG-16, its last layers dense."""
+    """VGG-16 with dense last layers."""
     arrays = {}
     for name, (*_, inputs, outputs) in zip(NAMES, foreign.CONVOLUTIONS, strict=True):
         arrays |= drawn(name, inputs, outputs, 3)
@@ -44,7 +44,7 @@ def bilinear(size: int, classes: int = foreign.K) -> np.ndarray:
 
 
 def release(*, skips: tuple[str, ...] = ("score_pool4", "score_pool3")) -> dict[str, np.ndarray]:
-    """An FCN: convolutions throughout, and upsamplings."""
+    """An FCN of convolutions and upsamplings."""
     arrays = {name: a for name, a in make().items() if not name.startswith("fc")}
     arrays |= drawn("fc6", foreign.WIDTHS[4], foreign.FC, 7) | drawn(
         "fc7", foreign.FC, foreign.FC, 1
@@ -124,7 +124,7 @@ def test_the_names_of_every_converter_are_read(style):
     [("fcn32s", ()), ("fcn16s", ("score_pool4",)), ("fcn8s", ("score_pool4", "score_pool3"))],
 )
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
-def test_fixed_upsamplings_are_seen_to_be_bilinear_and_not_used(head, skips, dtype):
+def test_fixed_bilinear_upsamplings_are_recognised_and_not_used(head, skips, dtype):
     arrays = {name: array.astype(dtype) for name, array in release(skips=skips).items()}
     found = foreign.load(arrays, head=head, **RELEASE)
     upsamplings = {name for name in arrays if name.startswith("upscore")}
@@ -138,7 +138,7 @@ def learned(size: int) -> np.ndarray:
     return weight
 
 
-def test_a_learned_upsampling_is_not_taken_for_a_fixed_one():
+def test_a_learned_upsampling_does_not_pass_as_a_fixed_one():
     file = release() | {"upscore2.weight": learned(4)}
     with pytest.raises(InputError, match=r"1 extra: upscore2\.weight\. "):
         foreign.load(file, head="fcn8s", **RELEASE)
@@ -169,7 +169,7 @@ def test_learned_upsamplings_are_loaded_class_by_class(grouped):
     np.testing.assert_array_equal(kernel[..., 0], bilinear(4)[0, 0])
 
 
-def test_the_factors_of_fcn8s_at_once_must_be_named():
+def test_the_factors_of_fcn8s_at_once_must_be_skipped_by_name():
     factors = {"scale_pool4.weight": np.array([0.01]), "scale_pool3.weight": np.array([1e-4])}
     file = release() | factors
     with pytest.raises(InputError, match=r"2 extra: scale_pool4\.weight, scale_pool3\.weight\. "):
@@ -178,7 +178,7 @@ def test_the_factors_of_fcn8s_at_once_must_be_named():
     assert found.left == list(factors)
 
 
-def test_the_images_are_in_blue_green_red():
+def test_images_are_blue_green_red():
     fcn, vgg = (importers.ORIGINS[name].preprocess for name in ("caffe_fcn", "caffe_vgg16"))
     assert fcn == {"mean": (122.67892, 116.66877, 104.00699), "std": (1, 1, 1), "bgr": True}
     assert vgg == {"mean": (123.68, 116.779, 103.939), "std": (1, 1, 1), "bgr": True}

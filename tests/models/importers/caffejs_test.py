@@ -30,7 +30,7 @@ def shapes() -> dict[str, tuple[int, ...]]:
 
 
 @real.needs(FILE)
-def test_every_tensor_of_googlenet_finds_its_place():
+def test_every_tensor_of_googlenet_is_placed():
     arrays, meta = files.read(real.FOLDER / FILE)
     assert meta == {}
     assert importers.origin_of(arrays, FILE) == "caffejs_googlenet"
@@ -51,13 +51,13 @@ def test_every_tensor_of_googlenet_finds_its_place():
         np.testing.assert_array_equal(match.arrays[f"{ours}/bias"], arrays[f"{theirs}_bias"])
 
 
-def test_names_that_are_not_its_own_are_kept():
+def test_unknown_names_are_kept():
     file = {"conv1/7x7_s2_filter": np.zeros((64, 7, 7, 3)), "loss1/conv_filter": np.zeros(2)}
     found, unused = importers.ORIGINS["caffejs_googlenet"].convert(file, ())
     assert list(found) == ["backbone/conv1/conv/kernel", "loss1/conv_filter"]
     assert unused == {}
 
 
-def test_the_images_are_in_blue_green_red():
+def test_images_are_blue_green_red():
     preprocess = importers.ORIGINS["caffejs_googlenet"].preprocess
     assert preprocess == {"mean": (123, 117, 104), "std": (1, 1, 1), "bgr": True}

@@ -21,7 +21,7 @@ def block(name: str, inputs: int, outputs: int, size: int) -> dict[str, tuple[in
 
 
 def deeplab(depth: int, prefix: str = "base.", head: str = "aspp") -> dict[str, np.ndarray]:
-    """A state dict of DeepLab v2, with `prefix` as it runs at several scales."""
+    """A state dict of DeepLab v2; the wrapper for several scales adds the `prefix`."""
     found, inputs = block("layer1.conv1", 3, WIDTH, 7), WIDTH
     for stage, count in enumerate(DEPTHS[depth], 2):
         inner = WIDTH * 2 ** (stage - 2)
@@ -50,7 +50,7 @@ SCALES = {"multi_scale": {"scales": (1.0, 0.75, 0.5), "align": "half_pixel"}}
 
 @pytest.mark.parametrize("prefix", ["base.", ""])
 @pytest.mark.parametrize("depth", DEPTHS)
-def test_every_tensor_finds_its_place(depth, prefix):
+def test_every_tensor_is_placed(depth, prefix):
     arrays = deeplab(depth, prefix)
     assert importers.origin_of(arrays, "f") == "deeplab_pytorch"
     found = network.load(arrays, model(depth, **SCALES))
@@ -59,7 +59,7 @@ def test_every_tensor_finds_its_place(depth, prefix):
     assert len(found.arrays) == len(arrays) - len(counters)
 
 
-def test_each_goes_where_its_name_says():
+def test_each_tensor_is_placed_by_its_name():
     arrays = deeplab(101)
     found = network.load(arrays, model(101))
     for theirs, ours in PLACES.items():
@@ -73,7 +73,7 @@ def test_each_goes_where_its_name_says():
         network.assert_placed(found, f"head/branches/{i}/bias", arrays[f"base.aspp.c{i}.bias"])
 
 
-def test_what_is_missing_extra_or_misshapen_is_listed():
+def test_missing_extra_and_misshapen_tensors_are_listed():
     arrays = deeplab(50)
     del arrays["base.layer1.conv1.bn.bias"]
     arrays["base.layer5.block4.reduce.conv.weight"] = np.zeros((1, 1, 1, 1))
@@ -86,12 +86,12 @@ def test_what_is_missing_extra_or_misshapen_is_listed():
     )
 
 
-def test_a_tensor_with_and_without_the_wrapper_is_not_chosen_between():
+def test_the_same_tensor_with_and_without_the_wrapper_is_refused():
     arrays = deeplab(50) | {"aspp.c0.bias": np.zeros(network.K)}
     assert network.refusal(arrays, model(50)) == "1 extra: aspp.c0.bias"
 
 
-def test_v1_and_the_resnet_have_a_classifier_or_leave_it():
+def test_the_classifier_of_v1_and_of_the_resnet_can_be_loaded_or_skipped():
     arrays = deeplab(50, "", "fc")
     kernel = arrays["fc.weight"].transpose(2, 3, 1, 0)
     found = network.load(arrays, model(50, "classifier"))
@@ -101,6 +101,6 @@ def test_v1_and_the_resnet_have_a_classifier_or_leave_it():
     assert len(found.kept) == 8
 
 
-def test_the_images_are_in_blue_green_red():
+def test_images_are_blue_green_red():
     preprocess = importers.ORIGINS["deeplab_pytorch"].preprocess
     assert preprocess == {"mean": (122.675, 116.669, 104.008), "std": (1, 1, 1), "bgr": True}

@@ -38,7 +38,9 @@ def convolve(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(
     ("flattened", "read_as"), list(itertools.product(("chw", "hwc"), repeat=2))
 )
-def test_a_convolution_is_the_dense_layer_in_its_own_order_alone(double, size, flattened, read_as):
+def test_a_convolution_equals_the_dense_layer_only_in_the_right_order(
+    double, size, flattened, read_as
+):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2, size, size, CHANNELS))
     inputs = size * size * CHANNELS
@@ -53,7 +55,7 @@ def test_a_convolution_is_the_dense_layer_in_its_own_order_alone(double, size, f
         assert np.abs(got - expected).max() > 1
 
 
-def test_kernels_are_turned_axis_by_axis():
+def test_kernels_are_transposed_axis_by_axis():
     k, i, j, c = np.meshgrid(*map(np.arange, (4, 2, 2, 3)), indexing="ij")
     numbers = 1000 * k + 100 * i + 10 * j + c  # [K, k, k, C]
     for kernel in (
@@ -67,7 +69,7 @@ def test_kernels_are_turned_axis_by_axis():
 
 
 @pytest.mark.parametrize("shape", [(), (5,), (5, 6), (2, 3, 4), (2, 3, 4, 5, 6)])
-def test_what_cannot_be_turned_comes_back_as_it_is(shape):
+def test_arrays_of_unexpected_shape_are_returned_unchanged(shape):
     array = np.zeros(shape)
     for result in (
         dense.from_oihw(array),

@@ -5,8 +5,8 @@ from segjax.models import importers
 from tests.models.importers import network, torchvision_resnet_test
 from tests.models.importers.torchvision_resnet_test import PREPROCESS, WIDTH, convolution
 
-CHANNELS = {1: 32 * WIDTH, 2: 16 * WIDTH, 3: 8 * WIDTH, 4: 4 * WIDTH}  # of a group's stage
-NARROW = 6  # the width of the head
+CHANNELS = {1: 32 * WIDTH, 2: 16 * WIDTH, 3: 8 * WIDTH, 4: 4 * WIDTH}  # group -> its stage's
+NARROW = 6  # width of the head
 SUFFIXES = ("_conv", "_conv_relu_varout_dimred")
 PLACES = {
     "conv1": "backbone/stem/0/conv",
@@ -26,7 +26,7 @@ PLACES = {
 
 
 def units(name: str, width: int, count: int) -> dict[str, tuple[int, ...]]:
-    """Residual units: of two convolutions the first has a bias."""
+    """Residual units of two convolutions; the first one has a bias."""
     found = {}
     for i in range(1, count + 1):
         for suffix in SUFFIXES:
@@ -60,7 +60,7 @@ def model(depth: int, **head) -> dict:
 
 
 @pytest.mark.parametrize("depth", [50, 101])
-def test_every_tensor_finds_its_place(depth):
+def test_every_tensor_is_placed(depth):
     arrays = refinenet(depth)
     assert importers.origin_of(arrays, "f") == "drsleep_refinenet"
     found = network.load(arrays, model(depth))
@@ -69,7 +69,7 @@ def test_every_tensor_finds_its_place(depth):
     assert len(found.arrays) == len(arrays) - len(counters)
 
 
-def test_each_goes_where_its_name_says():
+def test_each_tensor_is_placed_by_its_name():
     arrays = refinenet(50)
     found = network.load(arrays, model(50))
     for theirs, ours in PLACES.items():
@@ -80,7 +80,7 @@ def test_each_goes_where_its_name_says():
     network.assert_placed(found, "backbone/stem/0/norm/var", arrays["bn1.running_var"])
 
 
-def test_what_is_missing_extra_or_misshapen_is_listed():
+def test_missing_extra_and_misshapen_tensors_are_listed():
     arrays = refinenet(50)
     del arrays["adapt_stage1_b.0.1_conv.bias"]
     arrays["adapt_stage1_b2_joint_varout_dimred.weight"] = np.zeros((1, 1, 3, 3))
@@ -98,5 +98,5 @@ def test_the_papers_chains_are_shorter():
     assert text.startswith("8 extra: head/stage5_refined/chain/convs/2/kernel, ")
 
 
-def test_the_images_are_those_of_imagenet():
+def test_images_are_normalised_as_for_imagenet():
     assert importers.ORIGINS["drsleep_refinenet"].preprocess == PREPROCESS

@@ -44,7 +44,7 @@ SAVERS = {
 
 
 def refusal(path: pathlib.Path) -> str:
-    """The one line with which a file is refused."""
+    """The line that refuses a file, without the file's name."""
     with pytest.raises(InputError) as told:
         files.read(path)
     text = str(told.value)
@@ -66,7 +66,7 @@ def test_every_format_gives_the_same_arrays(tmp_path, suffix, dtype):
         np.testing.assert_array_equal(got[name], array)
 
 
-def test_suffixes_may_be_written_large_and_another_way(tmp_path):
+def test_suffixes_may_have_capitals_or_another_spelling(tmp_path):
     for suffix in (".NPZ", ".Npz"):
         with (tmp_path / f"f{suffix}").open("wb") as stream:
             np.savez(stream, a=np.ones(2))
@@ -109,7 +109,7 @@ def test_two_groups_of_keras_3_with_one_name_are_refused(tmp_path):
     assert refusal(path) == "two tensors are called layers/same/vars/0."
 
 
-def test_what_is_written_is_read_with_its_preprocessing(tmp_path):
+def test_a_written_file_is_read_back_with_its_preprocessing(tmp_path):
     path = tmp_path / "new" / "f.safetensors"
     turned = {
         "backbone/a/kernel": np.arange(6.0, dtype=np.float32).reshape(2, 3).T,
@@ -124,7 +124,7 @@ def test_what_is_written_is_read_with_its_preprocessing(tmp_path):
     assert safetensors.numpy.load_file(path).keys() == turned.keys()
 
 
-def test_a_file_that_cannot_be_written_is_told(tmp_path):
+def test_a_file_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="f.safetensors: cannot be written: "):
         files.write(tmp_path / "file" / "f.safetensors", arrays(), {})
@@ -192,7 +192,7 @@ def test_a_file_without_tensors_is_refused(tmp_path, suffix):
 
 
 class Trap:
-    """Leaves a file behind where it is unpickled."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, path: pathlib.Path):
         self.path = path
@@ -222,7 +222,7 @@ def test_a_pickle_under_another_name_is_refused_and_not_run(tmp_path, suffix):
     assert not sprung.exists()
 
 
-def test_another_archive_under_the_name_of_npz_is_refused(tmp_path):
+def test_another_archive_named_npz_is_refused(tmp_path):
     save_pth(tmp_path / "f.pth", arrays())
     path = (tmp_path / "f.pth").rename(tmp_path / "f.npz")
     assert "is not an npz file: " in refusal(path)
@@ -237,7 +237,7 @@ def test_a_damaged_byte_in_npz_is_noticed(tmp_path):
     assert "CRC" in refusal(path)
 
 
-def test_words_are_no_weights(tmp_path):
+def test_tensors_of_text_are_refused(tmp_path):
     np.savez(tmp_path / "f.npz", classes=np.array(["sky", "road"]))
     assert refusal(tmp_path / "f.npz") == "classes holds <U4, not real numbers."
     with h5py.File(tmp_path / "f.h5", "w") as file:
@@ -246,7 +246,7 @@ def test_words_are_no_weights(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["f.bin", "f", "f.caffemodel", "f.pkl"])
-def test_a_suffix_that_is_not_known_is_refused_with_those_that_are(tmp_path, name):
+def test_an_unknown_suffix_is_refused_with_the_known_ones(tmp_path, name):
     (tmp_path / name).write_bytes(b"1")
     assert refusal(tmp_path / name) == (
         "weights are read from .safetensors, .npz, .h5, .hdf5, .pth, .pt."

@@ -1,4 +1,4 @@
-"""VGG-16 as other libraries run it, narrow, in float64; and ours with their weights."""
+"""A narrow VGG-16 as other libraries compute it, in float64, and segjax's with its weights."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -26,7 +26,7 @@ CHW, HWC = "chw", "hwc"
 
 
 def image() -> np.ndarray:
-    """float32 [224, 224, 3], after preprocessing."""
+    """A random image after preprocessing: float32 [224, 224, 3]."""
     return np.random.default_rng(7).normal(0, 60, (224, 224, 3)).astype(np.float32)
 
 
@@ -35,7 +35,10 @@ def normals(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int) -> np
 
 
 def convolve(x: np.ndarray, kernel: np.ndarray, order: str) -> np.ndarray:
-    """3 x 3, zeros around: [C, H, W] with [K, C, 3, 3], or [H, W, C] with [3, 3, C, K]."""
+    """3 x 3 convolution with a border of zeros.
+
+    [C, H, W] with [K, C, 3, 3], or [H, W, C] with [3, 3, C, K].
+    """
     if order == CHW:
         wide = np.pad(x, ((0, 0), (1, 1), (1, 1)))
         height, width = x.shape[1:]
@@ -64,9 +67,9 @@ def classify(
     convolution: Callable[[int, np.ndarray], np.ndarray],
     dense: Callable[[int, np.ndarray], np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """float64 fc7 [FC] and scores [K] of `image`, its maps flattened in `order`.
+    """fc7 [FC] and scores [K] of `image`, with maps flattened in `order`: float64.
 
-    `convolution` and `dense` are given the number of the layer, and leave out the ReLU.
+    `convolution` and `dense` get the number of the layer and do not apply the ReLU.
     """
     x = image().astype(np.float64)
     x = x.transpose(2, 0, 1) if order == CHW else x
@@ -81,7 +84,7 @@ def classify(
 
 
 def build(rngs: nnx.Rngs, *, head: str = "classifier", classes: int = K, **options):
-    """Our network of the same widths; `options` are the backbone's."""
+    """segjax's network of the same widths; `options` are the backbone's."""
     backbone = {"name": "vgg16", "batch_norm": False, "border": "same", "dropout": 0.5}
     return models.build(
         backbone=backbone | {"width": WIDTHS[0], "fc_width": FC} | options,
@@ -95,7 +98,7 @@ def build(rngs: nnx.Rngs, *, head: str = "classifier", classes: int = K, **optio
 
 @functools.cache
 def shapes(**options) -> dict[str, tuple[int, ...]]:
-    """Path -> shape of our network, as `weights.match` wants them."""
+    """Path -> shape of segjax's network, for `importers.match`."""
     trees = jax.eval_shape(
         lambda: functional.initial_arrays(functools.partial(build, **options), 0),
     )
@@ -105,7 +108,7 @@ def shapes(**options) -> dict[str, tuple[int, ...]]:
 def load(
     arrays: Mapping[str, np.ndarray], origin: str = "", skip: tuple[str, ...] = (), **options
 ) -> importers.Match:
-    """Tensors of another library, matched with our network."""
+    """Tensors of another library, matched with segjax's network."""
     wanted = shapes(**options)
     origin = origin or importers.origin_of(arrays, "f.npz")
     found, unused = importers.ORIGINS[origin].convert(arrays, wanted)
@@ -113,7 +116,7 @@ def load(
 
 
 def ours(found: importers.Match, **options) -> tuple[np.ndarray, np.ndarray]:
-    """fc7 and scores of `image` by our network: the cell whose 7 x 7 window is the whole map."""
+    """fc7 and scores of `image` by segjax, at the cell whose 7 x 7 window is the whole map."""
     net = tiny.module(functools.partial(build, **options))
     params, batch_stats = (
         jax.tree_util.tree_map_with_path(
@@ -135,7 +138,7 @@ def ours(found: importers.Match, **options) -> tuple[np.ndarray, np.ndarray]:
 
 
 def assert_equal(got: tuple[np.ndarray, np.ndarray], expected: tuple) -> None:
-    """fc7 and scores agree to the rounding of float32, and are worth comparing."""
+    """Asserts that fc7 and scores agree up to float32 rounding and are not trivial."""
     for a, b in zip(got, expected, strict=True):
         assert np.abs(b).max() > 0.1
         assert len(np.unique(b)) > 2

@@ -11,7 +11,7 @@ WANTED = {"backbone/a": (2, 3), "backbone/b": (4,), "head/c": (5,)}
 
 
 def found(**changes: np.ndarray) -> dict[str, np.ndarray]:
-    """What fits WANTED; `changes` by the last letter, None takes it away."""
+    """Arrays that fit WANTED, with `changes` by the last letter of the path; None removes one."""
     arrays = {path: np.full(shape, 2.5) for path, shape in WANTED.items()}
     for path in WANTED:
         if path[-1] in changes:
@@ -39,7 +39,7 @@ def test_tensors_that_all_fit_are_float32_and_counted():
     assert str(got) == "3 tensors loaded, 15 numbers"
 
 
-def test_one_error_lists_all_that_does_not_fit():
+def test_one_error_lists_all_tensors_that_do_not_fit():
     text = refusal(found(a=np.zeros((3, 2)), b=None, c=np.full(5, np.nan), d=np.zeros(1)))
     assert text.startswith(
         "w.npz does not fit the network: 1 missing: backbone/b; 1 extra: d; "
@@ -54,7 +54,7 @@ def test_many_names_are_cut_short():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e39])
-def test_what_is_no_finite_float32_is_refused_unless_it_is_skipped(value):
+def test_numbers_that_are_not_finite_in_float32_are_refused_unless_skipped(value):
     broken = np.array([1, 2, 3, 4, value])
     assert "1 not finite: head/c." in refusal(found(c=broken))
     got = match(found(c=broken), "head/*")
@@ -62,7 +62,7 @@ def test_what_is_no_finite_float32_is_refused_unless_it_is_skipped(value):
     assert list(got.arrays) == ["backbone/a", "backbone/b"]
 
 
-def test_skips_work_on_either_side_and_are_reported():
+def test_skips_apply_to_file_and_network_and_are_reported():
     got = match(found(b=None, d=np.zeros(9)), "backbone/b", "d", unused={"e": "a counter"})
     assert str(got) == (
         "2 tensors loaded, 11 numbers; 1 kept as drawn (init.skip): backbone/b; "
@@ -78,7 +78,7 @@ def test_a_skip_that_fits_nothing_is_refused():
     )
 
 
-def test_a_file_of_no_known_origin_is_refused_with_those_that_are():
+def test_a_file_of_unknown_origin_is_refused_with_the_known_origins():
     with pytest.raises(InputError) as told:
         importers.origin_of({"fire2/squeeze1x1_filter": np.ones(1)}, "w.npz")
     assert str(told.value) == (
@@ -87,7 +87,7 @@ def test_a_file_of_no_known_origin_is_refused_with_those_that_are():
     )
 
 
-def test_our_own_names_are_recognised():
+def test_segjax_s_names_are_recognised():
     assert importers.origin_of({"backbone/a": np.ones(1)}, "w") == "segjax"
     assert importers.ORIGINS["segjax"].preprocess is None
 
@@ -100,7 +100,7 @@ def test_our_own_names_are_recognised():
         (True, {"batch_norm": True}, r"8 missing: backbone/norm6/.*2 extra: backbone/fc6/bias"),
     ],
 )
-def test_weights_with_batch_norm_and_without_are_not_mixed_up(batch_norm, network, reason):
+def test_weights_with_and_without_batch_norm_are_told_apart(batch_norm, network, reason):
     with pytest.raises(InputError, match=reason):
         foreign.load(torchvision_test.make(batch_norm=batch_norm), **network)
 
@@ -115,7 +115,7 @@ def test_another_number_of_classes_is_refused_and_can_be_skipped():
     assert set(got.kept) == {"head/classifier/bias", "head/classifier/kernel"}
 
 
-def test_a_classifier_starts_a_segmenter_whose_head_is_its_own():
+def test_a_classifier_initialises_a_segmenter_except_for_its_head():
     arrays = keras_test.make()
     with pytest.raises(InputError, match="6 missing: head/score_.*2 extra: head/classifier/"):
         foreign.load(arrays, head="fcn8s")
@@ -125,7 +125,7 @@ def test_a_classifier_starts_a_segmenter_whose_head_is_its_own():
     assert len(got.left) == 2
 
 
-def test_an_origin_that_is_not_the_files_own_fits_nothing():
+def test_a_wrong_origin_fits_nothing():
     with pytest.raises(InputError, match="32 missing: backbone/.*32 extra: features.0.weight"):
         foreign.load(torchvision_test.make(batch_norm=False), origin="keras_vgg16")
 
@@ -134,7 +134,7 @@ PARTIAL = "vgg16_block1_block3.safetensors"
 
 
 @real.needs(PARTIAL)
-def test_the_partial_vgg16_is_loaded_where_what_it_lacks_is_named():
+def test_the_partial_vgg16_is_loaded_if_its_gaps_are_skipped():
     arrays, _ = files.read(real.FOLDER / PARTIAL)
     wanted = dict(foreign.shapes(width=64, fc_width=4096, classes=1000))
     assert importers.origin_of(arrays, PARTIAL) == "keras_vgg16"

@@ -21,7 +21,7 @@ def norm(name: str, features: int) -> dict[str, tuple[int, ...]]:
 
 
 def mobilenet(head: str = "predictions") -> dict[str, np.ndarray]:
-    """Layer/kind -> array of a narrow network."""
+    """A narrow network as layer/kind -> array."""
     found = convolution("Conv1", 3, 3, 3, STEM) | norm("bn_Conv1", STEM)
     features, number = STEM, 0
     for channels, count in GROUPS:
@@ -60,7 +60,7 @@ AGES = {
 }
 
 
-def test_every_tensor_finds_its_place():
+def test_every_tensor_is_placed():
     arrays = mobilenet()
     assert importers.origin_of(arrays, "f") == "keras_mobilenet_v2"
     found = network.load(arrays, model())
@@ -68,7 +68,7 @@ def test_every_tensor_finds_its_place():
     assert not found.kept + found.left + list(found.unused)
 
 
-def test_each_goes_where_its_name_says():
+def test_each_tensor_is_placed_by_its_name():
     arrays = mobilenet()
     found = network.load(arrays, model())
     for theirs, ours in (
@@ -96,7 +96,7 @@ def test_each_goes_where_its_name_says():
 
 @pytest.mark.parametrize("age", AGES)
 @pytest.mark.parametrize("head", ["Logits", "predictions", "head"])
-def test_files_of_every_age_hold_the_same(age, head):
+def test_files_of_every_keras_give_the_same_arrays(age, head):
     arrays = mobilenet(head)
     file = {AGES[age](*name.split("/")): array for name, array in arrays.items()}
     assert importers.origin_of(file, "f") == "keras_mobilenet_v2"
@@ -106,7 +106,7 @@ def test_files_of_every_age_hold_the_same(age, head):
         np.testing.assert_array_equal(found.arrays[path], array)
 
 
-def test_what_is_missing_extra_or_misshapen_is_listed():
+def test_missing_extra_and_misshapen_tensors_are_listed():
     arrays = mobilenet()
     del arrays["block_3_depthwise_BN/gamma"]
     arrays["block_17_expand/kernel"] = arrays["block_1_pad/kernel"] = np.zeros((1, 1, 1, 1))
@@ -118,7 +118,7 @@ def test_what_is_missing_extra_or_misshapen_is_listed():
     )
 
 
-def test_a_network_that_ends_before_the_last_convolution_leaves_it():
+def test_a_network_without_the_last_convolution_skips_it():
     arrays = mobilenet()
     assert network.refusal(arrays, model(0), "head/*").startswith("5 extra: backbone/top/conv/")
     found = network.load(arrays, model(0, output_stride=16), "head/*", "backbone/top/*")
@@ -126,7 +126,7 @@ def test_a_network_that_ends_before_the_last_convolution_leaves_it():
     assert len(found.kept) == 2
 
 
-def test_the_images_lie_between_minus_one_and_one():
+def test_images_are_normalised_to_minus_one_to_one():
     preprocess = importers.ORIGINS["keras_mobilenet_v2"].preprocess
     assert preprocess == {"mean": (127.5,) * 3, "std": (127.5,) * 3, "bgr": False}
 
@@ -140,11 +140,11 @@ PHOTOGRAPHS = {  # top class and its probability, from the README of the weights
 
 @pytest.fixture(scope="module")
 def chances() -> dict[str, np.ndarray]:
-    """Photograph -> probabilities by the two files."""
+    """Photograph -> probabilities of classes by the two files."""
     images = real.photographs(PHOTOGRAPHS)
     arrays = files.read(real.FOLDER / FILE)[0] | files.read(real.FOLDER / HEAD)[0]
     full = model(1280, 1.0, 1000)
-    # The classifier is linear: its map's mean is its score of the mean.
+    # The classifier is linear: the mean of its map is the score of the mean.
     maps = network.scores(arrays, full, "keras_mobilenet_v2", images, upsample=False)
     scores = maps.mean((1, 2), dtype=np.float64)
     chances = np.exp(scores - scores.max(1, keepdims=True))
@@ -154,7 +154,7 @@ def chances() -> dict[str, np.ndarray]:
 @real.needs(FILE)
 @real.needs(HEAD)
 @pytest.mark.parametrize("photograph", PHOTOGRAPHS)
-def test_the_release_classifies_photographs_as_its_readme_says(chances, photograph):
+def test_the_release_classifies_photographs_as_in_its_readme(chances, photograph):
     name, probability = PHOTOGRAPHS[photograph]
     assert real.imagenet_classes()[chances[photograph].argmax()] == name
     assert chances[photograph].max() == pytest.approx(probability, abs=0.01)

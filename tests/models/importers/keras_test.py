@@ -12,7 +12,7 @@ DENSE = ("fc1", "fc2", "predictions")
 
 
 def make() -> dict[str, np.ndarray]:
-    """Layer/kind -> array of the narrow network."""
+    """The narrow network as layer/kind -> array."""
     rng = np.random.default_rng(0)
     arrays = {}
     for name, (*_, inputs, outputs) in zip(NAMES, foreign.CONVOLUTIONS, strict=True):
@@ -67,7 +67,7 @@ def test_vgg16_gives_the_scores_of_keras():
 
 
 @pytest.mark.parametrize("age", AGES)
-def test_files_of_every_age_hold_the_same(age):
+def test_files_of_every_keras_give_the_same_arrays(age):
     arrays = make()
     file = renamed(arrays, age)
     assert importers.origin_of(file, "f") == "keras_vgg16"
@@ -77,7 +77,7 @@ def test_files_of_every_age_hold_the_same(age):
         np.testing.assert_array_equal(found.arrays[path], array)
 
 
-def test_layers_known_by_their_order_are_read_where_the_origin_is_named():
+def test_layers_named_by_their_order_are_read_if_the_origin_is_named():
     arrays = make()
     file = {}
     for kind, names in (("conv2d", NAMES), ("dense", DENSE)):
@@ -93,7 +93,7 @@ def test_layers_known_by_their_order_are_read_where_the_origin_is_named():
         np.testing.assert_array_equal(found.arrays[path], array)
 
 
-def test_what_an_optimizer_left_is_named_and_not_used():
+def test_tensors_of_the_optimizer_are_reported_and_not_used():
     arrays = renamed(make(), "whole")
     momentum = "optimizer_weights/Adam/m/block1_conv1/kernel:0"
     found = foreign.load({momentum: np.zeros((3, 3, 3, 4), np.float32)} | arrays)
@@ -101,7 +101,7 @@ def test_what_an_optimizer_left_is_named_and_not_used():
     assert found.arrays["backbone/stage1/0/conv/kernel"].any()
 
 
-def test_two_tensors_for_one_place_are_not_chosen_between():
+def test_two_tensors_for_one_place_are_refused():
     arrays = make()
     twice = arrays | renamed(arrays, "whole")
     with pytest.raises(InputError, match="32 extra: model_weights/block1_conv1/"):
@@ -116,7 +116,7 @@ def test_a_first_dense_layer_for_another_map_is_misshapen():
         foreign.load(arrays)
 
 
-def test_the_images_are_those_of_caffe():
+def test_images_are_normalised_as_for_caffe():
     preprocess = importers.ORIGINS["keras_vgg16"].preprocess
     assert json.loads(json.dumps(preprocess)) == {
         "mean": [123.68, 116.779, 103.939],

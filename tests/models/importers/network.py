@@ -1,4 +1,4 @@
-"""Networks of ours for the tensors of others: shapes to match, and what they give with them."""
+"""Networks of segjax for imported tensors: their shapes, and their scores with the tensors."""
 
 import functools
 import json
@@ -21,13 +21,13 @@ BATCH, FROZEN, NONE = ({"name": name} for name in ("batch", "frozen", "none"))
 def options(
     backbone: Mapping, head: Mapping, aux: Mapping | None = None, classes: int = K, **more: Any
 ) -> dict[str, Any]:
-    """Of `models.build`, for the functions below."""
+    """Options of `models.build`, for the functions below."""
     parts = {"backbone": backbone, "head": head, "aux": aux}
     return parts | {"num_classes": classes, "dtype": "float32"} | more
 
 
 def shapes(model: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Path -> shape, as `weights.match` wants them."""
+    """Path -> shape, for `importers.match`."""
     return dict(_shapes(json.dumps(model, sort_keys=True)))
 
 
@@ -49,7 +49,7 @@ def _trees(model: Mapping[str, Any]):
 def load(
     arrays: Mapping[str, np.ndarray], model: Mapping[str, Any], *skip: str, origin: str = ""
 ) -> importers.Match:
-    """Tensors of another library, matched with our network."""
+    """Tensors of another library, matched with segjax's network."""
     wanted = shapes(model)
     origin = origin or importers.origin_of(arrays, "f.npz")
     found, unused = importers.ORIGINS[origin].convert(arrays, wanted)
@@ -57,7 +57,7 @@ def load(
 
 
 def refusal(arrays: Mapping[str, np.ndarray], model: Mapping[str, Any], *skip: str) -> str:
-    """What the one line says that refuses them: up to the advice at its end."""
+    """The line that refuses the tensors, without the advice at its end."""
     with pytest.raises(InputError) as told:
         load(arrays, model, *skip)
     text = str(told.value)
@@ -66,12 +66,12 @@ def refusal(arrays: Mapping[str, np.ndarray], model: Mapping[str, Any], *skip: s
 
 
 def assert_placed(found: importers.Match, ours: str, array: np.ndarray) -> None:
-    """The array, in our layout, is where our path says."""
+    """Asserts that an array in segjax's layout is at segjax's path."""
     np.testing.assert_array_equal(found.arrays[ours], array.astype(np.float32))
 
 
 def draw(layers: Mapping[str, tuple[int, ...]], seed: int = 0) -> dict[str, np.ndarray]:
-    """Name -> float32 array of the shape; whole numbers for counters, which have no shape."""
+    """Name -> random float32 array of a shape; counters, which have no shape, are integers."""
     rng = np.random.default_rng(seed)
     return {
         name: rng.normal(size=shape).astype(np.float32) if shape else np.array(7)
@@ -86,7 +86,10 @@ def scores(
     images: np.ndarray,
     upsample: bool = True,
 ) -> np.ndarray:
-    """float32 [B, h, w, K]: of images, uint8 [B, H, W, 3], made as they want; or [B, H, W, K]."""
+    """Scores of images, uint8 [B, H, W, 3], normalised for the origin.
+
+    float32 [B, H, W, K] if they are upsampled, else [B, h, w, K].
+    """
     found = load(arrays, model, origin=origin).arrays
     trees = jax.tree_util.tree_map_with_path(
         lambda path, _: found[jax.tree_util.keystr(path[1:], simple=True, separator="/")],

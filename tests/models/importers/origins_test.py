@@ -1,4 +1,4 @@
-"""Of whom a file is, told from its names."""
+"""Recognition of a file's origin by its names."""
 
 import pytest
 
@@ -34,6 +34,6 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_is_of_one_origin_alone(name):
+def test_exactly_one_origin_recognises_a_file(name):
     arrays = FILES[name]()
     assert [n for n, origin in importers.ORIGINS.items() if origin.recognise(arrays)] == [name]

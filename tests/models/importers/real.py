@@ -1,4 +1,4 @@
-"""The weight files of `$SEGJAX_WEIGHTS`, which not every machine has, and images to try them on."""
+"""The weight files in `$SEGJAX_WEIGHTS`, which not every machine has, and images for them."""
 
 import os
 import pathlib
@@ -11,17 +11,17 @@ FOLDER = pathlib.Path(os.environ.get("SEGJAX_WEIGHTS", "weights"))
 
 
 def needs(name: str) -> pytest.MarkDecorator:
-    """Skips a test where the file is absent."""
+    """Skips a test if the file is absent."""
     return pytest.mark.skipif(
         not (FOLDER / name).exists(), reason=f"$SEGJAX_WEIGHTS has no {name} (looked in {FOLDER})"
     )
 
 
 def photographs(names: Iterable[str]) -> np.ndarray:
-    """scikit-image's, as classifiers want them: uint8 [N, 224, 224, 3].
+    """Photographs of scikit-image for classifiers: uint8 [N, 224, 224, 3].
 
-    The middle of each, its short side at 256. How the README of the weights did it is not known;
-    the other usual ways move GoogLeNet's probability of the rocket by up to 0.16.
+    Each is resized to a short side of 256 and cropped to its middle. The way of the README of the
+    weights is unknown; other usual ways change GoogLeNet's probability of the rocket by up to 0.16.
     """
     data = pytest.importorskip("skimage.data", reason="scikit-image has the photographs")
     pillow = pytest.importorskip("PIL.Image")
@@ -37,5 +37,5 @@ def photographs(names: Iterable[str]) -> np.ndarray:
 
 
 def imagenet_classes() -> list[str]:
-    """The 1000 names in their order."""
+    """The names of the 1000 classes of ImageNet in their order."""
     return (FOLDER / "imagenet_classes.txt").read_text().splitlines()

@@ -10,7 +10,7 @@ BINS = (1, 2, 3, 6)
 
 
 def stem(names: tuple[tuple[str, str], ...]) -> dict[str, tuple[int, ...]]:
-    """Three convolutions and norms, by their names."""
+    """A deep stem: three convolutions and norms of the given names."""
     found = {}
     for (conv, norm), (inputs, outputs) in zip(names, DEEP, strict=True):
         found |= torchvision_resnet_test.convolution(conv, inputs, outputs, 3)
@@ -19,7 +19,7 @@ def stem(names: tuple[tuple[str, str], ...]) -> dict[str, tuple[int, ...]]:
 
 
 def pspnet(depth: int) -> dict[str, np.ndarray]:
-    """A state dict as it is trained, with the auxiliary head."""
+    """A state dict with the auxiliary head of training."""
     top, width = 32 * WIDTH, 8 * WIDTH
     found = stem((("layer0.0", "layer0.1"), ("layer0.3", "layer0.4"), ("layer0.6", "layer0.7")))
     found |= torchvision_resnet_test.layers(depth, 2 * WIDTH)
@@ -31,14 +31,14 @@ def pspnet(depth: int) -> dict[str, np.ndarray]:
 
 
 def resnet(depth: int) -> dict[str, np.ndarray]:
-    """A state dict of its classifier on ImageNet."""
+    """A state dict of the classifier on ImageNet."""
     found = stem((("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3")))
     found |= torchvision_resnet_test.layers(depth, 2 * WIDTH)
     return network.draw(found | {"fc.weight": (1000, 32 * WIDTH), "fc.bias": (1000,)})
 
 
 def model(depth: int, aux: bool = True) -> dict:
-    """Our network for `pspnet`."""
+    """Options of segjax's network for `pspnet`."""
     backbone = {"name": "resnet", "depth": depth, "norm": network.BATCH, "stem": "deep"}
     side = {"name": "conv", "stage": "stage4", "width": 4 * WIDTH, "drop_maps": True}
     return network.options(
@@ -49,7 +49,7 @@ def model(depth: int, aux: bool = True) -> dict:
 
 
 @pytest.mark.parametrize("depth", [50, 101])
-def test_every_tensor_of_pspnet_finds_its_place(depth):
+def test_every_tensor_of_pspnet_is_placed(depth):
     arrays = pspnet(depth)
     assert importers.origin_of(arrays, "f") == "semseg_pspnet"
     found = network.load(arrays, model(depth))
@@ -58,7 +58,7 @@ def test_every_tensor_of_pspnet_finds_its_place(depth):
     assert len(found.arrays) == len(arrays) - len(counters)
 
 
-def test_each_goes_where_its_name_says():
+def test_each_tensor_is_placed_by_its_name():
     arrays = pspnet(50)
     found = network.load(arrays, model(50))
     places = {
@@ -85,7 +85,7 @@ def test_each_goes_where_its_name_says():
         network.assert_placed(found, f"{ours}/scale", arrays[f"{theirs}.weight"])
 
 
-def test_what_is_missing_extra_or_misshapen_is_listed():
+def test_missing_extra_and_misshapen_tensors_are_listed():
     arrays = pspnet(50)
     del arrays["layer0.4.running_mean"], arrays["cls.4.bias"]
     arrays["ppm.features.1.1.weight"] = np.zeros((8, 128, 1, 1))
@@ -97,12 +97,12 @@ def test_what_is_missing_extra_or_misshapen_is_listed():
     )
 
 
-def test_an_auxiliary_head_that_is_not_wanted_must_be_named():
+def test_an_unused_auxiliary_head_must_be_skipped_by_name():
     assert network.refusal(pspnet(50), model(50, aux=False)).startswith("7 extra: aux/conv/conv/")
     assert len(network.load(pspnet(50), model(50, aux=False), "aux/*").left) == 7
 
 
-def test_its_resnets_have_a_deep_stem_and_fit_a_pspnet_but_for_the_heads():
+def test_its_resnets_fit_a_pspnet_with_a_deep_stem_except_for_the_heads():
     arrays = resnet(50)
     assert importers.origin_of(arrays, "f") == "semseg_resnet"
     got = network.load(arrays, model(50), "head/*", "aux/*")
@@ -115,6 +115,6 @@ def test_its_resnets_have_a_deep_stem_and_fit_a_pspnet_but_for_the_heads():
         network.assert_placed(got, f"backbone/stem/{i - 1}/norm/var", arrays[f"bn{i}.running_var"])
 
 
-def test_the_images_are_those_of_imagenet():
+def test_images_are_normalised_as_for_imagenet():
     for kind in ("resnet", "pspnet"):
         assert importers.ORIGINS[f"semseg_{kind}"].preprocess == PREPROCESS

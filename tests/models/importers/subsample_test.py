@@ -14,7 +14,7 @@ FILES = {
 
 
 def model(kernel: int = 3, fc_width: int = 4, rates: tuple[int, ...] = (12,), **options) -> dict:
-    """DeepLab on the narrow VGG-16 of `foreign`."""
+    """Options of DeepLab on the narrow VGG-16 of `foreign`."""
     backbone = {"rates": rates, "fc_kernel": kernel, "fc_width": fc_width, "width": 4}
     backbone |= {"name": "vgg16_atrous", "average": True, "dropout": 0.5}
     return network.options(backbone | options, {"name": "deeplab_v1"})
@@ -24,9 +24,9 @@ def model(kernel: int = 3, fc_width: int = 4, rates: tuple[int, ...] = (12,), **
 @pytest.mark.parametrize(
     ("kernel", "rate", "taps"), [(3, 12, (0, 3, 6)), (4, 8, (0, 2, 4, 6)), (7, 4, tuple(range(7)))]
 )
-def test_fc6_and_fc7_are_thinned_out_evenly(origin, kernel, rate, taps):
+def test_fc6_and_fc7_are_subsampled_evenly(origin, kernel, rate, taps):
     arrays = FILES[origin]()
-    whole = foreign.load(arrays).arrays  # as the plain VGG-16 has them: [7, 7, 32, 8]
+    whole = foreign.load(arrays).arrays  # those of the plain VGG-16: [7, 7, 32, 8]
     found = network.load(arrays, model(kernel, 4, (rate,)), "head/*", origin=origin)
     fc6, fc7 = (whole[f"backbone/{layer}/kernel"] for layer in ("fc6", "fc7"))
     kept = (0, 2, 4, 6)  # of eight filters
@@ -41,13 +41,13 @@ def test_fc6_and_fc7_are_thinned_out_evenly(origin, kernel, rate, taps):
             network.assert_placed(found, path, whole[path])
 
 
-def test_of_4096_filters_every_fourth_is_kept():
+def test_every_fourth_of_4096_filters_is_kept():
     bias = np.arange(4096)
     np.testing.assert_array_equal(subsample.thin(bias, (1024,)), bias[::4])
     np.testing.assert_array_equal(subsample.thin(bias, (4096,)), bias)
 
 
-def test_every_rate_begins_with_the_same_filters():
+def test_every_rate_starts_with_the_same_filters():
     rates = (6, 12, 18, 24)
     found = network.load(caffe_test.make(), model(rates=rates), "head/*").arrays
     for layer in ("fc6", "fc7"):
@@ -58,7 +58,7 @@ def test_every_rate_begins_with_the_same_filters():
                 np.testing.assert_array_equal(array, same[0])
 
 
-def test_the_layers_of_a_deeplab_fit_as_they_are():
+def test_the_layers_of_a_deeplab_are_loaded_unchanged():
     arrays = caffe_test.make()
     for layer in ("fc6", "fc7", "fc8"):
         del arrays[f"{layer}.weight"], arrays[f"{layer}.bias"]
@@ -69,7 +69,7 @@ def test_the_layers_of_a_deeplab_fit_as_they_are():
         network.assert_placed(found, f"backbone/{layer}/0/kernel", kernel)
 
 
-def test_what_is_too_small_is_misshapen_and_what_is_missing_is_told():
+def test_arrays_that_are_too_small_or_missing_are_reported():
     arrays = caffe_test.make()
     assert network.refusal(arrays, model(fc_width=9), "head/*") == (
         "4 misshapen: backbone/fc6/0/bias [8] for [9], "
@@ -81,7 +81,7 @@ def test_what_is_too_small_is_misshapen_and_what_is_missing_is_told():
     assert text == "2 missing: backbone/fc7/0/bias, backbone/fc7/1/bias"
 
 
-def test_a_network_with_other_layers_is_left_alone():
+def test_arrays_for_another_network_do_not_change():
     arrays = caffe_test.make()
     found, _ = importers.ORIGINS["caffe_vgg16"].convert(arrays, foreign.shapes())
     assert found["backbone/fc6/kernel"].shape == (7, 7, 32, 8)
@@ -95,7 +95,7 @@ def test_a_file_with_batch_norm_does_not_fit():
 
 
 @real.needs(PARTIAL)
-def test_the_first_three_blocks_start_a_deeplab():
+def test_the_first_three_blocks_initialise_a_deeplab():
     arrays, _ = files.read(real.FOLDER / PARTIAL)
     full = model(3, 1024, width=64)
     rest = ("backbone/stage4/*", "backbone/stage5/*", "backbone/fc?/*", "head/*")

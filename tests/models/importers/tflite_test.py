@@ -12,7 +12,7 @@ VOC = {"background": 0, "cat": 8, "person": 15}
 
 
 def convolution(name: str, *shape: int) -> dict[str, tuple[int, ...]]:
-    """[K, k, k, C], of a depthwise one [1, k, k, C]."""
+    """A convolution of shape [K, k, k, C], or a depthwise one of [1, k, k, C], and its bias."""
     return {f"{name}/weights": shape, f"{name}/bias": (max(shape[0], shape[3] * (shape[0] == 1)),)}
 
 
@@ -42,7 +42,7 @@ def model(width: float = 0.25, aspp: int = ASPP, classes: int = network.K) -> di
     return network.options(backbone, head, classes=classes)
 
 
-def test_every_tensor_finds_its_place():
+def test_every_tensor_is_placed():
     arrays = deeplab()
     assert importers.origin_of(arrays, "f") == "tflite_deeplab_v3"
     found = network.load(arrays, model())
@@ -66,7 +66,7 @@ def test_every_tensor_finds_its_place():
         network.assert_placed(found, f"backbone/blocks/{number}/depthwise/kernel", kernel)
 
 
-def test_what_is_missing_extra_or_misshapen_is_listed():
+def test_missing_extra_and_misshapen_tensors_are_listed():
     arrays = deeplab()
     del arrays["MobilenetV2/expanded_conv_3/depthwise/bias"]
     arrays["aspp1_depthwise/weights"] = np.zeros((1, 3, 3, 80))
@@ -79,13 +79,13 @@ def test_what_is_missing_extra_or_misshapen_is_listed():
     )
 
 
-def test_the_images_are_centred_on_128():
+def test_images_are_centred_on_128():
     preprocess = importers.ORIGINS["tflite_deeplab_v3"].preprocess
     assert preprocess == {"mean": (128,) * 3, "std": (128,) * 3, "bgr": False}
 
 
 def labels(photograph: str) -> np.ndarray:
-    """What the release sees in a photograph of scikit-image, its long side at 513."""
+    """The release's labels of a photograph of scikit-image, resized to a long side of 513."""
     data = pytest.importorskip("skimage.data", reason="scikit-image has the photographs")
     pillow = pytest.importorskip("PIL.Image")
     image = pillow.fromarray(getattr(data, photograph)())
@@ -104,20 +104,20 @@ def test_the_release_labels_cat_and_person(photograph, what, least):
     found = labels(photograph)
     share = (found == VOC[what]).mean()
     assert share > least
-    # Nearly nothing is taken for another class.
+    # Other classes get almost no pixels.
     assert share + (found == VOC["background"]).mean() > 0.95
     # The middle of both pictures shows the animal and the woman; the upper left corner does not.
     assert found[found.shape[0] // 2, found.shape[1] // 2] == VOC[what]
 
 
 @real.needs(FILE)
-def test_the_release_sees_neither_in_a_cup_of_coffee():
+def test_the_release_finds_neither_in_a_cup_of_coffee():
     found = labels("coffee")
     assert not np.isin(found, [VOC["cat"], VOC["person"]]).any()
 
 
 @real.needs(FILE)
-def test_its_numbers_are_all_used():
+def test_all_numbers_of_the_release_are_used():
     arrays, _ = files.read(real.FOLDER / FILE)
     found = network.load(arrays, model(1.0, 256, 21))
     assert str(found) == "110 tensors loaded, 2097013 numbers"

@@ -9,7 +9,7 @@ FILE = "resnet18_stem_to_layer3_bnfolded.safetensors"
 WIDTH = 4
 DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3),
           152: (3, 8, 36, 3)}  # fmt: skip
-ENTRIES = {18: 122, 34: 218, 50: 320, 101: 626, 152: 932}  # of torchvision's state dicts
+ENTRIES = {18: 122, 34: 218, 50: 320, 101: 626, 152: 932}  # number in torchvision's state dicts
 PREPROCESS = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375), "bgr": False}
 
 
@@ -27,7 +27,7 @@ def score(name: str, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
 
 
 def layers(depth: int, inputs: int = WIDTH) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of layer1 to layer4; `inputs` come from the stem."""
+    """Names and shapes of layer1 to layer4; `inputs` are the channels of the stem."""
     found, growth = {}, 1 if depth < 50 else 4
     for stage, count in enumerate(DEPTHS[depth]):
         inner = WIDTH * 2**stage
@@ -58,7 +58,7 @@ def resnet(depth: int) -> dict[str, np.ndarray]:
 
 
 def conv_head(name: str, inputs: int, width: int) -> dict[str, tuple[int, ...]]:
-    """`FCNHead`, which is semseg's auxiliary head, too."""
+    """torchvision's `FCNHead`, which is also semseg's auxiliary head."""
     found = convolution(f"{name}.0", inputs, width, 3) | norm(f"{name}.1", width)
     return found | score(f"{name}.4", width, network.K)
 
@@ -87,7 +87,7 @@ def classifier(depth: int, kind: dict = network.BATCH, **options) -> dict:
 
 
 def segmenting(kind: str, aux: bool = True) -> dict:
-    """Our network for `segmenter`."""
+    """Options of segjax's network for `segmenter`."""
     backbone = {"output_stride": 8, "dilation_rule": "torchvision", "width": WIDTH}
     backbone |= {"name": "resnet", "depth": 50, "norm": network.BATCH}
     head = {"name": "conv", "width": 8 * WIDTH}
@@ -101,7 +101,7 @@ def segmenting(kind: str, aux: bool = True) -> dict:
 
 @pytest.mark.parametrize("kind", ["batch", "frozen"])
 @pytest.mark.parametrize("depth", DEPTHS)
-def test_every_tensor_of_every_depth_finds_its_place(depth, kind):
+def test_every_tensor_of_every_depth_is_placed(depth, kind):
     arrays = resnet(depth)
     assert len(arrays) == ENTRIES[depth]
     assert importers.origin_of(arrays, "f") == "torchvision_resnet"
@@ -112,7 +112,7 @@ def test_every_tensor_of_every_depth_finds_its_place(depth, kind):
     assert not found.kept + found.left
 
 
-def test_each_goes_where_its_name_says():
+def test_each_tensor_is_placed_by_its_name():
     arrays = resnet(50)
     found = network.load(arrays, classifier(50))
     for theirs, ours in (
@@ -136,7 +136,7 @@ def test_each_goes_where_its_name_says():
             network.assert_placed(found, f"{path}/{ours}", arrays[f"{theirs}.{kind}"])
 
 
-def test_what_is_missing_extra_or_misshapen_is_listed():
+def test_missing_extra_and_misshapen_tensors_are_listed():
     arrays = resnet(18)
     del arrays["layer3.1.bn2.running_var"]
     arrays["layer3.2.conv1.weight"] = np.zeros((16, 16, 3, 3))
@@ -157,7 +157,7 @@ def test_another_depth_or_stem_does_not_fit():
     assert "misshapen: backbone/stage2/0/blocks/0/conv/kernel [1, 1, 4, 4] for [1, 1, 8, 4]" in text
 
 
-def test_folded_batch_norms_are_biases():
+def test_folded_batch_norms_become_biases():
     arrays = resnet(18)
     folded = {
         name.replace(".bn", ".conv").replace("bn1.", "conv1.").replace("sample.1", "sample.0"): a
@@ -172,7 +172,7 @@ def test_folded_batch_norms_are_biases():
 
 
 @pytest.mark.parametrize("kind", ["fcn", "deeplab_v3"])
-def test_every_tensor_of_a_segmentation_network_finds_its_place(kind):
+def test_every_tensor_of_a_segmentation_network_is_placed(kind):
     arrays = segmenter(kind)
     assert importers.origin_of(arrays, "f") == f"torchvision_{kind}"
     found = network.load(arrays, segmenting(kind))
@@ -203,7 +203,7 @@ def test_every_tensor_of_a_segmentation_network_finds_its_place(kind):
 
 
 @pytest.mark.parametrize("kind", ["fcn", "deeplab_v3"])
-def test_an_auxiliary_head_that_is_not_wanted_must_be_named(kind):
+def test_an_unused_auxiliary_head_must_be_skipped_by_name(kind):
     arrays = segmenter(kind)
     assert network.refusal(arrays, segmenting(kind, aux=False)) == (
         "7 extra: aux/conv/conv/kernel, aux/conv/norm/scale, aux/conv/norm/bias, "
@@ -213,20 +213,20 @@ def test_an_auxiliary_head_that_is_not_wanted_must_be_named(kind):
     assert len(found.left) == 7
 
 
-def test_one_head_is_not_taken_for_the_other():
+def test_the_two_heads_are_told_apart():
     text = network.refusal(segmenter("deeplab_v3"), segmenting("fcn"))
     assert "30 extra: head/aspp/point/conv/kernel" in text
     text = network.refusal(segmenter("fcn"), segmenting("deeplab_v3"))
     assert text.startswith("30 missing: head/aspp/atrous/0/conv/kernel")
 
 
-def test_the_images_are_those_of_imagenet():
+def test_images_are_normalised_as_for_imagenet():
     for kind in ("resnet", "fcn", "deeplab_v3"):
         assert importers.ORIGINS[f"torchvision_{kind}"].preprocess == PREPROCESS
 
 
 @real.needs(FILE)
-def test_the_file_without_layer4_fits_where_its_gaps_are_named():
+def test_the_file_without_layer4_fits_if_its_gaps_are_skipped():
     arrays, _ = files.read(real.FOLDER / FILE)
     backbone = {"name": "resnet", "depth": 18, "norm": network.NONE}
     model = network.options(backbone, {"name": "classifier"}, classes=1000)

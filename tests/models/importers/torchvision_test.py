@@ -5,7 +5,7 @@ from segjax.errors import InputError
 from segjax.models import importers
 from tests.models.importers import foreign
 
-# The numbers of `features`, from the table of torchvision's files.
+# Numbers of the convolutions in `features`, from the table of torchvision's files.
 PLAIN = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 NORMED = (0, 3, 7, 10, 14, 17, 20, 24, 27, 30, 34, 37, 40)
 CLASSIFIER = (0, 3, 6)
@@ -81,7 +81,7 @@ def test_vgg16_bn_gives_the_scores_of_torchvision_with_the_biases_in_the_means()
         np.testing.assert_array_equal(arrays[name], array)
 
 
-def test_running_means_of_half_precision_are_subtracted_in_full():
+def test_biases_are_subtracted_from_half_precision_means_in_float32():
     arrays = make(batch_norm=True)
     half = {name: a.astype(np.float16) if a.ndim == 1 else a for name, a in arrays.items()}
     got = foreign.load(half, **BN).arrays["backbone/stage1/0/norm/mean"]
@@ -89,7 +89,7 @@ def test_running_means_of_half_precision_are_subtracted_in_full():
     np.testing.assert_array_equal(got, mean.astype(np.float32) - bias.astype(np.float32))
 
 
-def test_the_kind_is_told_from_the_tensors():
+def test_the_origin_is_recognised_by_the_tensors():
     for batch_norm, origin in ((False, "torchvision_vgg16"), (True, "torchvision_vgg16_bn")):
         assert importers.origin_of(make(batch_norm=batch_norm), "f") == origin
     assert importers.ORIGINS["torchvision_vgg16_bn"].preprocess == {
@@ -99,7 +99,7 @@ def test_the_kind_is_told_from_the_tensors():
     }
 
 
-def test_weights_without_a_classifier_have_the_images_of_caffe():
+def test_weights_without_a_classifier_have_the_normalisation_of_caffe():
     arrays = make(batch_norm=False)
     for name in arrays:
         if name.startswith("classifier"):
