@@ -200,7 +200,7 @@ def option_names(
         len(by_place) < len(positional) and inspect.Parameter.VAR_POSITIONAL not in kinds
     ):
         call = ", ".join([*positional, *(f"{word}=..." for word in keywords)])
-        raise InputError(f"{key}: {name} is called as {name}({call}, ...) and does not take that.")
+        raise InputError(f"{key}: {name} is called with ({call}, ...) and does not take that.")
     return {p.name: p.default is p.empty for p in rest if p.name not in keywords}
 
 

@@ -123,8 +123,13 @@ def test_options_are_bound_and_settings_fill_the_gaps():
         (Record, {"depth": 1}, {}, r"it needs width; options: width, depth\.$"),
         (function, {"image": 1, "width": 1}, {"positional": ("image",)}, "it takes no 'image'"),
         (Module, {"rngs": 1, "width": 1}, {"keywords": ("channels", "rngs")}, "takes no 'rngs'"),
-        (Module, {"width": 1}, {"keywords": ("rngs", "dtype")}, r"as it\(rngs=.*dtype=.*does not"),
-        (Record, {}, {"positional": ("a", "b", "c")}, r"called as it\(a, b, c, ...\) and does not"),
+        (
+            Module,
+            {"width": 1},
+            {"keywords": ("rngs", "dtype")},
+            r"called with \(rngs=.*dtype=.*does not",
+        ),
+        (Record, {}, {"positional": ("a", "b", "c")}, r"called with .a, b, c, .... and does not"),
         (list, {"x": 1}, {}, "it takes no 'x'; options: none"),
     ],
 )

@@ -1,11 +1,12 @@
 """Optimisers, and the multipliers of learning rate and weight decay by part of the network.
 
 An optimiser is a function of options that gives optax transformations, one or a list of them: from
-gradients to directions. A step goes against its direction, times the learning rate. Options are
-those of `config.optim` that it takes by name: momentum, nesterov, b2, and `add_decay`, the
-transformation that adds weight decay, each part's times its multiplier, in a list that is empty
-where `weight_decay` is 0; others have a default, or come from `config.optim.options`.
-`config.optim.name = "my_optimisers:lion"` takes one from a module that lies where the command runs:
+gradients to directions. A step goes against its direction, times the learning rate. `add_decay` is
+given to every optimiser: the transformation that adds weight decay, each part's times its
+multiplier, in a list that is empty where `config.optim.weight_decay` is 0. Its options are those of
+`config.optim` that it takes by name (momentum, nesterov, b2); others have a default, or come from
+`config.optim.options`. `config.optim.name = "my_optimisers:lion"` takes one from a module that lies
+where the command runs:
 
     def lion(*, momentum: float, b2: float, add_decay: list):
         return [optax.scale_by_lion(b1=momentum, b2=b2), *add_decay]
@@ -105,14 +106,13 @@ def build(
         "momentum": momentum,
         "nesterov": nesterov,
         "b2": b2,
-        "add_decay": [_add_decay(decays)] if weight_decay else [],
         "power": power,
         "decay": decay,
         "step_every": step_every,
     }
     make, shape = _chosen(name, schedule, options or {}, settings)
     chain = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
-    chain += _transformations(make, name)
+    chain += _transformations(make(add_decay=[_add_decay(decays)] if weight_decay else []), name)
     if parts:
         chain.append(optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, rates)))
     chain = chain or [optax.identity()]  # plain gradient descent
@@ -127,27 +127,22 @@ def _chosen(
     key = "config.optim.options"
     make = registry.find(OPTIMIZERS, name, "config.optim.name")
     shape = registry.find(schedules.SCHEDULES, schedule, "config.optim.schedule")
-    call = ("t", "span")
-    known = {
-        name: registry.option_names(make, name, key),
-        schedule: registry.option_names(shape, schedule, key, positional=call),
-    }
+    calls = {name: {"keywords": ("add_decay",)}, schedule: {"positional": ("t", "span")}}
+    made = {name: make, schedule: shape}
+    known = {one: registry.option_names(made[one], one, key, **calls[one]) for one in made}
     dealt = registry.deal(options, known, key)
-    return (
-        registry.bind(make, dealt[name], key, name=name, offered=settings),
-        registry.bind(
-            shape, dealt[schedule], key, name=schedule, positional=call, offered=settings
-        ),
+    return tuple(
+        registry.bind(made[one], dealt[one], key, name=one, offered=settings, **calls[one])
+        for one in made
     )
 
 
-def _transformations(make: Callable, name: str) -> list[optax.GradientTransformation]:
-    """The transformations that an optimiser gives.
+def _transformations(made: Any, name: str) -> list[optax.GradientTransformation]:
+    """The list of transformations that an optimiser gave.
 
     Raises:
-        InputError: if it gives anything else.
+        InputError: if it gave anything else.
     """
-    made = make()
     made = [made] if isinstance(made, optax.GradientTransformation) else made
     if not isinstance(made, list | tuple) or not all(
         isinstance(one, optax.GradientTransformation) for one in made
