@@ -65,14 +65,14 @@ def labels_of(config) -> jax.ShapeDtypeStruct:
     return jax.eval_shape(method, *given)
 
 
-def count(config) -> int:
-    return parameters(config.model.to_json(), config.dtype)
+def count(config, classes: int = 11) -> int:
+    return parameters(config.model.to_json(), classes)
 
 
 @functools.cache
-def parameters(model: str, dtype: str) -> int:
+def parameters(model: str, classes: int) -> int:
     def build(rngs):
-        return models.build(**json.loads(model), num_classes=11, dtype=dtype, rngs=rngs)
+        return models.build(**json.loads(model), num_classes=classes, dtype="float32", rngs=rngs)
 
     return tiny.count(jax.eval_shape(lambda: functional.initial_arrays(build, 0)[0]))
 

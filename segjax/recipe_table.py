@@ -1,0 +1,151 @@
+"""What recipes there are: data sets, papers, parameters, and what was measured."""
+
+import ast
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+from segjax import recipe_files, recipe_words, tables
+
+_PAGE = """# Recipes
+
+This page is what `segjax recipes --markdown` prints. A recipe is named with the words that change
+it, `--config=RECIPE[:WORD,...]`: see [start](start.md#recipes-and-words). `segjax recipes NAME`
+prints a recipe's docstring and its own words.
+
+{legend}
+
+{table}
+
+## Measured
+Numbers of these recipes by segjax, in percent, each with the command that repeats it; those on test
+take `segjax evaluate --workdir=RUN --split=test` after it.
+
+{results}"""
+
+_HEADER = ("recipe", "data sets", "paper", "parameters on scenes", "whole", "own words")
+_LEGEND = """Data sets: "labelled" are {labelled};
+"all" are these and bsds500. The word "paper" goes with the data sets in its column, "small" with
+every labelled one where a network is trained. Millions of parameters: of the network on the scenes,
+where some are cut, and of the whole one for 21 classes (imagenet_heatmap: 1000)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """A number that a recipe reached.
+
+    Attributes:
+        recipe: what was run.
+        record: folder of the repository with the whole table, its commands and its hardware.
+        words: of the recipe.
+        flags: what the command had beside the recipe.
+        measure: what is measured, in percent.
+        val, test: the number on these splits.
+        note: what a reader must know beside it.
+    """
+
+    recipe: str
+    record: str
+    words: str = ""
+    flags: str = ""
+    measure: str = "mIoU"
+    val: float | None = None
+    test: float | None = None
+    note: str = ""
+
+    @property
+    def command(self) -> str:
+        """The command that repeats it; data and weights are where $SEGJAX_DATA and _WEIGHTS say."""
+        config = f"{self.recipe}:{self.words}" if self.words else self.recipe
+        return " ".join(filter(None, [f"segjax train --config={config}", self.flags]))
+
+    @property
+    def numbers(self) -> str:
+        """The numbers with their splits."""
+        splits = (("val", self.val), ("test", self.test))
+        return ", ".join(f"{split} {value:.2f}" for split, value in splits if value is not None)
+
+    def __str__(self) -> str:
+        note = f" ({self.note})" if self.note else ""
+        return f"{self.command}\n    {self.measure} {self.numbers}{note}"
+
+
+def measured() -> dict[str, Any]:
+    """The stored numbers: `parameters` by recipe and data set, and `results`."""
+    return json.loads((recipe_files.FOLDER / "measured.json").read_text())
+
+
+def results() -> list[Result]:
+    """All stored results."""
+    return [Result(**entry) for entry in measured()["results"]]
+
+
+def text() -> str:
+    """All recipes and results, for a terminal."""
+    table = tables.format_table(list(_rows()), _HEADER)
+    told = "\n".join(map(str, results()))
+    return f"{table}\n\n{_legend()}\n\nMeasured, in percent:\n{told}"
+
+
+def markdown() -> str:
+    """The page docs/recipes.md."""
+    rows = [(f"[`{name}`](../configs/{name}.py)", *rest) for name, *rest in _rows()]
+    told = [
+        (f"`{r.command}`", r.measure, r.numbers, r.note, f"[record](../{r.record})")
+        for r in results()
+    ]
+    return _PAGE.format(
+        legend=_legend(),
+        table=_markdown_table(rows, _HEADER),
+        results=_markdown_table(told, ("command", "measure", "number", "note", "record")),
+    )
+
+
+def describe(name: str) -> str:
+    """A recipe's docstring, its words and its results.
+
+    Raises:
+        InputError: if there is no such recipe.
+    """
+    words = recipe_files.module(name).WORDS
+    lines = [_docstring(name), "", f"Data sets: {', '.join(words.data)}."]
+    if words.trains:
+        lines.append(f"`paper` goes with: {', '.join(words.paper) or 'none'}.")
+    lines += [f"`{word}`: {what}." for word, what in words.own.items()]
+    return "\n".join([*lines, *(f"\n{one}" for one in results() if one.recipe == name)])
+
+
+def _rows() -> Iterator[tuple[str, ...]]:
+    groups = {recipe_words.LABELLED: "labelled", recipe_words.DATA_SETS: "all"}
+    counts = measured()["parameters"]
+    for name in recipe_files.shipped():
+        words, numbers = recipe_files.module(name).WORDS, counts.get(name, {})
+        yield (
+            name,
+            groups.get(words.data, ", ".join(words.data)),
+            ", ".join(words.paper) or "-",
+            _millions(numbers, "scenes"),
+            _millions(numbers, "voc2012", "imagenet"),
+            ", ".join(words.own) or "-",
+        )
+
+
+def _millions(numbers: dict[str, int], *data: str) -> str:
+    counts = [numbers[name] for name in data if name in numbers]
+    return f"{counts[0] / 1e6:.2f} M" if counts else "-"
+
+
+def _legend() -> str:
+    return _LEGEND.format(labelled=", ".join(recipe_words.LABELLED))
+
+
+def _docstring(name: str) -> str:
+    path = pathlib.Path(recipe_files.module(name).__file__ or "")
+    return ast.get_docstring(ast.parse(path.read_text())) or ""
+
+
+def _markdown_table(rows: list[tuple[str, ...]], header: tuple[str, ...]) -> str:
+    lines = [header, ("---",) * len(header), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
