@@ -192,8 +192,10 @@ def _parse(argv: list[str]) -> list[str]:
     except InputError as error:
         fail(error)
     except (AttributeError, KeyError) as error:  # of ml_collections, with its "Did you mean"
-        text = str(error.args[0]).replace("\\n", " ").replace("\\'", "'").strip("\"'")
-        fail(InputError(f"unknown config key '{text}"))
+        text = str(error.args[0])
+        name, hint = re.search(r"\w+", text), re.search(r"Did you mean [^?]*\?", text)
+        told = f"unknown config key {name[0] if name else text!r}."
+        fail(InputError(f"{told} {hint[0]}" if hint else told))
     except (flags.Error, TypeError, ValueError) as error:
         text = str(error).removeprefix("flag ")
         wrong = re.match(r"--config\.([\w.'\[\]]+)=(.*?): ", text, re.DOTALL)
