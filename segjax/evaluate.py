@@ -1,17 +1,26 @@
-"""Evaluates a checkpoint: python -m segjax.evaluate --workdir=DIR [--split=val] [--step=best].
+"""Scores a checkpoint of a run under a stated protocol.
 
-`--protocol="deeplab_v3_ms_flip"` replaces the run's views: see segjax/evaluation/views.py.
-`--crf="deeplab_v1, theta_alpha=60"` puts a fully connected CRF behind it: see segjax/crf.
-`--statistics=train` first estimates the batch norms' statistics again over that split.
-`--superpixels=configs/slic.py` also says what a vote within superpixels makes of the predictions,
-and the best that any labelling of those superpixels could reach.
+    segjax evaluate --workdir=DIR [--split=val] [--step=best] [--weights=raw]
+    python -m segjax.evaluate --workdir=DIR ...
+
+Prints IoU and accuracy of every class with their means. The run folder gets `eval-<split>.json`,
+the scores with their protocol; `.npz`, the counts of every image; `-labels.zip`, the label maps;
+and a picture of the worst images. Without further flags the number that the training stored comes
+back to the last digit. With one of the next four flags the files have other names.
+
+    --protocol="deeplab_v3_ms_flip"        other views; presets and keys: segjax/evaluation/views.py
+    --crf="deeplab_v1, theta_alpha=60"     a fully connected CRF behind the network: segjax/crf
+    --weights=ema                          the averaged weights
+    --statistics=train                     batch norms' statistics estimated again over that split
+
+`--crf=none` takes a run's CRF away. `--superpixels=slic` adds what a vote within superpixels makes
+of the predictions, and the best score that any labelling of those superpixels could reach.
 """
 
 import dataclasses
 import pathlib
 
 from absl import flags
-from ml_collections import config_flags
 
 from segjax import cli, network
 from segjax.data import catalog
@@ -29,12 +38,8 @@ from segjax.training import assembly, norm_statistics
 def define_flags() -> None:
     """The flags of the verb."""
     cli.define("workdir", "split", "step", "weights", "protocol", "crf", "distributed")
-    flags.DEFINE_string("statistics", "", "split they are estimated over; '': as trained")
-    config_flags.DEFINE_config_file(
-        "superpixels",
-        None,
-        "recipe of a classical method, whose regions vote; its keys can be set too",
-    )
+    flags.DEFINE_string("statistics", "", "split to estimate batch norms' statistics over")
+    cli.define_recipe("superpixels", "recipe of a classical method, whose regions vote")
 
 
 def main(_argv: list[str]) -> None:

@@ -1,8 +1,16 @@
-"""Runs a recipe: python -m segjax.main --config=configs/fcn8s.py [--workdir=DIR].
+"""Runs a recipe: trains and evaluates its network, or runs its classical method over a data set.
 
-Trains and evaluates the recipe's network, or runs its classical method over a data set. A training
-that finds its own checkpoint in the workdir goes on from there; SIGTERM saves and leaves with
-status 0.
+    segjax train --config=RECIPE[:WORD,...] [--workdir=DIR] [--config.KEY=VALUE ...]
+    python -m segjax.main --config=RECIPE[:WORD,...] ...
+
+RECIPE is a shipped one, such as fcn8s, or the path of a file. `segjax recipes` lists the recipes
+and their words; every key of segjax/configs/default.py is a flag, such as --config.optim.lr=0.01.
+
+The run folder gets the config, checkpoints, scores, pictures and logs. A training that finds its
+checkpoint there goes on from it. SIGTERM saves a checkpoint and ends with status 0.
+
+A run that ends because its loss is not finite names the batch that it saved; `--replay=FILE` with
+the same command runs that batch again under NaN checks.
 """
 
 from absl import flags
@@ -13,8 +21,8 @@ from segjax import cli
 def define_flags() -> None:
     """The flags of the verb."""
     cli.define("config", "distributed")
-    cli.define(workdir=("", "run folder; runs/<recipe>[-<variants>] by default"))
-    flags.DEFINE_string("replay", "", "a saved batch to run again under NaN checks")
+    cli.define(workdir=("", "run folder; runs/<recipe>[-<word>...] by default"))
+    flags.DEFINE_string("replay", "", "file of a saved batch, run again under NaN checks")
 
 
 def main(_argv: list[str]) -> None:

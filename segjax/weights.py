@@ -1,11 +1,14 @@
-"""Looks at files of weights, and writes a run's network as one.
+"""Shows what a file of weights holds, or writes a run's network as one.
 
-    python -m segjax.weights show FILE
-    python -m segjax.weights export --workdir=DIR [--step=best] [--output=FILE.safetensors]
+    segjax weights show FILE
+    segjax weights export --workdir=DIR [--step=best] [--weights=raw] [--output=FILE.safetensors]
+    python -m segjax.weights ...
 
-`show` names the origin of a file, the images it is for, and its tensors. `export` writes parameters
-and batch statistics under our own names, with preprocessing, classes, palette and the model's
-config in the header: `config.init.from` takes it, and so does any reader of safetensors.
+`show` prints the origin of a file, the preprocessing that its network expects, and its tensors.
+
+`export` writes parameters and batch statistics under segjax's names. The header holds the
+preprocessing, classes, palette and the config of the model. Another recipe starts from the file by
+`--config.init.from=FILE`; any reader of safetensors opens it.
 """
 
 import json
@@ -29,10 +32,10 @@ def define_flags() -> None:
 
 
 def show(path: pathlib.Path) -> str:
-    """What a file holds, as text.
+    """The origin, preprocessing and tensors of a file, as text.
 
     Raises:
-        InputError: if it cannot be read, or is of no known origin.
+        InputError: if it cannot be read, or its origin is unknown.
     """
     arrays, meta = files.read(path)
     origin = importers.origin_of(arrays, str(path))
@@ -40,10 +43,11 @@ def show(path: pathlib.Path) -> str:
     rows = [(name, str(list(array.shape)), str(array.dtype)) for name, array in arrays.items()]
     broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
     count = sum(array.size for array in arrays.values())
+    images = initial_weights.describe(preprocess) if preprocess else "unknown preprocessing"
     lines = [
         tables.format_table(rows, ("tensor", "shape", "type")),
         f"{len(arrays)} tensors, {count} numbers; origin {origin}",
-        f"images: {initial_weights.describe(preprocess) if preprocess else 'not said'}",
+        f"images: {images}",
     ]
     if meta.get("classes"):
         lines.append(f"classes: {', '.join(meta['classes'])}")
@@ -54,6 +58,12 @@ def show(path: pathlib.Path) -> str:
 
 def export(workdir: pathlib.Path, step: str, which: str, output: pathlib.Path) -> pathlib.Path:
     """Writes the network of a run as safetensors; returns the file.
+
+    Args:
+        workdir: the run folder.
+        step: "best", "latest" or a step's number.
+        which: "raw" or "ema" (averaged).
+        output: the file.
 
     Raises:
         InputError: if there is no such checkpoint, no averaged weights, or the disk refuses.

@@ -1,13 +1,14 @@
 import pathlib
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from segjax import initial_weights, weights
+from segjax import initial_weights, network, weights
 from segjax.errors import InputError
 from segjax.models.importers import files
 from segjax.runs import run_folder
-from segjax.training import assembly
 from tests import programs, tiny
 
 
@@ -20,14 +21,17 @@ def workdir(tmp_path_factory) -> pathlib.Path:
 
 
 def test_an_exported_network_holds_the_runs_weights_and_says_what_they_are(workdir, tmp_path):
-    for which in ("raw", "ema"):
+    state = programs.final(workdir)
+    for which, prefix in {"raw": "", "ema": "ema/"}.items():
         path = weights.export(workdir, "latest", which, tmp_path / f"{which}.safetensors")
         arrays, meta = files.read(path)
-        _, ts, _ = assembly.restore(workdir, "latest")
-        expected = initial_weights.flatten(*ts.weights(which))
-        assert arrays.keys() == expected.keys()
-        for name, array in arrays.items():
-            np.testing.assert_array_equal(array, expected[name])
+        expected = {
+            name.removeprefix(f"{prefix}{part}/"): array
+            for part in ("params", "batch_stats")
+            for name, array in state.items()
+            if name.startswith(f"{prefix}{part}/")
+        }
+        tiny.assert_same_bits(arrays, expected)
         config = run_folder.read_config(workdir)
         assert tuple(meta["preprocess"]["mean"]) == config.preprocess.mean
         assert meta["model"]["head"]["name"] == "fcn8s"
@@ -46,9 +50,9 @@ def test_a_run_that_starts_from_the_file_has_its_weights_and_preprocessing(workd
     start = initial_weights.start_of(config)
     initial_weights.adopt_preprocess(config, start)
     assert config.preprocess.mean == run_folder.read_config(workdir).preprocess.mean
-    _, ts, _ = assembly.restore(workdir, "latest")
-    found = start.load(ts.params, ts.batch_stats)
-    tiny.assert_same_bits(found, (ts.params, ts.batch_stats))
+    trained = network.load(workdir, "latest").network
+    zeros = jax.tree.map(jnp.zeros_like, (trained.params, trained.batch_stats))
+    tiny.assert_same_bits(start.load(*zeros), (trained.params, trained.batch_stats))
 
 
 def test_what_cannot_be_done_is_one_line(workdir, tmp_path):
@@ -67,4 +71,4 @@ def test_a_tensor_that_is_not_finite_is_shown(tmp_path):
     files.write(tmp_path / "net.safetensors", arrays, {})
     text = weights.show(tmp_path / "net.safetensors")
     assert "not finite: backbone/a" in text
-    assert "images: not said" in text
+    assert "images: unknown preprocessing" in text

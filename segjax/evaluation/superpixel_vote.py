@@ -1,4 +1,4 @@
-"""Where networks and superpixels meet: a vote within each, and the bound that they set."""
+"""A vote on a network's predictions within superpixels, and the bound that superpixels set."""
 
 import pathlib
 
@@ -16,8 +16,8 @@ from segjax.metrics import confusion
 class Vote:
     """Adds up the confusion matrices of two labellings that are constant on superpixels.
 
-    `vote`: every superpixel gets the class that the network predicted most in it. `oracle`: the
-    class that most of its truth has, the best that a labelling of these superpixels can do.
+    `vote` gives every superpixel the class that the network predicted most often in it; `oracle`
+    the class that most of its pixels truly have, which no labelling of the superpixels surpasses.
 
     Args:
         config: recipe of a classical method.
@@ -29,24 +29,24 @@ class Vote:
 
     def __init__(self, config: ml_collections.ConfigDict, num_classes: int):
         if not config.method.name:
-            raise InputError("--superpixels: the recipe has no config.method, such as slic's.")
+            raise InputError("--superpixels: the recipe has no config.method; take slic.")
         method = classical.build(**config.method)
         if classical.takes_box(method):
             raise InputError(f"--superpixels: {config.method.name} needs a box; take slic.")
         if jax.process_count() > 1:
-            raise InputError("--superpixels: evaluates in one process.")
+            raise InputError("--superpixels: superpixels vote in one process only.")
         self._options = dict(config.method)
         self._classes = num_classes
         self._method = jax.jit(method)
         self._count = jax.jit(self._confusions, static_argnames="capacity")
         self.counts = {"vote": 0, "oracle": 0}
-        self.found: list[int] = []
+        self._regions: list[int] = []
 
     def add(self, image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> None:
-        """One example: uint8 [H, W, 3], [H, W] and [H, W]."""
+        """Counts an example: image uint8 [H, W, 3], truth and prediction uint8 [H, W]."""
         labels = self._method(image)
         count = int(labels.max()) + 1
-        self.found.append(count)
+        self._regions.append(count)
         capacity = 1 << (count - 1).bit_length()  # few programs for a data set
         counts = self._count(labels, truth, prediction, capacity=capacity)
         for key, value in counts.items():
@@ -62,24 +62,24 @@ class Vote:
         return {key: confusion.count(v, truth, self._classes) for key, v in voted.items()}
 
     def reports(self) -> dict[str, confusion.Report]:
-        """The scores of both."""
+        """The scores of both labellings."""
         return {key: confusion.report(counts) for key, counts in self.counts.items()}
 
     def table(self, network: confusion.Report) -> str:
-        """Both beside the network's own scores, for people."""
+        """Both labellings beside the network, for people."""
         rows = [
             (name, *(f"{100 * report.scalars()[key]:.2f}" for key in ("miou", "pixel_accuracy")))
             for name, report in {"network": network, **self.reports()}.items()
         ]
         text = tables.format_table(rows, ("labels", "mIoU %", "pixel accuracy %"))
-        return f"{text}\n{self._options['name']}: {np.mean(self.found):.1f} regions an image"
+        return f"{text}\n{self._options['name']}: {np.mean(self._regions):.1f} regions an image"
 
     def write(self, path: pathlib.Path, network: confusion.Report) -> pathlib.Path:
         """Writes <path without suffix>-superpixels.json and returns its path."""
         path = path.with_name(f"{path.stem}-superpixels.json")
         fields = {
             "method": self._options,
-            "regions_an_image": float(np.mean(self.found)),
+            "regions_an_image": float(np.mean(self._regions)),
             "scores": {
                 name: {k: None if np.isnan(v) else v for k, v in report.scalars().items()}
                 for name, report in {"network": network, **self.reports()}.items()
