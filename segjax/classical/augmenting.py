@@ -1,16 +1,16 @@
-"""Maximum flow on a pixel grid by a search forest with exact distances, one scalar step at a time.
+"""Maximum flow on a pixel grid by a search forest with exact distances, in scalar steps.
 
 After "Maximum Flows by Incremental Breadth-First Search" (Goldberg, Hed, Kaplan, Tarjan, Werneck,
 2011) and its successor ("Faster and More Dynamic ...", 2015). A forest grows, one distance at a
-time, from the pixels that can still drain excess. Excess that it reaches runs down edge by edge,
-the farthest first, so that what meets goes on together. Where the edge to a parent fills up, the
-pixel looks among its neighbours for a parent as near as the last, else for the nearest, and then
-its children have to look too; a pixel farther than the forest has grown leaves it. An orphan thus
-looks at its neighbours' distances only and no path is walked to its root.
+time, from the pixels that can still drain excess. Excess that the forest reaches moves down edge by
+edge, the farthest first, so that excess that meets moves on together. When the edge to its parent
+fills up, a pixel looks for a new parent among its neighbours: one as near as the last parent or
+else the nearest, and then its children must look, too; a pixel farther away than the forest has
+grown leaves it. An orphan reads only its neighbours' distances; no path to a root is walked.
 
-Loops of scalar updates: tens of nanoseconds a step on a CPU, hopeless on an accelerator. XLA keeps
-an array in place only where no fusion both reads and writes it, so every loop here stores in one
-step what the step before decided; what is void goes to an element behind the image.
+The loops update scalars, which takes tens of nanoseconds a step on a CPU and far too long on an
+accelerator. XLA updates an array in place only if no fusion both reads and writes it, so every loop
+stores in one step what the previous step decided; void stores go to an element behind the image.
 """
 
 from typing import NamedTuple
@@ -26,7 +26,7 @@ _FAR = 2**31 - 1
 
 
 class _Grid(NamedTuple):
-    """Static: pixels of the framed image, and the offset of each direction when it is flattened."""
+    """Static sizes of the framed, flattened image: its pixels and the offset of each direction."""
 
     pixels: int
     offsets: tuple[int, ...]
@@ -39,15 +39,17 @@ class _Grid(NamedTuple):
 
 
 class _Forest(NamedTuple):
-    """Arrays over the pixels of the framed image, flattened, then void; scalars int32.
+    """The search forest: int32 arrays over the pixels of the framed image, and int32 scalars.
 
-    label: 0 outside of the forest; else the distance, 1 at a root, and a code: 1 + direction of the
-        parent, _ROOT, or 0 for a pixel without a parent, which is in `orphans`.
-    first, following: linked lists, by distance, of the pixels in the forest that hold excess.
-    border: ring of the pixels from which the forest may grow, `head` to `tail`; those of another
-        distance than `level` are stale.
-    children: as bits, directions of the children left behind by a pixel in `movers`, a ring.
-    walks: how often a pixel's excess was set on its way.
+    Arrays over pixels end with a void element.
+    label: 0 outside the forest; else the distance, 1 at a root, times _CODES plus a code: 1 +
+        direction of the parent, _ROOT, or 0 for a pixel without parent, which is in `orphans`.
+    first, following: linked lists, one per distance, of the pixels in the forest with excess.
+    border: ring of the pixels from which the forest may grow, from `head` to `tail`; those with
+        another distance than `level` are stale.
+    movers: ring of the pixels whose distance changed, so that their children need a parent.
+    children: the directions of these children, as bits.
+    walks: number of times that a pixel's excess was listed.
     """
 
     excess: jax.Array
@@ -68,16 +70,16 @@ class _Forest(NamedTuple):
 def solve(
     excess: jax.Array, caps: jax.Array, *, limit: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Maximum flow: what remains of the excess and of the capacities, and the sink's side.
+    """Maximum flow: remaining excess, remaining capacities and the sink's side.
 
     Args:
-        excess: int32 [H, W], supply of each pixel; demand where negative.
+        excess: int32 [H, W], supply of each pixel; demand if negative.
         caps: int32 [D, H, W], residual capacity by direction; 0 across the border.
-        limit: gives up after about as many walks of excess towards a root.
+        limit: the search gives up after about this many walks of excess towards a root.
 
     Returns:
-        Excess and capacities as given, after the flow; bool [H, W], pixels from which a pixel with
-        demand left can be reached. It is a minimum cut unless the limit was hit.
+        Excess and capacities after the flow, and bool [H, W], the pixels from which a pixel with
+        remaining demand can be reached: the sink's side of a minimum cut unless the limit was hit.
     """
     directions, height, width = caps.shape
     pitch = width + 2
@@ -109,10 +111,11 @@ def solve(
 
 
 def _plant(excess: jax.Array, caps: jax.Array, grid: _Grid) -> _Forest:
+    """The forest at the start: one root for each pixel with demand."""
     directions = caps.shape[0]
     excess = jnp.pad(excess, 1)
     caps = jnp.pad(caps, ((0, 0), (1, 1), (1, 1)))
-    # The forest can grow from a root to which an open edge leads from outside.
+    # The forest can grow from roots with an open edge that comes from a pixel without demand.
     growing = jnp.zeros(excess.shape, bool)
     for d in range(directions):
         dy, dx = STEPS[d // 2]
@@ -121,7 +124,7 @@ def _plant(excess: jax.Array, caps: jax.Array, grid: _Grid) -> _Forest:
         growing |= (there >= 0) & (back > 0)
     growing = (growing & (excess < 0)).ravel()
     place = jnp.cumsum(growing, dtype=jnp.int32)
-    # A pixel gets into the border once per level, which holds this level's and the next's.
+    # A pixel enters the border once per level; the ring holds this level's and the next's.
     ring = 1 << (2 * grid.pixels).bit_length()
     nodes = jnp.arange(grid.pixels, dtype=jnp.int32)
     border = jnp.zeros(ring, jnp.int32)
@@ -154,11 +157,12 @@ def _put(array: jax.Array, index: jax.Array, value: jax.Array) -> jax.Array:
 
 
 def _lowest(bits: jax.Array) -> jax.Array:
+    """Number of the lowest set bit."""
     return lax.population_count((bits & -bits) - 1)
 
 
 def _distance(label: jax.Array) -> jax.Array:
-    """Times _CODES."""
+    """Distance of a label, times _CODES."""
     return label & -_CODES
 
 
@@ -167,15 +171,15 @@ def _code(label: jax.Array) -> jax.Array:
 
 
 def _grow(forest: _Forest, grid: _Grid) -> tuple[_Forest, jax.Array]:
-    """Takes in what has an open edge to the border, and lists those pixels that hold excess.
+    """Adds the pixels with an open edge to the border, and lists those with excess.
 
-    Returns the forest and the greatest distance of pixels listed, 1 if there are none.
+    Returns the forest and the largest distance of the listed pixels, 1 if there are none.
     """
     directions, mask = len(grid.offsets), forest.border.size - 1
     end, here = forest.tail, forest.level * _CODES
 
     def body(carry):
-        f, first, found = carry
+        f, first, listed = carry
         node = _get(f.border, f.head & mask)
         fresh = _distance(_get(f.label, node)) == here
         joining = jnp.int32(0)
@@ -185,7 +189,7 @@ def _grow(forest: _Forest, grid: _Grid) -> tuple[_Forest, jax.Array]:
             joining |= jnp.where(fresh & joins, 1 << d, 0)
 
         def join(carry):
-            label, following, border, node, joining, tail, first, found = carry
+            label, following, border, node, joining, tail, first, listed = carry
             direction = _lowest(joining)
             there = node + grid.step(direction)
             active = _get(f.excess, there) > 0
@@ -197,55 +201,56 @@ def _grow(forest: _Forest, grid: _Grid) -> tuple[_Forest, jax.Array]:
                 joining & (joining - 1),
                 tail + 1,
                 jnp.where(active, there, first),
-                found + active,
+                listed + active,
             )
 
-        start = (f.label, f.following, f.border, node, joining, f.tail, first, found)
-        label, following, border, _, _, tail, first, found = lax.while_loop(
+        start = (f.label, f.following, f.border, node, joining, f.tail, first, listed)
+        label, following, border, _, _, tail, first, listed = lax.while_loop(
             lambda c: c[4] != 0, join, start
         )
         f = f._replace(label=label, following=following, border=border, head=f.head + 1, tail=tail)
-        return f, first, found
+        return f, first, listed
 
     start = (forest, jnp.int32(0), jnp.int32(0))
-    forest, first, found = lax.while_loop(lambda c: c[0].head < end, body, start)
-    top = jnp.where(found > 0, forest.level + 1, 1)
+    forest, first, listed = lax.while_loop(lambda c: c[0].head < end, body, start)
+    top = jnp.where(listed > 0, forest.level + 1, 1)
     lists = _put(forest.first, forest.level + 1, first)
-    return forest._replace(first=lists, walks=forest.walks + found), top
+    return forest._replace(first=lists, walks=forest.walks + listed), top
 
 
 def _push(forest: _Forest, top: jax.Array, grid: _Grid) -> tuple[_Forest, jax.Array]:
-    """Moves all excess listed down the trees until it drains or is stuck at an orphan.
+    """Moves all listed excess down the trees until it drains or stops at an orphan.
 
-    Returns the forest and the number of orphans, the farthest first.
+    Returns the forest and the number of orphans, which are stored the farthest first.
     """
     directions = len(grid.offsets)
 
     def body(carry):
         f, at, count, new = carry
         f = _moved(f, new)
-        # The end of a list is pixel 0, in the frame: no label, no excess, nothing moves.
+        # A list ends with pixel 0, in the frame: it has no label and no excess, so nothing moves.
         node, lower = _get(f.first, at), _get(f.first, at - 1)
-        mine = _get(f.label, node)
-        parent = jnp.maximum(_code(mine) - 1, 0)
+        node_label = _get(f.label, node)
+        parent = jnp.maximum(_code(node_label) - 1, 0)
         up = node + grid.step(parent)
-        other = _get(f.label, up)
+        parent_label = _get(f.label, up)
         edge, back = node * directions + parent, up * directions + (parent ^ 1)
-        room, held, there = _get(f.caps, edge), _get(f.excess, node), _get(f.excess, up)
-        flow = jnp.minimum(held, room)
-        full = (flow > 0) & (flow == room)
-        filled = (there < 0) & (there + flow >= 0)  # a root that is none any more
-        listed = (flow > 0) & (there == 0) & (_code(other) != 0)
+        capacity = _get(f.caps, edge)
+        node_excess, parent_excess = _get(f.excess, node), _get(f.excess, up)
+        flow = jnp.minimum(node_excess, capacity)
+        full = (flow > 0) & (flow == capacity)
+        filled = (parent_excess < 0) & (parent_excess + flow >= 0)  # a root whose demand is met
+        listed = (flow > 0) & (parent_excess == 0) & (_code(parent_label) != 0)
         new = _Move(
             node=node,
             up=up,
             edge=edge,
             back=back,
-            excess=(held - flow, there + flow),
-            caps=(room - flow, _get(f.caps, back) + flow),
+            excess=(node_excess - flow, parent_excess + flow),
+            caps=(capacity - flow, _get(f.caps, back) + flow),
             label=(
-                jnp.where(full, _distance(mine), mine),
-                jnp.where(filled, _distance(other), other),
+                jnp.where(full, _distance(node_label), node_label),
+                jnp.where(filled, _distance(parent_label), parent_label),
             ),
             at=at,
             first=(_get(f.following, node), jnp.where(listed, up, lower)),
@@ -264,7 +269,7 @@ def _push(forest: _Forest, top: jax.Array, grid: _Grid) -> tuple[_Forest, jax.Ar
 
 
 class _Move(NamedTuple):
-    """What is to be stored of excess that moves; pairs are of the pixel and of its parent `up`."""
+    """The pending stores of one move of excess; pairs belong to the pixel and its parent `up`."""
 
     node: jax.Array
     up: jax.Array
@@ -281,6 +286,8 @@ class _Move(NamedTuple):
 
 
 def _moved(forest: _Forest, new: _Move) -> _Forest:
+    """The forest after the pending stores of a move."""
+
     def both(array, indices, values):
         return _put(_put(array, indices[0], values[0]), indices[1], values[1])
 
@@ -296,10 +303,10 @@ def _moved(forest: _Forest, new: _Move) -> _Forest:
 
 
 def _adopt(forest: _Forest, count: jax.Array, grid: _Grid) -> _Forest:
-    """Gives the orphans, and all children whose parent moved, the nearest parent or sets them free.
+    """Gives each orphan and each child of a mover the nearest parent, or removes it.
 
-    A pixel is a mover until it is known which of its children it left behind; that a child is
-    looked at twice does no harm.
+    A pixel whose distance changes becomes a mover until its children are looked at; looking at a
+    child twice is harmless.
     """
     directions, ring = len(grid.offsets), forest.movers.size - 1
     limit = (forest.level + 1) * _CODES
@@ -312,20 +319,20 @@ def _adopt(forest: _Forest, count: jax.Array, grid: _Grid) -> _Forest:
         children = jnp.where(fetch, _get(f.children, mover), children)
         child = mover + grid.step(_lowest(children))
         node = jnp.where(left > 0, _get(f.orphans, left - 1), child)
-        nearest, mine = jnp.int32(_FAR), jnp.int32(0)
+        nearest, children_left = jnp.int32(_FAR), jnp.int32(0)
         for d, offset in enumerate(grid.offsets):
             other = _get(f.label, node + offset)
             open_ = (other > 0) & (_get(f.caps, node * directions + d) > 0)
             nearest = jnp.minimum(nearest, jnp.where(open_, _distance(other) + d, _FAR))
-            mine |= jnp.where(_code(other) == (d ^ 1) + 1, 1 << d, 0)
+            children_left |= jnp.where(_code(other) == (d ^ 1) + 1, 1 << d, 0)
         old, waiting = _get(f.label, node), _get(f.children, node)
         label = jnp.where((old > 0) & (nearest < limit), nearest + _CODES + 1, 0)
         moves = _distance(label) != _distance(old)
-        mine = waiting | jnp.where(moves, mine, 0)
-        new = (node, label, mine, jnp.where(fetch, mover, grid.pixels), last, f.tail)
+        children_left = waiting | jnp.where(moves, children_left, 0)
+        new = (node, label, children_left, jnp.where(fetch, mover, grid.pixels), last, f.tail)
         f = f._replace(tail=f.tail + (moves & (label >= limit)))
         children = jnp.where(left > 0, children, children & (children - 1))
-        last = last + ((waiting == 0) & (mine != 0))
+        last = last + ((waiting == 0) & (children_left != 0))
         return f, jnp.maximum(left - 1, 0), head + fetch, last, mover, children, new
 
     zero, void = jnp.int32(0), jnp.int32(grid.pixels)
@@ -337,7 +344,8 @@ def _adopt(forest: _Forest, count: jax.Array, grid: _Grid) -> _Forest:
 
 
 def _adopted(forest: _Forest, new) -> _Forest:
-    # Behind the end of a ring it does no harm to store what is not to enter.
+    """The forest after the pending stores of an adoption."""
+    # A pixel that does not enter a ring is stored behind its end, which is harmless.
     node, label, children, mover, last, tail = new
     return forest._replace(
         label=_put(forest.label, node, label),
@@ -348,7 +356,7 @@ def _adopted(forest: _Forest, new) -> _Forest:
 
 
 def _resume(forest: _Forest, count: jax.Array, grid: _Grid) -> tuple[_Forest, jax.Array]:
-    """Lists the orphans that found a parent and hold excess; returns as `_grow`."""
+    """Lists the orphans that got a parent and have excess; returns the same as `_grow`."""
 
     def body(carry):
         lists, following, at, node, rest, left, top, walks = carry

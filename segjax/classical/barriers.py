@@ -1,4 +1,4 @@
-"""Keeping expensive intermediate arrays out of XLA's fusions on a CPU."""
+"""Barriers that keep expensive intermediate arrays out of XLA's fusions on a CPU."""
 
 from collections.abc import Callable
 
@@ -8,22 +8,22 @@ import jax.numpy as jnp
 Arrays = jax.Array | tuple[jax.Array, ...]
 
 
-def apart(function: Callable[[], Arrays], anchor: jax.Array) -> Arrays:
-    """function(), computed once and stored before anything reads it.
+def materialize(function: Callable[[], Arrays], anchor: jax.Array) -> Arrays:
+    """The result of `function()`, computed once and stored before it is read.
 
-    On a CPU XLA fuses a producer into all its consumers and computes it again for every element
-    that they read: a filter's second pass would repeat the first for each of its taps.
-    `jax.lax.optimization_barrier` is dropped there; the result of a loop is not, as long as its
-    number of trips is not known when it is compiled.
+    On a CPU XLA fuses a producer into all its consumers and recomputes it for every element that
+    they read: a filter's second pass would repeat the first for each of its taps. XLA drops
+    `jax.lax.optimization_barrier` there, but it keeps the result of a loop whose number of trips is
+    unknown at compile time.
 
     Args:
-        function: has no argument and returns an array, or a tuple of them.
-        anchor: a float scalar that comes from the data.
+        function: takes no argument and returns an array or a tuple of arrays.
+        anchor: a float scalar computed from the data; it makes the number of trips unknown.
     """
 
     def in_loop() -> Arrays:
         shapes = jax.eval_shape(function)
-        # A second trip would only repeat the first.
+        # A second trip, for nan, would only repeat the first.
         trips = jnp.where(jnp.isnan(anchor), 2, 1)
         empty = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
         start = (jnp.zeros((), trips.dtype), empty)

@@ -1,10 +1,10 @@
-"""CIELAB of sRGB images: the space in which Euclidean distance is meant to be seen."""
+"""CIELAB colours of sRGB images; Euclidean distances in CIELAB approximate perceived ones."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-# IEC 61966-2-1: linear sRGB to XYZ; rows divided by the white point D65, 2 degrees.
+# IEC 61966-2-1: linear sRGB to XYZ, then with rows divided by the white point D65, 2 degrees.
 _XYZ = np.array(
     [
         [0.412453, 0.357580, 0.180423],
@@ -12,35 +12,35 @@ _XYZ = np.array(
         [0.019334, 0.119193, 0.950227],
     ]
 )
-_OF_WHITE = (_XYZ / np.array([[0.95047], [1.0], [1.08883]])).astype(np.float32)
-_LINEAR_BELOW = 0.04045  # of an sRGB value: the straight part of its curve
-_CUBE_ABOVE = 0.008856  # of a share of white: where the cube root begins
-# The bits of a float divided by 3, plus this, are its cube root to 3.5 %.
+_XYZ_OVER_WHITE = (_XYZ / np.array([[0.95047], [1.0], [1.08883]])).astype(np.float32)
+_LINEAR_BELOW = 0.04045  # sRGB values below it lie on the straight part of the curve
+_CUBE_ABOVE = 0.008856  # shares of white above it have a cube root as lightness
+# A third of a float's bits plus this number are the bits of its cube root within 3.5 %.
 _ROOT_BITS = 0x2A514067
 
 
 def srgb_to_lab(image: jax.Array) -> jax.Array:
     """CIELAB of sRGB: uint8 or float [..., H, W, 3] -> float32 [..., H, W, 3].
 
-    Integers are 0 .. 255, floats 0 .. 1. L is 0 .. 100, a and b within +-128; white is D65 seen
-    under 2 degrees. CIE 15:2004, section 8.2.
+    Integers are 0 .. 255, floats 0 .. 1. L is 0 .. 100, a and b lie within +-128; white is D65 for
+    the 2 degree observer. CIE 15:2004, section 8.2.
     """
     return jnp.stack(lab_planes(image), axis=-1)
 
 
 def lab_planes(image: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """`srgb_to_lab` as three arrays, each float32 [..., H, W]: what a CPU handles fastest."""
+    """`srgb_to_lab` as three planes, each float32 [..., H, W], the fastest form on a CPU."""
     red, green, blue = (_linear(image[..., channel]) for channel in range(3))
-    x, y, z = (_lightness(r * red + g * green + b * blue) for r, g, b in _OF_WHITE)
+    x, y, z = (_lightness(r * red + g * green + b * blue) for r, g, b in _XYZ_OVER_WHITE)
     return 116 * y - 16, 500 * (x - y), 200 * (y - z)
 
 
 def _linear(channel: jax.Array) -> jax.Array:
     if jnp.issubdtype(channel.dtype, jnp.integer):
-        # Reading a table takes half as long as the power.
+        # A table takes half the time of the power.
         table = _curve(np.arange(256) / 255, np.power).astype(np.float32)
         return jnp.asarray(table)[channel.astype(jnp.int32)]
-    # On a CPU exp and log are vectorised and pow is not.
+    # On a CPU exp and log are vectorised, pow is not.
     return _curve(channel.astype(jnp.float32), lambda x, power: jnp.exp(power * jnp.log(x)))
 
 
@@ -52,7 +52,7 @@ def _curve(value, power):
 
 
 def _lightness(share: jax.Array) -> jax.Array:
-    """The compressive function f of CIELAB: a cube root with a straight foot."""
+    """The function f of CIELAB: a cube root, straight near 0."""
     cube = jnp.maximum(share, _CUBE_ABOVE)
     root = jax.lax.bitcast_convert_type(cube, jnp.int32) // 3 + _ROOT_BITS
     root = jax.lax.bitcast_convert_type(root, jnp.float32)

@@ -1,8 +1,8 @@
-"""Regions in one piece: each label keeps what its seed reaches, the rest joins its neighbours.
+"""Connected regions: each label keeps the piece around its seed; other pixels join a neighbour.
 
-A map is worked on as planes of bits, 32 pixels to a word: a step of a flood over the whole image is
-then a few operations on a few thousand words, and needs neither gather nor scatter. The pixels of a
-word lie a slab apart along the first axis, so that packing and stepping run along whole rows.
+Label maps are stored as bit planes with 32 pixels per word: a step of a flood over the whole image
+takes a few operations on a few thousand words, without gather or scatter. The pixels of a word lie
+one slab apart along the first axis, so that packing and stepping work on whole rows.
 """
 
 import functools
@@ -15,38 +15,38 @@ import numpy as np
 from segjax.classical import barriers
 
 _WORD = 32
-_STRIDE = 8  # steps between two looks at whether anything changed
+_STRIDE = 8  # steps between two checks for changes
 
 
 def connect(labels: jax.Array, cost: jax.Array, *, regions: int) -> tuple[jax.Array, jax.Array]:
-    """Makes every label one connected region: int32 [*space] -> the same, and bool [regions].
+    """Makes every label one connected region: int32 [*space] -> int32 [*space], bool [regions].
 
-    What a label's seed reaches through pixels of that label stays; every other pixel takes, in
-    waves, the label of a neighbour (4 of them in an image, 6 in a volume) that has one. The seed is
-    a pixel well inside: of those whose neighbours' neighbours along the axes have its label, else
-    of those whose neighbours have, else of all, the one of least cost.
+    The pixels that a label's seed reaches through pixels of that label keep it. Every other pixel
+    takes, in waves, the label of a neighbour (4 in an image, 6 in a volume). The seed of a label is
+    the pixel of least cost among those whose neighbours' neighbours along the axes have the label,
+    else among those whose neighbours have it, else among all.
 
     Args:
         labels: 0 to regions - 1.
-        cost: float32 [*space], 0 to 1 without 1; compared in as many bits as the image's size
+        cost: float32 [*space], 0 or more and below 1; compared in the bits that the image's size
             leaves, 11 for a photograph of 500 x 500, and then by place.
         regions: capacity.
 
     Returns:
-        The map, and which labels are in it: those that some pixel had.
+        The connected map, and which labels occur in it.
     """
     anchor = cost.ravel()[0]
-    planes = barriers.apart(lambda: pack(labels, regions), anchor)
+    planes = barriers.materialize(lambda: pack(labels, regions), anchor)
     inside = _inside(labels.shape)
-    links = barriers.apart(lambda: _links(planes, inside), anchor)
-    depth = unpack(barriers.apart(lambda: _depth(links), anchor), labels.shape[0])
+    links = barriers.materialize(lambda: _links(planes, inside), anchor)
+    depth = unpack(barriers.materialize(lambda: _depth(links), anchor), labels.shape[0])
     seeds = _cheapest(labels, cost + 2 - depth, regions)
     reached = flood(links, place(seeds, labels.shape))
     return unpack(adopt(planes, inside, reached), labels.shape[0]), seeds >= 0
 
 
 def _cheapest(labels: jax.Array, cost: jax.Array, regions: int) -> jax.Array:
-    """Place of each label's pixel of least cost, 0 to 3: int32 [regions], -1 for none."""
+    """Place of each label's pixel of least cost (0 to 3): int32 [regions], -1 for absent labels."""
     low = max(1, (labels.size - 1).bit_length())
     rank = jnp.floor(cost * (2.0 ** (31 - low) / 3)).astype(jnp.int32) << low
     rank = rank.ravel() | jnp.arange(labels.size, dtype=jnp.int32)
@@ -56,13 +56,13 @@ def _cheapest(labels: jax.Array, cost: jax.Array, regions: int) -> jax.Array:
 
 
 def pack(labels: jax.Array, count: int) -> jax.Array:
-    """The bits of labels below `count`: int32 [H, ...] -> uint32 [bits, ceil(H / 32), ...]."""
+    """Bit planes of labels below `count`: int32 [H, ...] -> uint32 [bits, ceil(H / 32), ...]."""
     bits = max(1, math.ceil(math.log2(count)))
     slab = -(-labels.shape[0] // _WORD)
     fill = [(0, slab * _WORD - labels.shape[0])] + [(0, 0)] * (labels.ndim - 1)
     slabs = jnp.pad(labels.astype(jnp.uint32), fill).reshape(_WORD, slab, *labels.shape[1:])
     which = jnp.arange(bits, dtype=jnp.uint32).reshape(-1, *[1] * labels.ndim)
-    # Unrolled: as a reduction it takes five times as long on a CPU.
+    # Unrolled: a reduction takes five times as long on a CPU.
     words = jnp.zeros((), jnp.uint32)
     for index in range(_WORD):
         words |= ((slabs[index] >> which) & 1) << index
@@ -70,7 +70,7 @@ def pack(labels: jax.Array, count: int) -> jax.Array:
 
 
 def unpack(planes: jax.Array, height: int) -> jax.Array:
-    """The way back from `pack`: uint32 [bits, slab, ...] -> int32 [H, ...]."""
+    """The inverse of `pack`: uint32 [bits, slab, ...] -> int32 [H, ...]."""
     which = jnp.arange(_WORD, dtype=jnp.uint32).reshape(-1, *[1] * (planes.ndim - 1))
     values = jnp.zeros((), jnp.uint32)
     for index, plane in enumerate(planes):
@@ -79,7 +79,7 @@ def unpack(planes: jax.Array, height: int) -> jax.Array:
 
 
 def place(seeds: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Sets the bits of different pixels: int32 [K], -1 for none -> uint32 [slab, ...]."""
+    """A plane with the bits of distinct pixels set: int32 [K] (-1: none) -> uint32 [slab, ...]."""
     row = math.prod(shape[1:])
     slab = -(-shape[0] // _WORD)
     high, low = jnp.divmod(seeds, slab * row)
@@ -90,7 +90,7 @@ def place(seeds: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def _links(planes: jax.Array, inside: jax.Array) -> tuple[jax.Array, ...]:
-    """Bits of the pixels whose neighbour has the same label, for each neighbour."""
+    """For each direction, the bits of the pixels whose neighbour has the same label."""
     links = []
     for step in _steps(inside.ndim):
         unlike = jnp.zeros((), jnp.uint32)
@@ -101,7 +101,7 @@ def _links(planes: jax.Array, inside: jax.Array) -> tuple[jax.Array, ...]:
 
 
 def _depth(links: tuple[jax.Array, ...]) -> jax.Array:
-    """0, 1 where all neighbours have a pixel's label, 2 where all of theirs do: two planes."""
+    """Depth as two bit planes: 1 if all neighbours have a pixel's label, 2 if theirs do, too."""
     inner = functools.reduce(jnp.bitwise_and, links)
     around = [_neighbor(inner, step) for step in _steps(inner.ndim)]
     deep = functools.reduce(jnp.bitwise_and, around, inner)
@@ -109,7 +109,7 @@ def _depth(links: tuple[jax.Array, ...]) -> jax.Array:
 
 
 def flood(links: tuple[jax.Array], reached: jax.Array) -> jax.Array:
-    """All pixels that links lead to: uint32 [slab, ...] -> uint32 [slab, ...]."""
+    """All pixels that links connect to `reached`: uint32 [slab, ...] -> uint32 [slab, ...]."""
 
     def wave(_, reached):
         new = reached
@@ -125,13 +125,13 @@ def flood(links: tuple[jax.Array], reached: jax.Array) -> jax.Array:
 
 
 def adopt(planes: jax.Array, inside: jax.Array, reached: jax.Array) -> jax.Array:
-    """Spreads the labels of reached pixels over all others: uint32 [bits, slab, ...] -> same."""
+    """Spreads the labels of reached pixels to all others: uint32 [bits, slab, ...] -> the same."""
 
     def wave(carry):
         planes, open_ = carry
         new, left = planes, open_
         for step in _steps(open_.ndim):
-            # Outside the image nothing is open either, hence `inside`.
+            # `inside`, because pixels outside the image are not open either.
             take = left & _neighbor(inside & ~open_, step)
             left &= ~take
             new |= take & _neighbor(planes, step)
@@ -142,7 +142,7 @@ def adopt(planes: jax.Array, inside: jax.Array, reached: jax.Array) -> jax.Array
 
 
 def _inside(shape: tuple[int, ...]) -> jax.Array:
-    """Bits of the pixels that exist; the last slab may end below the image."""
+    """Bits of the pixels in the image; the last slab may extend below it."""
     slab = -(-shape[0] // _WORD)
     rows = np.zeros(slab * _WORD, np.uint32)
     rows[: shape[0]] = 1
@@ -153,20 +153,20 @@ def _inside(shape: tuple[int, ...]) -> jax.Array:
 
 
 def _steps(axes: int) -> list[tuple[int, int, bool]]:
-    """(axis, distance, whether rows lie in words along it) to each neighbour; axes from the end."""
+    """(axis, distance, whether words pack this axis) of each neighbour; axes count from the end."""
     return [(axis - axes, distance, not axis) for axis in range(axes) for distance in (-1, 1)]
 
 
 def _neighbor(words: jax.Array, step: tuple[int, int, bool]) -> jax.Array:
-    """Every pixel's neighbour; 0 outside."""
+    """The bits of every pixel's neighbour; 0 outside the image."""
     axis, distance, packed = step
     length = words.shape[axis]
     if not packed:
-        # A negative amount cuts off.
+        # A negative amount crops.
         amount = [(0, 0, 0)] * words.ndim
         amount[axis] = (-distance, distance, 0)
         return jax.lax.pad(words, jnp.uint32(0), amount)
-    # The row after a slab's last one is the first of the next slab, one bit on.
+    # The last row of a slab is followed by the first row of the next slab, one bit higher.
     if distance < 0:
         last = jax.lax.slice_in_dim(words, length - 1, length, axis=axis)
         rest = jax.lax.slice_in_dim(words, 0, length - 1, axis=axis)

@@ -1,4 +1,4 @@
-"""What a pixel is described by when pixels are clustered: colour, place, texture."""
+"""Descriptors of pixels for clustering: colour, position and texture."""
 
 import math
 
@@ -11,27 +11,27 @@ from segjax.errors import InputError
 
 KINDS = ("rgb", "lab", "lab_xy", "texture")
 POINTWISE = KINDS[:3]
-"""Kinds that need no neighbours of a pixel."""
+"""Kinds that need only the pixel itself, not its neighbours."""
 
-_SCALES = (1.0, 2.0)  # pixels, of the derivatives
+_SCALES = (1.0, 2.0)  # standard deviations of the derivatives in pixels
 _ORIENTATIONS = 4
-_REACH = 3  # standard deviations that a filter extends to each side
-_POOLING = 2  # the energy of a scale is smoothed this many times wider
+_REACH = 3  # extent of a filter to each side in standard deviations
+_POOLING = 2  # width of the smoothing of the energy, relative to its scale
 
 
-def pixel_features(
+def describe_pixels(
     image: jax.Array, kind: str = "lab", *, position: float = 50.0, texture: float = 1.0
 ) -> jax.Array:
-    """Describes every pixel: uint8 [H, W, 3] -> float32 [F, H, W].
+    """The descriptor of every pixel: uint8 [H, W, 3] -> float32 [F, H, W].
 
-    Channels come first: on a CPU that is several times faster for all that follows.
+    Channels come first, which makes all further steps several times faster on a CPU.
 
     Args:
         image: RGB.
         kind: "rgb" (0 .. 255), "lab" (CIELAB), "lab_xy" (CIELAB, y, x) or "texture" (CIELAB and
             the rows of `filter_energy`).
-        position: of "lab_xy", the length of the image's longer side in units of CIELAB.
-        texture: of "texture", the weight of the filters' energy, itself in units of L.
+        position: length of the image's longer side in CIELAB units, for "lab_xy".
+        texture: weight of the filters' energy, whose unit is that of L, for "texture".
 
     Raises:
         InputError: for another kind.
@@ -43,19 +43,19 @@ def pixel_features(
         return jnp.concatenate([lab, texture * filter_energy(lab[0])])
     rows = jax.lax.broadcasted_iota(jnp.float32, (height, width), 0)
     columns = jax.lax.broadcasted_iota(jnp.float32, (height, width), 1)
-    return point_features(image, rows, columns, kind, scale=position / max(height, width))
+    return describe_points(image, rows, columns, kind, scale=position / max(height, width))
 
 
-def point_features(
+def describe_points(
     colors: jax.Array, rows: jax.Array, columns: jax.Array, kind: str, *, scale: float
 ) -> jax.Array:
-    """The same for any set of pixels, and kinds in POINTWISE alone.
+    """The descriptors of any set of pixels, for a kind in POINTWISE.
 
     Args:
         colors: uint8 [A, B, 3], RGB.
-        rows, columns: float32 [A, B], places in the image, in pixels.
+        rows, columns: float32 [A, B], positions in the image in pixels.
         kind: one of POINTWISE.
-        scale: of "lab_xy", units of CIELAB to a pixel.
+        scale: CIELAB units per pixel, for "lab_xy".
 
     Returns:
         float32 [F, A, B].
@@ -71,7 +71,7 @@ def point_features(
 
 
 def count(kind: str) -> int:
-    """F of a kind."""
+    """F, the number of channels of a kind."""
     check(kind)
     filters = (_ORIENTATIONS + 1) * len(_SCALES)
     return 3 + {"lab_xy": 2, "texture": filters}.get(kind, 0)
@@ -86,13 +86,14 @@ def check(kind: str, allowed: tuple[str, ...] = KINDS) -> None:
 def filter_energy(lightness: jax.Array) -> jax.Array:
     """Oriented energy and centre-surround contrast: float32 [H, W] -> float32 [10, H, W].
 
-    At each of two scales s (standard deviations of 1 and 2 pixels): for orientations 0, 45, 90 and
-    135 degrees the root of the local mean of e^2 + o^2, where o = s G' and e = s^2 G'' are the
-    first and second derivatives of a Gaussian across the orientation (the quadrature pair of Malik,
-    Belongie, Leung, Shi 2001, section 3, here without elongation, so that all orientations are
-    combinations of five separable filters: Freeman, Adelson 1991); then that of the Laplacian
-    s^2 (Gxx + Gyy), the centre-surround filter of Leung, Malik 2001. The local mean is a Gaussian
-    of twice the scale. Pixels beyond the border repeat those on it.
+    For each of two scales s (standard deviations of 1 and 2 pixels) there are five channels. Four
+    are the root of the local mean of e^2 + o^2 for orientations 0, 45, 90 and 135 degrees, where
+    o = s G' and e = s^2 G'' are the first and second derivatives of a Gaussian across the
+    orientation: the quadrature pair of Malik, Belongie, Leung, Shi 2001, section 3, here without
+    elongation, so that five separable filters give all orientations (Freeman, Adelson 1991). The
+    fifth is the root of the local mean of the squared Laplacian s^2 (Gxx + Gyy), the
+    centre-surround filter of Leung, Malik 2001. The local mean is a Gaussian of twice the scale.
+    Pixels beyond the border repeat those on it.
     """
     anchor = lightness[0, 0]
     return jnp.concatenate([_scale_energy(lightness, sigma, anchor) for sigma in _SCALES])
@@ -101,11 +102,12 @@ def filter_energy(lightness: jax.Array) -> jax.Array:
 def _scale_energy(lightness: jax.Array, sigma: float, anchor: jax.Array) -> jax.Array:
     taps = [sigma**order * gaussian_taps(sigma, order) for order in range(3)]
     down = [
-        barriers.apart(lambda tap=tap: convolve(lightness, tap, axis=0), anchor) for tap in taps
+        barriers.materialize(lambda tap=tap: convolve(lightness, tap, axis=0), anchor)
+        for tap in taps
     ]
 
     def derivative(rows: int, columns: int) -> jax.Array:
-        return barriers.apart(lambda: convolve(down[rows], taps[columns], axis=1), anchor)
+        return barriers.materialize(lambda: convolve(down[rows], taps[columns], axis=1), anchor)
 
     dy, dx = derivative(1, 0), derivative(0, 1)
     dyy, dxy, dxx = derivative(2, 0), derivative(1, 1), derivative(0, 2)
@@ -119,19 +121,19 @@ def _scale_energy(lightness: jax.Array, sigma: float, anchor: jax.Array) -> jax.
     energies.append((dxx + dyy) ** 2)
     pool = gaussian_taps(_POOLING * sigma, 0)
     squares = jnp.stack(energies)
-    rows = barriers.apart(lambda: convolve(squares, pool, axis=1), anchor)
+    rows = barriers.materialize(lambda: convolve(squares, pool, axis=1), anchor)
     return jnp.sqrt(convolve(rows, pool, axis=2))
 
 
 def gaussian_taps(sigma: float, order: int) -> np.ndarray:
     """A sampled Gaussian of sum 1 or its derivative: float32 [2 r + 1], r = ceil(3 sigma).
 
-    What sampling and cutting off leave of the second derivative's sum is taken out with the shape
-    of the Gaussian: a flat image has no derivative.
+    Sampling and truncation give the second derivative a sum other than 0, which is removed in the
+    shape of the Gaussian, so that a flat image has no derivative.
 
     Args:
         sigma: standard deviation in pixels.
-        order: 0, 1 or 2, of the derivative.
+        order: order of the derivative, 0 to 2.
     """
     radius = math.ceil(_REACH * sigma)
     x = np.arange(-radius, radius + 1)
@@ -145,8 +147,8 @@ def gaussian_taps(sigma: float, order: int) -> np.ndarray:
 def convolve(values: jax.Array, taps: np.ndarray, *, axis: int) -> jax.Array:
     """Convolution along one axis; values beyond the border repeat those on it.
 
-    A sum of shifted arrays: faster on a CPU than a convolution with one channel, and the same sum
-    for one image and for a batch.
+    It adds shifted arrays, which is faster on a CPU than a convolution with one channel and gives
+    the same sum for one image and for a batch.
     """
     radius = len(taps) // 2
     pads = [(0, 0)] * values.ndim

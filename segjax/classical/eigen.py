@@ -1,8 +1,8 @@
 """The smallest eigenpairs of a symmetric operator, by Chebyshev-filtered subspace iteration.
 
 Zhou, Saad, Tiago and Chelikowsky, "Self-consistent-field calculations using Chebyshev-filtered
-subspace iteration", 2006. Nothing is factored and nothing but products with the operator is asked
-for, several vectors at a time: the form in which accelerators are fast.
+subspace iteration", 2006. The method needs no factorisation, only products of the operator with
+several vectors at a time, which are fast on accelerators.
 """
 
 from collections.abc import Callable
@@ -11,17 +11,17 @@ import jax
 import jax.numpy as jnp
 
 _SPARE = 4
-"""Vectors beyond those asked for: the last ones of a subspace converge slowly."""
+"""Number of additional vectors, because the last vectors of a subspace converge slowly."""
 _DEPENDENT = 1e-5
-"""A share of a unit vector's squared length that may be rounding."""
+"""Share of a unit vector's squared length that rounding may cause."""
 _GROWTH = 1e4
-"""The most by which a filter lifts one vector above another; float32 keeps both."""
+"""Largest gain of one vector over another in a filter; float32 keeps both."""
 
 
 def block(count: int, size: int) -> int:
-    """How many vectors to iterate for `count` of them on `size` nodes.
+    """Number of vectors to iterate for `count` eigenvectors of a graph with `size` nodes.
 
-    A few more than asked for, in whole registers of eight, and never more than there are nodes.
+    A few more than `count`, rounded up to whole registers of eight, but at most `size`.
     """
     return min(-(-(count + _SPARE) // 8) * 8, size)
 
@@ -36,22 +36,22 @@ def smallest(
     rounds: int = 3,
     tolerance: float = 1e-3,
 ) -> tuple[jax.Array, jax.Array]:
-    """Eigenvalues and vectors at the lower end of the spectrum.
+    """Eigenvalues and eigenvectors at the lower end of the spectrum.
 
     Args:
-        apply: a symmetric linear map of float32 [N, M] column by column, its spectrum within
+        apply: a symmetric linear map of the columns of float32 [N, M] with its spectrum in
             [0, bound].
-        start: float32 [N, M], linearly independent columns, M above `wanted` by a few.
-        wanted: pairs whose residuals decide when to stop.
+        start: float32 [N, M], linearly independent columns; M is a few more than `wanted`.
+        wanted: number of pairs whose residuals decide when to stop.
         bound: upper bound of the spectrum.
-        degree: products with the operator in a round.
-        rounds: the most there are.
-        tolerance: residual norm at which a pair is taken; an eigenvalue is within it, and within
-            its square over the gap to the next one.
+        degree: products with the operator per round.
+        rounds: largest number of rounds.
+        tolerance: residual norm at which a pair is accepted; the error of an eigenvalue is at most
+            this norm, and at most its square over the gap to the next eigenvalue.
 
     Returns:
-        float32 [M], ascending, and orthonormal float32 [N, M]; columns that turned out dependent
-        are zero and come last.
+        float32 [M], ascending, and orthonormal float32 [N, M]; dependent columns are zero and come
+        last.
     """
 
     def more(carry):
@@ -69,8 +69,8 @@ def smallest(
 
 
 def _filter(apply, x, low, bound, degree):
-    """The Chebyshev polynomial that is within +-1 on [low, bound] and grows below it."""
-    # An interval of no width has no polynomial: the block already holds the spectrum's end.
+    """Applies the Chebyshev polynomial that is within +-1 on [low, bound] and grows below it."""
+    # An interval of width 0 has no polynomial; then the block already holds the whole spectrum.
     half = jnp.maximum(0.5 * (bound - low), 1e-3 * bound)
     middle = bound - half
     lift = jnp.arccosh(jnp.maximum(middle / half, 1 + 1e-6))
@@ -87,10 +87,10 @@ def _filter(apply, x, low, bound, degree):
 
 
 def _ritz(apply, x, wanted, bound):
-    """Rayleigh-Ritz: eigenpairs within the span of x, the largest value, the worst residual.
+    """Rayleigh-Ritz: eigenpairs in the span of x, the largest value and the worst residual.
 
-    Directions that rounding alone tells from the others are dropped: their columns become zero,
-    their values twice the bound.
+    Directions that differ from the others only by rounding are dropped: their columns become zero
+    and their values twice the bound.
     """
     x = x / jnp.maximum(jnp.sqrt(jnp.sum(x * x, axis=0)), 1e-30)
     image = apply(x)
@@ -108,15 +108,5 @@ def _ritz(apply, x, wanted, bound):
 
 
 def product(x: jax.Array, y: jax.Array) -> jax.Array:
-    """x @ y in full float32, which accelerators would round by default."""
+    """x @ y in full float32; accelerators round more by default."""
     return jnp.matmul(x, y, precision="highest")
-
-
-def one_by_one(function: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
-    """function(*arrays), which on a CPU takes the problems of a batch one after another.
-
-    There a batched program is no faster, and rounds differently: sums are fused in another way, and
-    a cut may then fall elsewhere.
-    """
-    single = jax.custom_batching.sequential_vmap(function)
-    return jax.lax.platform_dependent(*arrays, cpu=single, default=function)

@@ -1,13 +1,14 @@
 """Graph-based segmentation (Felzenszwalb, Huttenlocher: Efficient Graph-Based Image Segmentation,
 IJCV 2004).
 
-Edges between neighbouring pixels are taken in order of weight. One joins two components if its
-weight is below the threshold of both: the largest weight within the component's minimum spanning
-tree plus scale / size. Then components that are too small are joined along their lightest edges.
+Edges between neighbouring pixels are visited in order of weight. An edge joins two components if
+its weight is below the threshold of both: the largest weight within the component's minimum
+spanning tree plus scale / size. Afterwards, components that are too small join others along their
+lightest edges.
 
-Two forms. "exact" takes one edge after another: for a CPU. "parallel" cuts the sorted edges into
-levels and works each of them off at once, by rounds: for an accelerator, and its result nears the
-exact one as levels grow.
+There are two forms. "exact" visits one edge after another, which suits a CPU. "parallel" splits the
+sorted edges into levels and visits all edges of a level at once, in rounds, which suits an
+accelerator; its result approaches the exact one with more levels.
 """
 
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from segjax.classical.spanning import get, put
 from segjax.errors import InputError
 
 FORMS = ("auto", "exact", "parallel")
-_TRUNCATE = 4.0  # standard deviations that the Gaussian reaches
+_TRUNCATE = 4.0  # extent of the Gaussian in standard deviations
 
 
 def felzenszwalb(
@@ -33,15 +34,15 @@ def felzenszwalb(
     form: str = "auto",
     levels: int = 256,
 ) -> jax.Array:
-    """Segments an image: uint8 [H, W, 3], RGB -> int32 [H, W], K regions that are 8-connected.
+    """Graph-based segmentation: uint8 [H, W, 3] -> int32 [H, W], K regions that are 8-connected.
 
     Args:
         image: RGB, 0 to 255.
-        scale: the paper's k, colour (0 to 255) times pixels: larger means fewer regions.
-        sigma: standard deviation in pixels of the Gaussian that smooths first; 0 for none.
-        min_size: pixels that a region has at least (if the image has them).
+        scale: the paper's k, colour (0 to 255) times pixels; larger values give fewer regions.
+        sigma: standard deviation in pixels of the Gaussian that smooths the image; 0 for none.
+        min_size: smallest size of a region in pixels, unless the image is smaller.
         form: "exact", "parallel", or "auto": exact on a CPU and parallel elsewhere.
-        levels: of the parallel form, how many sets of about equally many edges.
+        levels: number of levels of the parallel form; they have about equally many edges.
 
     Returns:
         Regions 0 to K - 1 in the raster order of their first pixels.
@@ -53,11 +54,11 @@ def felzenszwalb(
         raise InputError(f"form is {form!r}; {', '.join(FORMS)} are allowed.")
     for name, value, least in (("min_size", min_size, 0), ("levels", levels, 1)):
         if value < least:
-            raise InputError(f"{name} is {value}; it is at least {least}.")
+            raise InputError(f"{name} is {value}; at least {least} is allowed.")
     if not scale > 0:
-        raise InputError(f"scale is {scale}; it is above 0.")
+        raise InputError(f"scale is {scale}; numbers above 0 are allowed.")
     if not 0 <= sigma < np.inf:
-        raise InputError(f"sigma is {sigma}; it is finite and at least 0.")
+        raise InputError(f"sigma is {sigma}; finite numbers of at least 0 are allowed.")
     height, width = image.shape[:2]
     if height * width == 1:
         return jnp.zeros((1, 1), jnp.int32)
@@ -65,7 +66,7 @@ def felzenszwalb(
     edges = spanning.grid_edges(*_differences(planes, sigma))
 
     @jax.custom_batching.sequential_vmap
-    def exact(edges):  # an image after the other: a batched loop would copy whole arrays every trip
+    def exact(edges):  # sequential, because a batched loop would copy whole arrays every trip
         return _exact(edges, height * width, scale, min_size)
 
     def parallel(edges):
@@ -80,11 +81,10 @@ def felzenszwalb(
 
 
 def _differences(planes: jax.Array, sigma: float) -> tuple[jax.Array, jax.Array]:
-    """What `spanning.grid_edges` takes, of an image smoothed by a Gaussian, mirrored at its border.
+    """The arguments of `spanning.grid_edges` for an image smoothed by a Gaussian, mirrored outside.
 
-    Differences are taken first, of whole numbers, and then smoothed: smoothed values rounded to
-    float32 and subtracted would lose the order of edges where an image is nearly even, and now and
-    then a region with it.
+    The differences of integers are smoothed. Differences of smoothed values, rounded to float32,
+    would lose the order of the edges, and sometimes a region, where an image is nearly flat.
     """
     radius = int(_TRUNCATE * sigma + 0.5)
     taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / (sigma or 1)) ** 2)
@@ -95,20 +95,20 @@ def _differences(planes: jax.Array, sigma: float) -> tuple[jax.Array, jax.Array]
         def smooth(plane):
             size = plane.shape[axis] - 2 * radius
             parts = [jax.lax.slice_in_dim(plane, k, k + size, axis=axis) for k in range(len(taps))]
-            # From the outside in, small numbers first.
+            # From the outside in, so that small numbers are added first.
             pairs = [taps[k] * (parts[k] + parts[-1 - k]) for k in range(radius)]
             return sum(pairs) + taps[radius] * parts[radius]
 
         return smooth
 
-    # A loop over the planes ends a fusion: else a pass is computed anew for each tap of the next.
+    # A loop over the planes ends a fusion; else each tap of a pass would recompute the pass before.
     return tuple(
         jax.lax.map(along(1), jax.lax.map(along(0), jnp.diff(wide, axis=axis))) for axis in (2, 1)
     )
 
 
 def _exact(edges: spanning.Edges, pixels: int, scale: float, min_size: int) -> jax.Array:
-    """Edge after edge: M sorted edges -> int32 [N], a root for each pixel."""
+    """The exact form, edge after edge: M sorted edges -> int32 [N], a root for each pixel."""
     count = edges.weight.size
     nowhere = jnp.int32(pixels)
     zero = jnp.int32(0)
@@ -135,7 +135,7 @@ def _exact(edges: spanning.Edges, pixels: int, scale: float, min_size: int) -> j
         return get(edges.one, edge), get(edges.other, edge)
 
     link, (_, refused, number, late) = _kruskal(ends, jnp.int32(count), link, similar, extra)
-    # Only edges that were refused lie between two components now.
+    # Now only the refused edges lie between two components.
     refused = put(refused, *late[2:])
     link, _ = _kruskal(lambda k: ends(get(refused, k)), number, link, small, ())
     link = link[:-1]
@@ -145,18 +145,19 @@ def _exact(edges: spanning.Edges, pixels: int, scale: float, min_size: int) -> j
 def _kruskal(ends: Callable, count: jax.Array, link: jax.Array, decide: Callable, extra):
     """Joins components edge after edge.
 
-    A trip of the loop climbs two steps from both pixels of an edge; once both have come to roots,
-    it decides the edge and begins the next. It stores what the trip before found: an array that a
-    fusion both reads and writes would be copied every time.
+    A trip of the loop climbs two steps from both pixels of an edge; once both have reached their
+    roots, it decides on the edge and begins the next one. A trip stores the results of the trip
+    before, because an array that a fusion both reads and writes would be copied every time.
 
     Args:
-        ends: from an edge's number to its two pixels.
-        count: int32 [], edges.
-        link: int32 [N + 1], a pixel's parent, or minus the size of a root's component. The last
-            entry takes what is not meant to be stored.
-        decide: from (extra, edge, apart, root, below, sizes) to (joins, extra): whether two
-            components are joined, if `apart`. `root` is that of the larger, `below` the other.
-        extra: what `decide` keeps.
+        ends: maps an edge's number to its two pixels.
+        count: int32 [], number of edges.
+        link: int32 [N + 1], the parent of a pixel, or minus the size of a root's component. The
+            last entry receives void stores.
+        decide: maps (extra, edge, apart, root, below, sizes) to (joins, extra). `apart` says
+            whether the edge lies between two components, `joins` whether it joins them. `root` is
+            the root of the larger component, `below` that of the other.
+        extra: state of `decide`.
 
     Returns:
         `link` and `extra`.
@@ -177,15 +178,15 @@ def _kruskal(ends: Callable, count: jax.Array, link: jax.Array, decide: Callable
         root, below = jnp.where(first, a, b), jnp.where(first, b, a)
         sizes = -jnp.minimum(up_a, up_b), -jnp.maximum(up_a, up_b)
         joins, extra = decide(extra, edge, arrived & (a != b), root, below, sizes)
-        # If nothing is joined, a pixel is linked to its root: the next climb is shorter.
+        # Without a join, a pixel is linked to its root, which shortens the next climb.
         pixel = ends(edge)[0]
         shortens = arrived & ~joins & (pixel != a)
         below = jnp.where(joins, below, jnp.where(shortens, pixel, nowhere))
         late = jnp.where(joins, root, nowhere), up_a + up_b, below, jnp.where(joins, root, a)
         edge += arrived
-        one, other = ends(jnp.minimum(edge, count - 1))
-        a = jnp.where(arrived, one, jnp.where(up_a < 0, a, up_a))
-        b = jnp.where(arrived, other, jnp.where(up_b < 0, b, up_b))
+        start, end = ends(jnp.minimum(edge, count - 1))
+        a = jnp.where(arrived, start, jnp.where(up_a < 0, a, up_a))
+        b = jnp.where(arrived, end, jnp.where(up_b < 0, b, up_b))
         return edge, (a, b), link, late, extra
 
     zero = jnp.int32(0)
@@ -196,11 +197,11 @@ def _kruskal(ends: Callable, count: jax.Array, link: jax.Array, decide: Callable
 
 
 def _grow(edges: spanning.Edges, pixels: int, scale: float, levels: int) -> jax.Array:
-    """Level after level: M sorted edges -> int32 [N], a root for each pixel.
+    """The parallel form, level after level: M sorted edges -> int32 [N], a root for each pixel.
 
-    In a round, every component hooks onto the other end of its lightest edge in this level that
-    both thresholds allow, if it is the smaller of the two and the larger hooks nowhere itself: no
-    chains, for whose members the thresholds of before would mean little.
+    In a round, each component takes its lightest edge in the level that both thresholds allow, and
+    joins the component at the other end if that one is larger and joins no other in this round.
+    This forbids chains, for whose members the old thresholds would not hold.
     """
     share = -(-edges.weight.size // levels)
     pad = -edges.weight.size % share
@@ -238,8 +239,8 @@ def _grow(edges: spanning.Edges, pixels: int, scale: float, levels: int) -> jax.
         (parent, *rest), roots, _ = jax.lax.while_loop(lambda c: jnp.any(c[2]), round_, carry)
         return (parent.at[ends].set(roots), *rest), None
 
-    own = jnp.arange(pixels, dtype=jnp.int32)
+    nodes = jnp.arange(pixels, dtype=jnp.int32)
     threshold = jnp.full(pixels, scale, jnp.float32)
-    forest = own, jnp.ones(pixels, jnp.int32), jnp.zeros(pixels), threshold
+    forest = nodes, jnp.ones(pixels, jnp.int32), jnp.zeros(pixels), threshold
     (parent, *_), _ = jax.lax.scan(level, forest, (weights, jnp.stack(ends, axis=1)))
     return spanning.roots(parent)

@@ -1,8 +1,8 @@
-"""Mixtures of Gaussians over colours, one for each group of pixels, all fitted at once.
+"""Gaussian mixtures over colours, one for each group of pixels, all fitted at once.
 
-As in "GrabCut" (Rother, Kolmogorov, Blake, 2004), section 3.2: full covariances, every pixel
-assigned to one component. The first assignment splits along principal axes, "Color Quantization of
-Images" (Orchard, Bouman, 1991), which needs no random numbers.
+As in "GrabCut" (Rother, Kolmogorov, Blake, 2004), section 3.2: covariances are full and every pixel
+belongs to one component. The first assignment splits along principal axes ("Color Quantization of
+Images", Orchard, Bouman, 1991), without random numbers.
 """
 
 import math
@@ -14,16 +14,16 @@ import jax.numpy as jnp
 from segjax.errors import InputError
 
 GROUPS = 2
-_CENTRE = 128.0  # colours are kept about it, so that second moments cancel less
-_VARIANCE = 1 / 12  # of the rounding to 8 bits: added to every variance
-_ROUNDS = 4  # of assigning and learning after the splits
+_CENTRE = 128.0  # subtracted from colours, so that second moments cancel less
+_VARIANCE = 1 / 12  # variance of rounding to 8 bits, added to every variance
+_ROUNDS = 4  # rounds of learning and assigning after the splits
 
 
 class Mixtures(NamedTuple):
     """G mixtures of K Gaussians.
 
-    log_weights: float32 [G, K], with the Gaussians' normalisation; means: [G, K, 3]; whitening:
-        [G, K, 3, 3], lower triangular, the inverse of the covariance's Cholesky factor.
+    log_weights: float32 [G, K], including the normalisation of the Gaussians; means: [G, K, 3];
+        whitening: [G, K, 3, 3], lower triangular, the inverse of the covariance's Cholesky factor.
     """
 
     log_weights: jax.Array
@@ -32,33 +32,33 @@ class Mixtures(NamedTuple):
 
 
 class _Moments(NamedTuple):
-    """Pixels [G, K], mean [G, K, 3], covariance [G, K, 3, 3] of every component."""
+    """Number of pixels [G, K], mean [G, K, 3] and covariance [G, K, 3, 3] of every component."""
 
     count: jax.Array
     mean: jax.Array
     covariance: jax.Array
 
 
-def check_components(components: int):
-    """Raises InputError unless it is a possible number of Gaussians."""
+def check_components(components: int) -> None:
+    """Raises InputError unless `components` is an allowed number of Gaussians, 1 to 32."""
     if not 1 <= components <= 32:
         raise InputError(f"components: got {components}; allowed: 1 to 32.")
 
 
 def planes(image: jax.Array) -> jax.Array:
-    """uint8 [H, W, 3] -> float32 [3, H, W], about 0."""
+    """Colour planes centred about 0: uint8 [H, W, 3] -> float32 [3, H, W]."""
     return jnp.moveaxis(image, -1, 0).astype(jnp.float32) - _CENTRE
 
 
 def split(colors: jax.Array, groups: jax.Array, *, components: int) -> jax.Array:
-    """A first component for each pixel: [3, H, W], int32 [H, W] -> int32 [H, W].
+    """The first component of each pixel: [3, H, W], int32 [H, W] -> int32 [H, W].
 
-    The component of the greatest scatter along its principal axis is split at its mean, until there
-    are `components`; then they are learnt and pixels assigned anew a few times.
+    The component with the largest scatter along its principal axis is split at its mean until there
+    are `components`; then the components are learnt and the pixels reassigned a few times.
 
     Args:
-        colors: as of `planes`.
-        groups: 0 to 1; pixels with anything else belong to no group, and count in none.
+        colors: result of `planes`.
+        groups: 0 or 1; pixels with other values belong to no group.
         components: K.
     """
     owners = jnp.zeros_like(groups)
@@ -82,10 +82,10 @@ def split(colors: jax.Array, groups: jax.Array, *, components: int) -> jax.Array
 
 
 def learn(colors: jax.Array, groups: jax.Array, owners: jax.Array, *, components: int) -> Mixtures:
-    """Mixtures of the pixels of each component; a group without pixels is uniform over colours."""
+    """Mixtures fitted to the pixels of each component; a group without pixels becomes uniform."""
     count, mean, covariance = _moments(colors, groups, owners, components)
     a, b, c = (covariance[..., i, i] + _VARIANCE for i in range(3))
-    # The Cholesky factor and its inverse, entry by entry: 3 x 3 needs no solver.
+    # The Cholesky factor and its inverse, entry by entry; 3 x 3 needs no solver.
     l00 = jnp.sqrt(a)
     l10, l20 = covariance[..., 1, 0] / l00, covariance[..., 2, 0] / l00
     l11 = jnp.sqrt(jnp.maximum(b - l10 * l10, _VARIANCE))
@@ -107,7 +107,7 @@ def learn(colors: jax.Array, groups: jax.Array, owners: jax.Array, *, components
 
 
 def score(mixtures: Mixtures, colors: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Logarithm of each mixture's density at every pixel, and its likeliest component.
+    """Log density of each mixture at every pixel, and its likeliest component.
 
     [3, H, W] -> float32 [G, H, W], int32 [G, H, W].
     """
@@ -131,6 +131,7 @@ def score(mixtures: Mixtures, colors: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _moments(colors: jax.Array, groups: jax.Array, owners: jax.Array, components: int) -> _Moments:
+    """The moments of all components, from one matrix product."""
     x, y, z = colors
     ones = jnp.ones_like(x)
     features = jnp.stack([ones, x, y, z, x * x, y * x, y * y, z * x, z * y, z * z])
@@ -156,7 +157,7 @@ def _principal(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
         return m / jnp.maximum(trace, 1e-30)
 
     power = normalised(matrix)
-    for _ in range(6):  # the 64th power: what is left of the others no longer matters for a split
+    for _ in range(6):  # the 64th power, in which other eigenvectors no longer matter for a split
         power = normalised(jnp.einsum("...ij,...jk->...ik", power, power, precision="highest"))
     norms = jnp.sum(power * power, -2)
     column = jnp.argmax(norms, -1)[..., None, None]

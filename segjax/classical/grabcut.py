@@ -1,4 +1,4 @@
-"""Foreground from a box ("GrabCut", Rother, Kolmogorov, Blake, 2004)."""
+"""GrabCut: the foreground within a box (Rother, Kolmogorov, Blake, 2004)."""
 
 import functools
 import math
@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from segjax.classical import gmm, graph_cut
+from segjax.classical import batches, gmm, graph_cut
 from segjax.errors import InputError
 
-_BITS = 27  # of the capacities about one pixel together
-_EFFORT = 64
+_BITS = 27  # of the sum of the capacities around a pixel
+_EFFORT = 64  # of every cut; see `graph_cut.min_cut`
 
 
 def grabcut(
@@ -23,35 +23,35 @@ def grabcut(
     gamma: float = 50.0,
     seeds: jax.Array | None = None,
 ) -> jax.Array:
-    """Segments what a box holds: uint8 [H, W, 3], int32 [4] -> int32 [H, W], 1 the foreground.
+    """The foreground in a box: uint8 [H, W, 3], int32 [4] -> int32 [H, W], 1 for foreground.
 
-    Mixtures of Gaussians are fitted to the colours inside and outside of the box; then in turn
-    pixels are assigned to components, the mixtures learnt and a minimum cut (8 neighbours) taken.
-    Each cut starts from the flow of the one before, of which only the unaries have changed.
+    Gaussian mixtures are fitted to the colours inside and outside the box. Then each iteration
+    learns the mixtures, assigns pixels to components and computes a minimum cut (8 neighbours). A
+    cut starts from the flow of the previous one, because only the unaries change.
 
     Args:
         image: RGB.
-        box: top, left, bottom, right, half-open, clipped to the image; all outside is background.
-            An empty box gives all background. A box that is the whole image leaves nothing known of
-            the background, whose colours are then taken to be uniform at first.
-        components: Gaussians of each mixture, 1 to 32.
+        box: top, left, bottom, right; half-open, clipped to the image. Pixels outside are
+            background, so an empty box gives only background. With a box of the whole image no
+            background is known, and its colours are assumed to be uniform at first.
+        components: Gaussians per mixture, 1 to 32.
         iterations: 1 or more.
         gamma: weight of the edges; see `graph_cut.contrast`.
-        seeds: int [H, W], 0 unknown, 1 background, 2 foreground: pixels that keep their label.
-            Foreground outside of the box stays background.
+        seeds: int [H, W], 0 unknown, 1 background, 2 foreground; pixels that keep their label.
+            Foreground seeds outside the box are background.
 
     Raises:
-        InputError: an option out of its range.
+        InputError: if an option is out of its range.
     """
     gmm.check_components(components)
     if iterations < 1:
-        raise InputError(f"iterations: got {iterations}; allowed: 1 and more.")
+        raise InputError(f"iterations: got {iterations}; allowed: 1 or more.")
     if not gamma > 0 or math.isinf(gamma):
         raise InputError(f"gamma: got {gamma}; allowed: numbers > 0.")
     if seeds is None:
         seeds = jnp.zeros(image.shape[:2], jnp.int32)
     segment = functools.partial(_segment, components=components, iterations=iterations, gamma=gamma)
-    return graph_cut.one_by_one(segment, image, jnp.asarray(box), seeds)
+    return batches.one_by_one(segment, image, jnp.asarray(box), seeds)
 
 
 def _segment(image, box, seeds, *, components, iterations, gamma):
@@ -62,7 +62,7 @@ def _segment(image, box, seeds, *, components, iterations, gamma):
     kept = inside & (seeds == graph_cut.FOREGROUND)
 
     colors = gmm.planes(image)
-    # At most gamma * (4 + 4 / sqrt(2)) about a pixel.
+    # The capacities around a pixel are at most gamma * (4 + 4 / sqrt(2)).
     scale = 2.0 ** (_BITS - math.frexp(7 * gamma)[1])
     edges = graph_cut.contrast(image, smoothness=gamma, sigma=None, connectivity=8)
     caps = graph_cut.both_ways(jnp.round(edges * scale).astype(jnp.int32))
@@ -72,12 +72,12 @@ def _segment(image, box, seeds, *, components, iterations, gamma):
         labels, owners, supply, excess, caps = carry
         mixtures = gmm.learn(colors, labels, owners, components=components)
         density, best = gmm.score(mixtures, colors)
-        wanted = jnp.clip((density[0] - density[1]) * scale, -(2.0**28), 2.0**28)
-        wanted = jnp.clip(jnp.round(wanted).astype(jnp.int32), -most, most)
-        wanted = jnp.where(kept, -most, jnp.where(inside, wanted, most))
-        excess, caps, sink = graph_cut.flow(excess + wanted - supply, caps, effort=_EFFORT)
+        next_supply = jnp.clip((density[0] - density[1]) * scale, -(2.0**28), 2.0**28)
+        next_supply = jnp.clip(jnp.round(next_supply).astype(jnp.int32), -most, most)
+        next_supply = jnp.where(kept, -most, jnp.where(inside, next_supply, most))
+        excess, caps, sink = graph_cut.flow(excess + next_supply - supply, caps, effort=_EFFORT)
         labels = sink.astype(jnp.int32)
-        return labels, jnp.where(sink, best[1], best[0]), wanted, excess, caps
+        return labels, jnp.where(sink, best[1], best[0]), next_supply, excess, caps
 
     labels = inside.astype(jnp.int32)
     owners = gmm.split(colors, labels, components=components)

@@ -1,8 +1,8 @@
-"""Exact minimum cuts on the pixel grid, and segmentation from seeds by one.
+"""Exact minimum cuts on the pixel grid, and segmentation from seeds by a minimum cut.
 
 "Interactive Graph Cuts for Optimal Boundary & Region Segmentation of Objects in N-D Images"
-(Boykov, Jolly, 2001): each pixel pays for its label, neighbours with different labels for their
-edge, and the labels of least total cost are a minimum s-t cut.
+(Boykov, Jolly, 2001): each pixel has a cost for its label, each edge a cost if its two pixels have
+different labels, and the labelling of least total cost is a minimum s-t cut.
 """
 
 import functools
@@ -13,19 +13,19 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from segjax.classical import augmenting, gmm, pushing
+from segjax.classical import augmenting, batches, gmm, pushing
 from segjax.errors import InputError
 
 UNKNOWN, BACKGROUND, FOREGROUND = 0, 1, 2
-_BITS = 27  # of the capacities about one pixel together
+_BITS = 27  # of the sum of the capacities around a pixel
 
 
 class Cut(NamedTuple):
-    """A labelling: labels int32 [H, W] of 0 and 1; its energy float32 []; bool [], whether proved.
+    """A labelling int32 [H, W] of 0 and 1, its energy float32 [] and its certificate bool [].
 
-    `optimal` is the certificate: no open edge leads from the source's side to the sink's, none of
-    the sink's pixels has supply left and none of the source's demand, so that the flow equals the
-    cut. It is false only where the effort ran out.
+    `optimal` is true if no open edge leads from the source's side to the sink's, no pixel of the
+    sink's side has supply left and no pixel of the source's side has demand left, so that the flow
+    equals the cut. It is false only if the effort was exhausted.
     """
 
     labels: jax.Array
@@ -34,23 +34,23 @@ class Cut(NamedTuple):
 
 
 def min_cut(unary: jax.Array, pairwise: jax.Array, *, effort: int = 64) -> Cut:
-    """The labelling of least energy: sum of unaries + sum of pairwise over edges cut.
+    """The labelling of least energy: sum of unary costs + sum of pairwise costs of the cut edges.
 
-    Where several are best it is the one with the fewest pixels of label 1. On CPU by
-    `augmenting.solve`, a batch one image after the other; elsewhere by `pushing.solve`.
+    Among several best labellings it is the one with the fewest pixels of label 1. The CPU runs
+    `augmenting.solve`, one image of a batch after another; other platforms run `pushing.solve`.
 
     Args:
-        unary: [H, W, 2], cost of label 0 and of label 1; infinite where a label is forbidden.
-            Floats are rounded to 27 bits relative to the greatest sum of capacities about a pixel;
-            if both arrays are integers they are used as they are, and these sums (and unaries, as
-            far as below them) have to stay under 2^29.
-        pairwise: [2 or 4, H, W], capacities >= 0 of the edges from each pixel to the right, down,
-            and for 8 neighbours down and right, down and left; what leads out of the image is
+        unary: [H, W, 2], cost of label 0 and of label 1; infinite for a forbidden label. Floats are
+            rounded to 27 bits relative to the largest sum of capacities around a pixel. If both
+            arrays are integers they are used unchanged, and these sums (and the unaries that are
+            smaller than them) must be below 2^29.
+        pairwise: [2 or 4, H, W], capacities >= 0 of the edges from each pixel to the right and
+            down and, for 8 neighbours, down-right and down-left; edges out of the image are
             ignored.
-        effort: gives up after effort * H * W walks of excess, or effort * (H + W) sweeps.
+        effort: the search gives up after effort * H * W walks of excess or effort * (H + W) sweeps.
 
     Raises:
-        InputError: shapes that do not fit.
+        InputError: if the shapes do not fit.
     """
     _check(unary.shape, pairwise.shape, effort)
     pairwise = jnp.maximum(_within(pairwise), 0)
@@ -62,7 +62,7 @@ def min_cut(unary: jax.Array, pairwise: jax.Array, *, effort: int = 64) -> Cut:
     caps = both_ways(capacity.astype(jnp.int32))
     excess, caps, sink = flow(clamped(supply, caps), caps, effort=effort)
     chosen = jnp.where(sink, unary[..., 1], unary[..., 0])
-    cut = [sink != pushing.there(sink, 2 * k, False) for k in range(len(pairwise))]
+    cut = [sink != pushing.neighbor(sink, 2 * k, False) for k in range(len(pairwise))]
     energy = jnp.sum(chosen.astype(jnp.float32))
     energy += jnp.sum(jnp.where(jnp.stack(cut), pairwise, 0).astype(jnp.float32))
     return Cut(sink.astype(jnp.int32), energy, proved(excess, caps, sink))
@@ -77,20 +77,20 @@ def graph_cut(
     connectivity: int = 8,
     components: int = 5,
 ) -> jax.Array:
-    """Segments an image by seeds: uint8 [H, W, 3], int [H, W] -> int32 [H, W], 1 the foreground.
+    """Segmentation from seeds: uint8 [H, W, 3], int [H, W] -> int32 [H, W], 1 for foreground.
 
-    The cost of a label is the negative logarithm of the colour's density under a mixture of
-    Gaussians fitted to its seeds; that of an edge as in `contrast`.
+    The cost of a label is the negative log density of the colour under a Gaussian mixture fitted to
+    the label's seeds; `contrast` gives the cost of an edge.
 
     Args:
         image: RGB.
-        seeds: 0 unknown, 1 background, 2 foreground; seeds keep their label. Where a label has no
-            seeds its colours are taken to be uniform.
-        smoothness, sigma, connectivity: of the edges, see `contrast`.
-        components: Gaussians of each mixture.
+        seeds: 0 unknown, 1 background, 2 foreground; seeds keep their label. The colours of a label
+            without seeds are assumed to be uniform.
+        smoothness, sigma, connectivity: see `contrast`.
+        components: Gaussians per mixture.
 
     Raises:
-        InputError: an option out of its range.
+        InputError: if an option is out of its range.
     """
     gmm.check_components(components)
     edges = functools.partial(
@@ -106,7 +106,7 @@ def graph_cut(
         cost = jnp.where(wrong, jnp.inf, -density)
         return min_cut(jnp.moveaxis(cost, 0, -1), edges(image)).labels
 
-    return one_by_one(segment, image, seeds)
+    return batches.one_by_one(segment, image, seeds)
 
 
 def contrast(
@@ -114,11 +114,12 @@ def contrast(
 ) -> jax.Array:
     """Capacities of the edges: uint8 [H, W, 3] -> float32 [connectivity / 2, H, W].
 
-    smoothness * exp(-|dI|^2 / (2 sigma^2)) / distance, dI the difference of two neighbours' colours
-    and by default sigma^2 the mean of |dI|^2 over the image (Rother et al. 2004, section 2.1).
+    smoothness * exp(-|dI|^2 / (2 sigma^2)) / distance, where dI is the difference of two
+    neighbours' colours. By default sigma^2 is the mean of |dI|^2 over the image (Rother et al.
+    2004, section 2.1).
 
     Raises:
-        InputError: a negative smoothness, a sigma not above 0, a connectivity not 4 or 8.
+        InputError: if smoothness is negative, sigma is not above 0 or connectivity is not 4 or 8.
     """
     if connectivity not in (4, 8):
         raise InputError(f"connectivity: got {connectivity}; allowed: 4, 8.")
@@ -130,7 +131,7 @@ def contrast(
     steps = augmenting.STEPS[: connectivity // 2]
     squares = []
     for k in range(len(steps)):
-        differences = [plane - pushing.there(plane, 2 * k, 0) for plane in planes]
+        differences = [plane - pushing.neighbor(plane, 2 * k, 0) for plane in planes]
         squares.append(sum(difference**2 for difference in differences))
     squares = jnp.stack(squares).astype(jnp.float32)
     inside = _within(jnp.ones_like(squares))
@@ -142,7 +143,7 @@ def contrast(
 def flow(
     excess: jax.Array, caps: jax.Array, *, effort: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Maximum flow by the form that suits the platform; see `augmenting.solve`."""
+    """Maximum flow by the solver that suits the platform; see `augmenting.solve`."""
     height, width = excess.shape
     walks = min(effort * height * width, 2**31 - 1)
     sweeps = min(effort * (height + width), 2**30)
@@ -151,39 +152,33 @@ def flow(
     return lax.platform_dependent(excess, caps, cpu=search, default=push)
 
 
-def one_by_one(method, *arrays: jax.Array) -> jax.Array:
-    """Calls `method`; under vmap on CPU one example after the other, so that it rounds the same."""
-    single = jax.custom_batching.sequential_vmap(method)
-    return lax.platform_dependent(*arrays, cpu=single, default=method)
-
-
 def both_ways(capacity: jax.Array) -> jax.Array:
-    """Edges to residual capacities by direction: int32 [D / 2, H, W] -> [D, H, W]."""
-    pairs = [(x, pushing.there(x, 2 * k + 1, 0)) for k, x in enumerate(capacity)]
+    """Residual capacities by direction from edge capacities: int32 [D / 2, H, W] -> [D, H, W]."""
+    pairs = [(x, pushing.neighbor(x, 2 * k + 1, 0)) for k, x in enumerate(capacity)]
     return jnp.stack([x for pair in pairs for x in pair])
 
 
 def clamped(supply: jax.Array, caps: jax.Array) -> jax.Array:
-    """Excess just beyond what the edges about a pixel can carry, where it was more.
+    """Supply clamped to just above the total capacity of the edges around a pixel.
 
-    Such a pixel keeps its label in every minimum cut, and no sum can overflow.
+    A clamped pixel has the same label in every minimum cut, and no sum can overflow.
     """
     most = jnp.sum(caps, 0) + 1
     return jnp.clip(supply, -most, most).astype(jnp.int32)
 
 
 def proved(excess: jax.Array, caps: jax.Array, sink: jax.Array) -> jax.Array:
-    """Whether the flow equals the cut, bool []: see `Cut`."""
-    across = [~sink & pushing.there(sink, d, False) & (cap > 0) for d, cap in enumerate(caps)]
+    """Whether the flow equals the cut, bool []; see `Cut`."""
+    across = [~sink & pushing.neighbor(sink, d, False) & (cap > 0) for d, cap in enumerate(caps)]
     stuck = jnp.where(sink, excess > 0, excess < 0)
     return ~jnp.any(functools.reduce(jnp.logical_or, across, stuck))
 
 
 def _quantised(supply: jax.Array, capacity: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """float32 -> int32, by a power of two, which rounds the same in any program."""
+    """float32 -> int32 by a power of two, so that every program rounds the same way."""
     supply = jnp.where(jnp.isnan(supply), 0, supply)  # both labels forbidden
     size = jnp.max(jnp.abs(supply))
-    # No edge carries more than all supply: a huge capacity must not drown the unaries.
+    # No edge carries more than the whole supply; a huge capacity must not round unaries to 0.
     capacity = jnp.minimum(capacity, size * supply.size)
     around = functools.reduce(jnp.add, both_ways(capacity))
     top = jnp.max(around)
@@ -197,14 +192,14 @@ def _quantised(supply: jax.Array, capacity: jax.Array) -> tuple[jax.Array, jax.A
 
 
 def _within(pairwise: jax.Array) -> jax.Array:
-    """Without the edges that leave the image."""
+    """The capacities without the edges that leave the image."""
     height, width = pairwise.shape[1:]
     inside = jnp.ones((height, width), bool)
-    kept = [pushing.there(inside, 2 * k, False) for k in range(len(pairwise))]
+    kept = [pushing.neighbor(inside, 2 * k, False) for k in range(len(pairwise))]
     return jnp.where(jnp.stack(kept), pairwise, 0)
 
 
-def _check(unary: tuple[int, ...], pairwise: tuple[int, ...], effort: int):
+def _check(unary: tuple[int, ...], pairwise: tuple[int, ...], effort: int) -> None:
     if len(unary) != 3 or unary[2] != 2 or not all(unary):
         raise InputError(f"unary: got shape {unary}; allowed: [H, W, 2].")
     if len(pairwise) != 3 or pairwise[0] not in (2, 4) or pairwise[1:] != unary[:2]:
@@ -212,4 +207,4 @@ def _check(unary: tuple[int, ...], pairwise: tuple[int, ...], effort: int):
             f"pairwise: got shape {pairwise}; allowed: [2 or 4, {unary[0]}, {unary[1]}]."
         )
     if effort < 1:
-        raise InputError(f"effort: got {effort}; allowed: 1 and more.")
+        raise InputError(f"effort: got {effort}; allowed: 1 or more.")

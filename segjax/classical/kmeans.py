@@ -1,12 +1,11 @@
-"""K-means (Lloyd 1982) with greedy k-means++ (Arthur, Vassilvitskii 2007); a mini-batch form."""
+"""K-means (Lloyd 1982) with greedy k-means++ (Arthur, Vassilvitskii 2007); also in mini-batches."""
 
 import functools
 
 import jax
 import jax.numpy as jnp
 
-from segjax.classical import barriers, lloyd
-from segjax.classical import descriptors as pixel
+from segjax.classical import barriers, descriptors, lloyd
 from segjax.errors import InputError
 
 INITS = ("k-means++", "random")
@@ -32,27 +31,28 @@ def kmeans(
     max_iterations: int = 300,
     seed: int = 0,
 ) -> jax.Array:
-    """Segments an image by the clusters of its pixels: uint8 [H, W, 3] -> int32 [H, W].
+    """The K-means clusters of an image's pixels: uint8 [H, W, 3] -> int32 [H, W].
 
     Args:
         image: RGB.
         clusters: K, at most H W.
-        features, position, texture: as `kind`, `position`, `texture` of `features.pixel_features`.
-        init, restarts, tol, max_iterations, seed: as in `fit`.
+        features, position, texture: `kind`, `position` and `texture` of
+            `descriptors.describe_pixels`.
+        init, restarts, tol, max_iterations, seed: see `fit`.
 
     Returns:
-        Clusters numbered from 0 in the raster order of their first pixels; fewer than K where the
-        image has fewer different pixels. A cluster may lie in many pieces.
+        Clusters numbered from 0 in the raster order of their first pixels; fewer than K if the
+        image has fewer different pixels. A cluster may have many pieces.
 
     Raises:
-        InputError: for an option that is not allowed.
+        InputError: if an option is not allowed.
     """
     height, width = image.shape[:2]
-    planes = pixel.pixel_features(image, features, position=position, texture=texture)
-    found = _fit(
+    planes = descriptors.describe_pixels(image, features, position=position, texture=texture)
+    result = _fit(
         planes.reshape(len(planes), -1), None, clusters, init, restarts, tol, max_iterations, seed
     )
-    return _number(found.assignment, clusters).reshape(height, width)
+    return _number(result.assignment, clusters).reshape(height, width)
 
 
 @functools.partial(
@@ -70,52 +70,52 @@ def fit(
     max_iterations: int = 300,
     seed: int = 0,
 ) -> lloyd.Fit:
-    """Clusters points by Lloyd's algorithm: float [N, F] -> lloyd.Fit.
+    """Clusters of points by Lloyd's algorithm: float [N, F] -> lloyd.Fit.
 
-    A cluster that becomes empty goes on from the point farthest from all other centres.
+    The centre of an empty cluster moves to the point farthest from all other centres.
 
     Args:
-        points: any floats; computed in float32, so best of similar ranges.
+        points: floats, computed in float32; features should have similar ranges.
         clusters: K, 1 to N.
-        start: float32 [K, F], centres to start from instead of `init`.
+        start: float32 [K, F], initial centres instead of `init`.
         init: "k-means++": each next centre is the best of 2 + log K points drawn with probability
-            proportional to their squared distance from the centres so far; or "random": points,
-            all equally likely.
-        restarts: how many starts are tried; the least inertia is kept.
-        tol: the centres have settled when the sum of their squared moves is at most this share of
+            proportional to the squared distance from the centres so far. "random": different
+            points, all equally likely.
+        restarts: number of starts; the result with the least inertia is kept.
+        tol: the iteration ends when the sum of the centres' squared moves is at most this share of
             the mean variance of the features.
-        max_iterations: the end if they have not.
-        seed: of the random numbers.
+        max_iterations: the iteration ends after this many moves in any case.
+        seed: seed of the random numbers.
 
     Raises:
-        InputError: for an option that is not allowed.
+        InputError: if an option is not allowed.
     """
     return _fit(points.T, start, clusters, init, restarts, tol, max_iterations, seed)
 
 
 def _fit(planes, start, clusters, init, restarts, tol, max_iterations, seed) -> lloyd.Fit:
-    """`fit` of points float [F, N]."""
+    """`fit` for points float [F, N]."""
     count, size = planes.shape
     _check(clusters, size, init=init, restarts=restarts, tol=tol, max_iterations=max_iterations)
     if start is not None and (start.shape != (clusters, count) or restarts != 1):
         raise InputError(
-            f"start is {start.shape} with restarts {restarts}; ({clusters}, {count}) with 1 is "
-            "allowed."
+            f"start is {start.shape} with restarts={restarts}; ({clusters}, {count}) with "
+            "restarts=1 is allowed."
         )
     blocks = lloyd.to_blocks(planes.astype(jnp.float32), clusters)
     iterate = functools.partial(lloyd.iterate, blocks, tol=tol, max_iterations=max_iterations)
     if start is not None:
-        found = iterate(start.astype(jnp.float32) - blocks.middle)
+        result = iterate(start.astype(jnp.float32) - blocks.middle)
     elif restarts == 1:
-        found = iterate(lloyd.start(jax.random.key(seed), blocks, clusters, init))
+        result = iterate(lloyd.start(jax.random.key(seed), blocks, clusters, init))
     else:
         keys = jax.random.split(jax.random.key(seed), restarts)
         starts = jax.vmap(lambda key: lloyd.start(key, blocks, clusters, init))(keys)
-        found = jax.vmap(iterate)(starts)
-        best = jnp.argmin(found.inertia)
-        found = jax.tree.map(lambda each: each[best], found)
-    return found._replace(
-        centres=found.centres + blocks.middle, assignment=found.assignment.ravel()[:size]
+        result = jax.vmap(iterate)(starts)
+        best = jnp.argmin(result.inertia)
+        result = jax.tree.map(lambda each: each[best], result)
+    return result._replace(
+        centres=result.centres + blocks.middle, assignment=result.assignment.ravel()[:size]
     )
 
 
@@ -130,7 +130,7 @@ def _check(clusters: int, size: int, **options) -> None:
 
 
 def _number(labels: jax.Array, clusters: int) -> jax.Array:
-    """Clusters in the order of their first pixels, without gaps: int32 [N] -> int32 [N]."""
+    """Clusters renumbered by their first pixels, without gaps: int32 [N] -> int32 [N]."""
     place = jnp.arange(labels.size, dtype=jnp.int32)
     first = jnp.full(clusters, labels.size, jnp.int32).at[labels].min(place)
     return jnp.argsort(jnp.argsort(first)).astype(jnp.int32)[labels]
@@ -153,24 +153,24 @@ def minibatch_kmeans(
     steps: int = 50,
     seed: int = 0,
 ) -> jax.Array:
-    """K-means of an image too large for `kmeans` (Sculley 2010): uint8 [H, W, 3] -> int32 [H, W].
+    """Mini-batch K-means for large images (Sculley 2010): uint8 [H, W, 3] -> int32 [H, W].
 
-    A centre is the mean of all the sampled pixels it was ever given: each moves it by one over
-    their number. Features exist for one batch or one strip of rows at a time.
+    A centre is the mean of all sampled pixels that it has received: the n-th pixel moves it by 1/n
+    of their difference. Descriptors exist for one batch or one strip of rows at a time.
 
     Args:
         image: RGB.
         clusters: K, at most H W and `batch`.
-        features, position: as in `kmeans`; "texture" needs the whole image and is not allowed.
+        features, position: see `kmeans`; "texture" needs the whole image and is not allowed.
         batch: pixels drawn, with replacement, in every step.
-        steps: number of batches; the first also gives the starting centres, by k-means++.
-        seed: of the random numbers.
+        steps: number of batches; the first also gives the initial centres, by k-means++.
+        seed: seed of the random numbers.
 
     Returns:
-        As of `kmeans`.
+        Clusters as `kmeans` returns them.
 
     Raises:
-        InputError: for an option that is not allowed.
+        InputError: if an option is not allowed.
     """
     height, width = image.shape[:2]
     _check_minibatch(features, clusters, height * width, batch, steps)
@@ -181,7 +181,7 @@ def minibatch_kmeans(
         key_y, key_x = jax.random.split(jax.random.fold_in(key, step))
         y = jax.random.randint(key_y, (1, batch), 0, height)
         x = jax.random.randint(key_x, (1, batch), 0, width)
-        planes = pixel.point_features(
+        planes = descriptors.describe_points(
             image[y, x], y.astype(jnp.float32), x.astype(jnp.float32), features, scale=scale
         )
         return lloyd.to_blocks(planes[:, 0], clusters)
@@ -189,7 +189,9 @@ def minibatch_kmeans(
     def body(step: jax.Array, carry):
         centres, seen = carry
         blocks = sample(step)
-        label = barriers.apart(lambda: lloyd.assign(blocks, centres - blocks.middle), centres[0, 0])
+        label = barriers.materialize(
+            lambda: lloyd.assign(blocks, centres - blocks.middle), centres[0, 0]
+        )
         sums = lloyd.sums(blocks, label, clusters, anchor=centres[0, 0])
         total = seen + sums[:, -1]
         push = sums[:, :-1] + sums[:, -1:] * (blocks.middle - centres)
@@ -205,19 +207,19 @@ def minibatch_kmeans(
 
 
 def _check_minibatch(features: str, clusters: int, size: int, batch: int, steps: int) -> None:
-    pixel.check(features, pixel.POINTWISE)
+    descriptors.check(features, descriptors.POINTWISE)
     for key, value in (("batch", batch), ("steps", steps)):
         if value < 1:
             raise InputError(f"{key} is {value}; at least 1 is allowed.")
     if not 1 <= clusters <= min(batch, size):
         raise InputError(
-            f"clusters is {clusters}; 1 to {min(batch, size)}, the number of pixels and "
-            "of a batch, is allowed."
+            f"clusters is {clusters}; 1 to {min(batch, size)}, the smaller of the numbers of "
+            "pixels in the image and in a batch, is allowed."
         )
 
 
 def _assign_rows(image: jax.Array, centres: jax.Array, kind: str, scale: float) -> jax.Array:
-    """The nearest centre of every pixel, strip of rows after strip: int32 [H, W]."""
+    """The nearest centre of every pixel, computed in strips of rows: int32 [H, W]."""
     height, width = image.shape[:2]
     rows = min(height, max(1, lloyd.SCORES // (width * len(centres))))
     strips = -(-height // rows)
@@ -228,7 +230,7 @@ def _assign_rows(image: jax.Array, centres: jax.Array, kind: str, scale: float) 
     def part(index: jax.Array) -> jax.Array:
         y = jax.lax.broadcasted_iota(jnp.float32, (rows, width), 0) + index * rows
         colors = jax.lax.dynamic_slice_in_dim(image, index * rows, rows)
-        planes = pixel.point_features(colors, y, columns, kind, scale=scale)
+        planes = descriptors.describe_points(colors, y, columns, kind, scale=scale)
         points = planes.reshape(len(planes), -1) - middle[:, None]
         scores = lloyd.scores(centres - middle, points)
         return jnp.argmin(scores, axis=0).astype(jnp.int32).reshape(rows, width)

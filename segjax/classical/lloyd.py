@@ -1,8 +1,8 @@
-"""Lloyd's algorithm on points in blocks: what `kmeans` and its mini-batch form are made of.
+"""Lloyd's algorithm on points in blocks, for `kmeans` and its mini-batch form.
 
-Points lie in blocks, float32 [F, P, 16, 64]: a sum over all points begins with sixteen rows added
-to each other lane by lane, which a CPU does many numbers at a time, without a long chain of
-roundings, and for a batch exactly as for one image.
+Points are stored in blocks, float32 [F, P, 16, 64]. A sum over all points first adds the sixteen
+rows lane by lane: a CPU adds many numbers at a time, no long chain of roundings arises, and a batch
+gives exactly the sums of single images.
 """
 
 import functools
@@ -15,12 +15,12 @@ import jax.numpy as jnp
 
 from segjax.classical import barriers
 
-_ROWS, _LANES = 16, 64  # of a block; the fastest of those tried on a CPU: it fits its first cache
+_ROWS, _LANES = 16, 64  # of a block; the fastest size tried on a CPU, it fits the first cache
 _BLOCK = _ROWS * _LANES
-# Up to this many products of a centre's number with a feature's, distances are written out, which
-# is several times faster on a CPU than products of such thin matrices; above, compiling takes long.
+# Up to this number of centres times features, distances are written out, which is several times
+# faster on a CPU than products of such thin matrices; above it, compiling would take too long.
 _WRITTEN_OUT = 160
-SCORES = 2**20  # distances held at a time where they are not written out
+SCORES = 2**20  # distances in memory at a time if they are not written out
 
 
 class Fit(NamedTuple):
@@ -28,9 +28,9 @@ class Fit(NamedTuple):
 
     Attributes:
         centres: float32 [K, F].
-        assignment: int32 [N], the number of the nearest centre.
-        inertia: float32 [], sum of the squared distances to it.
-        iterations: int32 [], how often the centres were moved.
+        assignment: int32 [N], number of the nearest centre.
+        inertia: float32 [], sum of the squared distances to the nearest centres.
+        iterations: int32 [], number of moves of the centres.
     """
 
     centres: jax.Array
@@ -40,10 +40,7 @@ class Fit(NamedTuple):
 
 
 class Blocks(NamedTuple):
-    """`size` points, float32 [F, P, 16, 64], less `middle` [F].
-
-    Behind them comes padding, whose values are 0.
-    """
+    """`size` points, float32 [F, P, 16, 64], minus `middle` [F], followed by padding of value 0."""
 
     values: jax.Array
     middle: jax.Array
@@ -57,7 +54,7 @@ class Blocks(NamedTuple):
 
 
 def iterate(blocks: Blocks, start: jax.Array, *, tol: float, max_iterations: int) -> Fit:
-    """Moves centres [K, F] until they settle; the assignment is [P, 16, 64]."""
+    """Moves the centres, [K, F], until they settle; the assignment of the Fit is [P, 16, 64]."""
     limit = tol * _variance(blocks)
 
     def body(carry):
@@ -80,27 +77,27 @@ def iterate(blocks: Blocks, start: jax.Array, *, tol: float, max_iterations: int
 
 
 def to_blocks(planes: jax.Array, clusters: int) -> Blocks:
-    """float32 [F, N], N at least 1, to blocks."""
+    """Points in blocks: float32 [F, N], N at least 1."""
     count, size = planes.shape
     number = -(-size // _BLOCK)
     strips = _strips(number, clusters, count)
     number = -(-number // strips) * strips
-    # Half-way between the extremes of some: near enough to the mean, and no sum to be rounded.
-    some = planes[:, :: max(1, size // _BLOCK)]
-    middle = 0.5 * (some.min(axis=1) + some.max(axis=1))
+    # The middle of the range of a sample: near the mean, and without a sum that would be rounded.
+    sample = planes[:, :: max(1, size // _BLOCK)]
+    middle = 0.5 * (sample.min(axis=1) + sample.max(axis=1))
     values = jnp.pad(planes - middle[:, None], ((0, 0), (0, number * _BLOCK - size)))
     return Blocks(values.reshape(count, number, _ROWS, _LANES), middle, size)
 
 
 def _strips(number: int, clusters: int, count: int) -> int:
-    """Into how many parts blocks are split so that distances to all centres fit."""
+    """Number of parts into which blocks are split so that distances to all centres fit."""
     if clusters * count <= _WRITTEN_OUT:
         return 1
     return min(number, -(-number * _BLOCK * clusters // SCORES))
 
 
 def _strip(array: jax.Array, index: jax.Array, strips: int) -> jax.Array:
-    """Part `index` of [..., P, 16, 64], flat: [..., S]."""
+    """Part `index` of an array [..., P, 16, 64], flattened: [..., S]."""
     axis = array.ndim - 3
     width = array.shape[axis] // strips
     part = jax.lax.dynamic_slice_in_dim(array, index * width, width, axis)
@@ -108,7 +105,7 @@ def _strip(array: jax.Array, index: jax.Array, strips: int) -> jax.Array:
 
 
 def _tree(terms: list[jax.Array]) -> jax.Array:
-    """Their sum, in pairs."""
+    """The sum of the terms, added in pairs."""
     while len(terms) > 1:
         odd = terms[len(terms) // 2 * 2 :]
         terms = [a + b for a, b in zip(terms[::2], terms[1::2], strict=False)] + odd
@@ -116,9 +113,9 @@ def _tree(terms: list[jax.Array]) -> jax.Array:
 
 
 def _over_rows(blocks: Sequence[jax.Array]) -> list[jax.Array]:
-    """Sums over the rows, [..., 16, 64] -> [..., 64], of several arrays in one pass.
+    """Sums over the rows of several arrays in one pass: [..., 16, 64] -> [..., 64] each.
 
-    What they are computed from is read and, where they share it, computed once for all.
+    The arrays' inputs are read once, and shared inputs are computed once.
     """
     zeros = tuple(jnp.zeros((), block.dtype) for block in blocks)
     return jax.lax.reduce(
@@ -138,7 +135,7 @@ def _total(partial: jax.Array) -> jax.Array:
 
 
 def _variance(blocks: Blocks) -> jax.Array:
-    """Mean over the features of their variances."""
+    """Mean of the variances of the features."""
     moments = _over_rows([*blocks.values, *blocks.values**2])
     mean, square = jnp.split(jnp.stack([_total(each) for each in moments]) / blocks.size, 2)
     return jnp.maximum(jnp.mean(square - mean**2), 0)
@@ -148,13 +145,13 @@ def _variance(blocks: Blocks) -> jax.Array:
 
 
 def scores(centres: jax.Array, points: jax.Array) -> jax.Array:
-    """Half the squared distance less |x|^2 / 2: [K, F], [F, S] -> [K, S]."""
+    """Half the squared distance minus |x|^2 / 2: [K, F], [F, S] -> [K, S]."""
     half = 0.5 * jnp.sum(centres**2, axis=1, keepdims=True)
     return half - jnp.matmul(centres, points, precision=jax.lax.Precision.HIGHEST)
 
 
 def _nearest(centres: jax.Array, values: jax.Array) -> jax.Array:
-    """The first of the nearest centres, written out: [K, F], [F, ...] -> int32 [...]."""
+    """The first nearest centre, with distances written out: [K, F], [F, ...] -> int32 [...]."""
     half = 0.5 * jnp.sum(centres**2, axis=1)
     pairs = []
     for number in range(len(centres)):
@@ -162,16 +159,17 @@ def _nearest(centres: jax.Array, values: jax.Array) -> jax.Array:
         for feature in range(len(values)):
             score = score - centres[number, feature] * values[feature]
         pairs.append((score, jnp.int32(number)))
-    # In pairs, as in a tournament: a shorter chain than one after the other.
+    # In pairs, as in a tournament, which is a shorter chain than one after another.
     while len(pairs) > 1:
         odd = pairs[len(pairs) // 2 * 2 :]
         pairs = [_less(*pair) for pair in zip(pairs[::2], pairs[1::2], strict=False)] + odd
     return jnp.broadcast_to(pairs[0][1], values.shape[1:])
 
 
-def _less(one: tuple, other: tuple) -> tuple:
-    closer = other[0] < one[0]
-    return tuple(jnp.where(closer, new, old) for old, new in zip(one, other, strict=True))
+def _less(first: tuple, second: tuple) -> tuple:
+    """The (score, number) of the smaller score, the first of two equal ones."""
+    closer = second[0] < first[0]
+    return tuple(jnp.where(closer, new, old) for old, new in zip(first, second, strict=True))
 
 
 def assign(blocks: Blocks, centres: jax.Array) -> jax.Array:
@@ -188,27 +186,27 @@ def assign(blocks: Blocks, centres: jax.Array) -> jax.Array:
 
 
 def sums(blocks: Blocks, label: jax.Array, clusters: int, *, anchor: jax.Array) -> jax.Array:
-    """Sums of the points with each label, and their number last: [K, F + 1]."""
+    """Sums of the points with each label, with their number in the last column: [K, F + 1]."""
     if clusters * len(blocks.values) > _WRITTEN_OUT:
         totals, sizes = _sums_by_products(blocks, label, clusters)
     else:
         member = label[:, None] == jnp.arange(clusters)[:, None, None]
 
         def partial() -> list[jax.Array]:
-            """[P, K, 64] of every feature, and of the number."""
+            """Sums over rows, [P, K, 64], for every feature and for the number."""
             parts = [jnp.where(member, plane[:, None], 0) for plane in blocks.values]
             return _over_rows([*parts, member.astype(jnp.int32)])
 
-        *totals, sizes = [_total(each) for each in barriers.apart(partial, anchor)]
+        *totals, sizes = [_total(each) for each in barriers.materialize(partial, anchor)]
         totals = jnp.stack(totals, axis=1)
-    # All padding went where the last of it went, and added nothing but its number.
+    # All padding has the same label and adds only its number.
     padding = label.size - blocks.size
     sizes = sizes.at[label.ravel()[-1]].add(-padding)
     return jnp.concatenate([totals, sizes[:, None].astype(jnp.float32)], axis=1)
 
 
 def _sums_by_products(blocks: Blocks, label: jax.Array, clusters: int) -> tuple[jax.Array, ...]:
-    """Sums [K, F] and numbers int32 [K] of the places with each label, padding too."""
+    """Sums [K, F] and numbers int32 [K] of the points with each label, padding included."""
     count, number = blocks.values.shape[:2]
     strips = _strips(number, clusters, count)
 
@@ -229,6 +227,7 @@ def _distance(values: jax.Array, centre: jax.Array) -> jax.Array:
 
 
 def _inertia(blocks: Blocks, centres: jax.Array, label: jax.Array) -> jax.Array:
+    """Sum of the points' squared distances to their centres: float32 []."""
     if centres.size <= _WRITTEN_OUT:
         far = [_distance(blocks.values, centre) for centre in centres]
         squares = functools.reduce(jnp.minimum, far)
@@ -239,9 +238,9 @@ def _inertia(blocks: Blocks, centres: jax.Array, label: jax.Array) -> jax.Array:
 
 
 def reseed(blocks: Blocks, centres: jax.Array, empty: jax.Array) -> jax.Array:
-    """Puts every empty cluster's centre on the point farthest from all others.
+    """Moves every empty cluster's centre to the point farthest from all other centres.
 
-    A loop rather than a condition: in a batch, too, it costs nothing while no cluster is empty.
+    A loop instead of a condition, because it costs nothing without empty clusters, even in a batch.
     """
 
     def body(carry):
@@ -254,11 +253,11 @@ def reseed(blocks: Blocks, centres: jax.Array, empty: jax.Array) -> jax.Array:
         closest = jnp.where(blocks.real, jnp.inf, -1)
         closest = jax.lax.fori_loop(0, len(centres), nearer, closest).ravel()
         farthest = jnp.argmax(closest)
-        found = closest[farthest] > 0  # else all points lie on centres
+        apart = closest[farthest] > 0  # else all points lie on centres
         index = jnp.argmax(empty)
         point = blocks.values.reshape(len(blocks.values), -1)[:, farthest]
-        centres = centres.at[index].set(jnp.where(found, point, centres[index]))
-        return centres, empty.at[index].set(False) & found
+        centres = centres.at[index].set(jnp.where(apart, point, centres[index]))
+        return centres, empty.at[index].set(False) & apart
 
     return jax.lax.while_loop(lambda carry: jnp.any(carry[1]), body, (centres, empty))[0]
 
@@ -267,7 +266,7 @@ def reseed(blocks: Blocks, centres: jax.Array, empty: jax.Array) -> jax.Array:
 
 
 def start(key: jax.Array, blocks: Blocks, clusters: int, init: str) -> jax.Array:
-    """[K, F], on points."""
+    """Starting centres, float32 [K, F], which are points; `init` as in `kmeans.fit`."""
     size = blocks.size
     points = blocks.values.reshape(len(blocks.values), -1)
     if init == "random":
@@ -283,7 +282,7 @@ def start(key: jax.Array, blocks: Blocks, clusters: int, init: str) -> jax.Array
         candidates = points[:, jnp.minimum(index, size - 1)]
 
         def partial() -> jax.Array:
-            """What is left of the squared distances with each candidate: [P, trials, 64]."""
+            """Sums of the squared distances that each candidate leaves: [P, trials, 64]."""
             rows = []
             for row in range(_ROWS):
                 values = blocks.values[:, :, None, row]
@@ -291,7 +290,7 @@ def start(key: jax.Array, blocks: Blocks, clusters: int, init: str) -> jax.Array
                 rows.append(jnp.minimum(closest[:, None, row], far))
             return _tree(rows)
 
-        left = _total(barriers.apart(partial, candidates[0, 0]))
+        left = _total(barriers.materialize(partial, candidates[0, 0]))
         centre = candidates[:, jnp.argmin(left)]
         closest = jnp.minimum(closest, _distance(blocks.values, centre))
         return centres.at[number].set(centre), closest
@@ -301,9 +300,9 @@ def start(key: jax.Array, blocks: Blocks, clusters: int, init: str) -> jax.Array
 
 
 def _draw(key: jax.Array, weights: jax.Array, number: int) -> jax.Array:
-    """Draws points with probabilities proportional to weights: [P, 16, 64] -> int32 [number].
+    """Random points with probabilities proportional to weights: [P, 16, 64] -> int32 [number].
 
-    By the inverse of the cumulative sum, first over the columns of the blocks, then in a column.
+    Inverts the cumulative sum, first over the columns of the blocks, then within a column.
     """
     columns = _tree([weights[:, row] for row in range(_ROWS)]).ravel()
     cumulative = jnp.cumsum(columns)

@@ -1,9 +1,9 @@
-"""Normalised cuts of the graph of superpixels: a whole photograph in one small dense problem.
+"""Normalised cuts of the superpixel graph, a small dense problem even for a large photograph.
 
-Shi and Malik, "Normalized cuts and image segmentation", PAMI 2000: a cut's cost is its weight
-over the weight that ends in either side. A graph is cut in two again and again while the cost is
-small (their section 3.1), or into a given number of parts at once (Yu and Shi, ICCV 2003). The
-nodes are SLIC's regions, so the graph has hundreds of nodes where the pixel grid has 10^5.
+Shi and Malik, "Normalized cuts and image segmentation", PAMI 2000: the cost of a cut is its weight
+over the total weight of the links of each side. Parts are cut in two as long as the cost is small
+(their section 3.1), or the graph is cut into a given number of parts at once (Yu and Shi, ICCV
+2003). The nodes are SLIC's regions: hundreds, where the pixel grid has 10^5.
 """
 
 import functools
@@ -11,19 +11,19 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from segjax.classical import color, eigen, slic, spectral
+from segjax.classical import batches, color, eigen, slic, spectral
 from segjax.classical import regions as region_tools
 from segjax.errors import InputError, choose
 
 FORMS = ("recursive", "kway")
 
-_SELF = 1e-3  # weight of a node to itself, so that one without links has a degree
-_FLOOR = 1e-5  # the least weight of neighbours: a tie that every other weight outbids
+_SELF = 1e-3  # weight of a node's link to itself, so that every node has a degree
+_FLOOR = 1e-5  # least weight between neighbours, negligible beside other weights
 _BINS = 12
-_RANGES = ((0.0, 100.0), (-60.0, 60.0), (-60.0, 60.0))  # of L, a, b in histograms
+_RANGES = ((0.0, 100.0), (-60.0, 60.0), (-60.0, 60.0))  # of the histograms of L, a and b
 _DEGREE = 100  # products with the graph between two Rayleigh quotients
 _FILTERS = 4
-_GROWTH = 30.0  # logarithm of the largest gain of a filter; float32 holds the square of it
+_GROWTH = 30.0  # log of the largest gain of a filter, whose square float32 can hold
 
 
 @functools.partial(
@@ -52,17 +52,17 @@ def ncut_regions(
 
     Args:
         image: sRGB.
-        regions: superpixels asked for; more than there are pixels are not made.
-        form: "recursive", two-way cuts while one costs at most `threshold`; "kway", `segments`
-            parts at once.
+        regions: requested superpixels, limited to the number of pixels.
+        form: "recursive", two-way cuts that cost at most `threshold`; "kway", `segments` parts at
+            once.
         threshold: 0 to 2, only for "recursive".
-        segments, assign: only for "kway"; `assign` as of `spectral.spectral`.
-        sigma_color, sigma_boundary, histogram, second: of `similarity`.
-        connected: every piece becomes a segment of its own. A cut may leave one side in several.
-        seed: of the start vectors and the assignment.
+        segments, assign: only for "kway"; for `assign` see `spectral.spectral`.
+        sigma_color, sigma_boundary, histogram, second: see `similarity`.
+        connected: makes every connected piece of a part a segment; a cut may leave several pieces.
+        seed: seed of the start vectors and the assignment.
 
     Raises:
-        InputError: for options that do not fit.
+        InputError: if an option is out of its range.
     """
     superpixels = slic.slic(image, regions=min(regions, image.shape[0] * image.shape[1]))
     return cut(
@@ -89,12 +89,12 @@ def cut(
     connected: bool,
     seed: int,
 ) -> jax.Array:
-    """Cuts the graph of any superpixels; the options are those of `ncut_regions`.
+    """Normalised cuts of given superpixels: int32 [H, W]; for the options see `ncut_regions`.
 
     Args:
         image: uint8 [H, W, 3].
-        labels: int32 [H, W], 0 to n - 1, none missing.
-        regions: capacity, n at most.
+        labels: int32 [H, W], superpixels 0 to n - 1 without gaps.
+        regions: capacity, n or more.
     """
     _check(regions, form, threshold, segments, sigma_color, sigma_boundary, assign)
 
@@ -112,7 +112,7 @@ def cut(
             parts = _pieces(parts, touching)
         return region_tools.relabel(parts[labels])
 
-    return eigen.one_by_one(run, image, labels)
+    return batches.one_by_one(run, image, labels)
 
 
 def similarity(
@@ -125,13 +125,13 @@ def similarity(
     histogram: float,
     second: float,
 ) -> tuple[jax.Array, jax.Array]:
-    """The region graph: weights of links, and which regions touch.
+    """The region graph: weights of the links, and which regions touch.
 
-    Two regions are alike by exp(-|difference of mean CIELAB|^2 / sigma_color^2 - histogram times
-    (1 - Bhattacharyya coefficient), summed over L, a, b). A shared boundary lets through
-    exp(-(mean gradient / sigma_boundary)^2). The weight of neighbours is the product of both; that
-    of neighbours' neighbours is likeness times what the ways by one region between let through,
-    1 at most, times `second`.
+    The likeness of two regions is exp(-|difference of mean CIELAB|^2 / sigma_color^2 - histogram *
+    (sum over L, a, b of 1 - Bhattacharyya coefficient)). The permeability of a shared boundary is
+    exp(-(mean gradient / sigma_boundary)^2). The weight of neighbours is likeness times
+    permeability. The weight of regions with a common neighbour is likeness times `second` times the
+    sum of the permeabilities, at most 1, of the ways through one region between them.
 
     Args:
         image: uint8 [H, W, 3].
@@ -160,7 +160,7 @@ def similarity(
     passed = jnp.where(touching, jnp.exp(-(strength**2)), 0)
     ways = jnp.minimum(eigen.product(passed, passed), 1)
     weights = alike * jnp.where(touching, passed, second * ways) + _FLOOR * touching
-    # Rounding makes products of matrices a little unsymmetric.
+    # Rounding makes products of matrices slightly asymmetric.
     weights = 0.5 * (weights + weights.T)
     return jnp.where(jnp.eye(regions, dtype=bool), 0, weights), touching
 
@@ -168,22 +168,22 @@ def similarity(
 def recursive_cut(
     weights: jax.Array, count: jax.Array | int, *, threshold: float, seed: int = 0
 ) -> jax.Array:
-    """Cuts every part in two while that costs at most `threshold`: float32 [K, K] -> int32 [K].
+    """Two-way cuts as long as one costs at most `threshold`: float32 [K, K] -> int32 [K].
 
-    A part is cut at the best place along its second eigenvector. All parts are cut at once: their
-    graph is the given one without the links between them.
+    A part is cut at the best place along its second eigenvector. All parts are cut at once, on the
+    graph without the links between parts.
 
     Args:
         weights: symmetric, 0 on the diagonal.
-        count: nodes there are, the first ones; the rest of K is empty.
-        threshold: NCut = cut/assoc(A) + cut/assoc(B), A and B the sides within their part.
-        seed: draws the start of the eigenvectors.
+        count: number of nodes, the first ones; the rest of K is empty.
+        threshold: largest NCut = cut / assoc(A) + cut / assoc(B); A and B are the sides of a part.
+        seed: seed of the start vectors.
 
     Returns:
-        Parts 0, 1, ...; an empty node has a part of its own, numbered as it is.
+        Parts 0, 1, ...; each empty node is a part with the node's number.
     """
-    own = jnp.arange(weights.shape[0], dtype=jnp.int32)
-    start = jax.random.normal(jax.random.key(seed), own.shape)
+    numbers = jnp.arange(weights.shape[0], dtype=jnp.int32)
+    start = jax.random.normal(jax.random.key(seed), numbers.shape)
 
     def body(carry):
         parts, used, _ = carry
@@ -193,23 +193,23 @@ def recursive_cut(
         new, splits = _sweep(inside, degree, parts, vector, used, threshold)
         return new, used + splits, splits > 0
 
-    # Numbers below `count` are free for parts, since there are no more parts than nodes.
-    carry = (jnp.where(own < count, 0, own), jnp.int32(1), jnp.array(True))
+    # Parts are numbered below `count`, because there are no more parts than nodes.
+    carry = (jnp.where(numbers < count, 0, numbers), jnp.int32(1), jnp.array(True))
     return jax.lax.while_loop(lambda carry: carry[2], body, carry)[0]
 
 
 def _second_vectors(inside, degree, parts, start):
-    """Every part's second eigenvector of the random walk, side by side: float32 [K].
+    """The second eigenvectors of the random walks of all parts, in one vector: float32 [K].
 
-    The Rayleigh quotient of a part's vector is never below its second eigenvalue, so a Chebyshev
-    filter that damps everything above the quotient brings it down, round by round.
+    The Rayleigh quotient of a part's vector is never below the part's second eigenvalue, so a
+    Chebyshev filter that damps everything above the quotient lowers it round by round.
     """
     root = jnp.sqrt(degree)
 
     def by_part(values):
         return jnp.zeros_like(values).at[parts].add(values)[parts]
 
-    # Each part's first vector, D^1/2, gets the value 2 instead of 0: the end of the spectrum.
+    # The first eigenvector of each part, D^1/2, gets the eigenvalue 2, the end of the spectrum.
     first = root / jnp.sqrt(by_part(degree))
     within = parts[:, None] == parts
     matrix = jnp.where(within, 2 * first[:, None] * first, 0) - inside / (root[:, None] * root)
@@ -240,17 +240,17 @@ def _second_vectors(inside, degree, parts, start):
 
 
 def _sweep(inside, degree, parts, vector, used, threshold):
-    """The best cut along the vector of every part, made where it costs at most the threshold.
+    """Cuts every part at the best place along its vector if that costs at most the threshold.
 
     Returns:
-        int32 [K], new parts, and how many were cut.
+        int32 [K], the new parts, and the number of parts that were cut.
     """
     nodes = parts.shape[0]
     place = jnp.arange(nodes, dtype=jnp.int32)
     order = jnp.lexsort((vector, parts))
     part, volume = parts[order], degree[order]
     sorted_links = inside[order][:, order]
-    # A node that changes sides cuts its links to those that stay and mends those to the others.
+    # A node that changes sides cuts its links to later nodes and restores those to earlier ones.
     change = jnp.sum(sorted_links * jnp.sign(place - place[:, None]), axis=1)
     weight = jnp.cumsum(change)
     total = jnp.zeros(nodes).at[parts].add(degree)
@@ -273,49 +273,49 @@ def _sweep(inside, degree, parts, vector, used, threshold):
 def kway_cut(
     weights: jax.Array, count: jax.Array | int, *, segments: int, assign: str, seed: int = 0
 ) -> jax.Array:
-    """Cuts into `segments` parts at once: float32 [K, K] -> int32 [K].
+    """A cut into `segments` parts at once: float32 [K, K] -> int32 [K].
 
     Args:
-        weights, count: as of `recursive_cut`.
-        segments: parts, and eigenvectors.
-        assign: "kmeans" or "discretize", of rows of unit length.
-        seed: of the start and the assignment.
+        weights, count: see `recursive_cut`.
+        segments: number of parts and of eigenvectors.
+        assign: "kmeans" or "discretize", applied to rows of unit length.
+        seed: seed of the start vectors and the assignment.
     """
     nodes = weights.shape[0]
     exists = (jnp.arange(nodes) < count)[:, None]
     degree = jnp.sum(weights, axis=1) + _SELF
     root = jnp.sqrt(degree)
     matrix = weights / (root[:, None] * root)
-    # Empty nodes go to the end of the spectrum that nobody asks for.
+    # Empty nodes go to the upper end of the spectrum, which is not computed.
     diagonal = jnp.where(exists, 1 - _SELF / degree[:, None], 2)
     vectors = eigen.block(segments, nodes)
     start = jax.random.normal(jax.random.key(seed), (nodes, vectors)).at[:, 0].set(root)
-    _, found = eigen.smallest(
+    _, embedding = eigen.smallest(
         lambda x: diagonal * x - eigen.product(matrix, x), jnp.where(exists, start, 0),
         wanted=min(segments, nodes), bound=2.0, degree=40, rounds=12, tolerance=1e-3,
     )  # fmt: skip
-    rows = spectral.unit_rows(found[:, :segments])
-    # An empty node repeats one that exists, and so has no cluster of its own.
+    rows = spectral.unit_rows(embedding[:, :segments])
+    # An empty node repeats an existing node, so that it forms no cluster.
     rows = rows[jnp.arange(nodes) % jnp.maximum(count, 1)]
     return spectral.cluster(rows, segments, assign, seed)
 
 
 def _pieces(parts, touching):
-    """Parts cut up into those of their nodes that hang together: int32 [K] -> int32 [K]."""
+    """The connected pieces of the parts: int32 [K] -> int32 [K]."""
     joined = touching & (parts[:, None] == parts)
-    own = jnp.arange(parts.shape[0], dtype=jnp.int32)
+    numbers = jnp.arange(parts.shape[0], dtype=jnp.int32)
 
     def body(carry):
         piece, _ = carry
-        new = jnp.minimum(piece, jnp.min(jnp.where(joined, piece, own.size), axis=1))
+        new = jnp.minimum(piece, jnp.min(jnp.where(joined, piece, numbers.size), axis=1))
         new = new[new]
         return new, jnp.any(new != piece)
 
-    return jax.lax.while_loop(lambda carry: carry[1], body, (own, jnp.array(True)))[0]
+    return jax.lax.while_loop(lambda carry: carry[1], body, (numbers, jnp.array(True)))[0]
 
 
 def _gradient(planes):
-    """Length of the gradient of all channels, after a blur of 5 x 5: float32 [H, W]."""
+    """Length of the gradient over all channels after a 5 x 5 blur: float32 [H, W]."""
     square = 0
     for plane in planes:
         for axis in (0, 1):
@@ -329,7 +329,7 @@ def _gradient(planes):
 
 
 def _shift(plane, step, axis):
-    """plane[y + step] along an axis; the border goes on."""
+    """plane[y + step] along an axis; the border is repeated."""
     pads = [(0, 0)] * 2
     pads[axis] = (max(-step, 0), max(step, 0))
     padded = jnp.pad(plane, pads, mode="edge")

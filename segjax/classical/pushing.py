@@ -1,9 +1,9 @@
 """Maximum flow on a pixel grid by pushing and relabelling all pixels at once.
 
-"A New Approach to the Maximum-Flow Problem" (Goldberg, Tarjan, 1988), its synchronous form: heights
-bound from below the distance to a pixel that can still drain excess; excess goes to neighbours one
-lower; every few sweeps the heights are set to the true distances (global relabelling), which also
-takes pixels out of play that reach no drain any more.
+The synchronous form of "A New Approach to the Maximum-Flow Problem" (Goldberg, Tarjan, 1988).
+Heights are lower bounds of the distance to a pixel that can still drain excess. Excess moves to
+neighbours that are one lower. Every few sweeps the heights are set to the true distances (global
+relabelling), which also excludes pixels that can no longer reach a drain.
 """
 
 import functools
@@ -20,14 +20,16 @@ _SWEEPS = 32  # between two global relabellings
 def solve(
     excess: jax.Array, caps: jax.Array, *, limit: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Maximum flow, as `augmenting.solve`: the same arguments and results.
+    """Maximum flow, with the arguments and results of `augmenting.solve`.
 
     Args:
-        excess: int32 [H, W]; caps: int32 [D, H, W], residual capacity by direction.
-        limit: the most sweeps.
+        excess: int32 [H, W], supply of each pixel; demand if negative.
+        caps: int32 [D, H, W], residual capacity by direction.
+        limit: largest number of sweeps.
 
     Returns:
-        What is left of both, and bool [H, W], the pixels that can reach one with demand left.
+        Excess and capacities after the flow, and bool [H, W], the pixels that can reach a pixel
+        with remaining demand.
     """
     far = excess.size + 1
 
@@ -47,8 +49,8 @@ def solve(
     return excess, caps, heights < far
 
 
-def there(x: jax.Array, direction: int, outside: int) -> jax.Array:
-    """The neighbour's value at every pixel: [H, W] -> [H, W]; `outside` beyond the border."""
+def neighbor(x: jax.Array, direction: int, outside: int) -> jax.Array:
+    """The value of every pixel's neighbour: [H, W] -> [H, W]; `outside` beyond the border."""
     dy, dx = augmenting.STEPS[direction // 2]
     if direction % 2:
         dy, dx = -dy, -dx
@@ -58,11 +60,12 @@ def there(x: jax.Array, direction: int, outside: int) -> jax.Array:
 
 
 def _sweep(excess, caps, heights, far):
+    """Pushes excess along every direction in turn, then relabels the pixels with excess."""
     caps = list(caps)
     for d in range(len(caps)):
-        downhill = heights == there(heights, d, far) + 1
+        downhill = heights == neighbor(heights, d, far) + 1
         flow = jnp.where(downhill, jnp.clip(excess, 0, caps[d]), 0)
-        arriving = there(flow, d ^ 1, 0)
+        arriving = neighbor(flow, d ^ 1, 0)
         excess = excess - flow + arriving
         caps[d] = caps[d] - flow
         caps[d ^ 1] = caps[d ^ 1] + arriving
@@ -72,11 +75,12 @@ def _sweep(excess, caps, heights, far):
 
 
 def _reached(caps, heights, far):
-    return [jnp.where(cap > 0, there(heights, d, far), far) for d, cap in enumerate(caps)]
+    """Heights of the neighbours behind open edges, by direction; `far` behind closed ones."""
+    return [jnp.where(cap > 0, neighbor(heights, d, far), far) for d, cap in enumerate(caps)]
 
 
 def _distances(excess: jax.Array, caps: jax.Array, far: int) -> jax.Array:
-    """Steps along open edges to the nearest pixel with demand, `far` where none is reached."""
+    """Steps along open edges to the nearest pixel with demand; `far` if none can be reached."""
 
     def spread(carry):
         old, _ = carry

@@ -1,7 +1,7 @@
-"""Tools on a label map: its pieces, its numbering, its boundaries, which regions touch, merging.
+"""Tools for label maps: components, numbering, boundaries, means, adjacency, merging and votes.
 
-A label map is int32 [H, W]. Functions that speak of regions 0 .. K-1 take `regions`, a static
-number at or above K; rows beyond K are empty.
+A label map is int32 [H, W]. Functions of regions 0 .. K-1 take `regions`, a static capacity of K or
+more; result rows beyond K are empty.
 """
 
 import functools
@@ -12,14 +12,14 @@ import jax.numpy as jnp
 from segjax.errors import InputError
 
 _HALF = {4: ((0, 1), (1, 0)), 8: ((0, 1), (1, 0), (1, 1), (1, -1))}
-"""(down, right) steps to half of the neighbours; the other half is theirs."""
+"""(down, right) steps to half of the neighbours; the others are the opposite steps."""
 
 
 def components(labels: jax.Array, *, connectivity: int = 4) -> jax.Array:
     """The connected pieces of equal labels: int32 [H, W] -> int32 [H, W].
 
-    Minimum labels travel along the links, and pointers are doubled after every round, so that the
-    rounds grow with the logarithm of a piece's length (Shiloach, Vishkin 1982).
+    Minima travel along the links and pointers are doubled after every round, so that the number of
+    rounds grows with the logarithm of a piece's length (Shiloach, Vishkin 1982).
 
     Args:
         labels: any integers.
@@ -33,10 +33,10 @@ def components(labels: jax.Array, *, connectivity: int = 4) -> jax.Array:
     """
     links = [(step, _same(labels, step)) for step in _half(connectivity)]
     shape = labels.shape
-    own = jnp.arange(labels.size, dtype=jnp.int32).reshape(shape)
+    places = jnp.arange(labels.size, dtype=jnp.int32).reshape(shape)
 
     def hook(parent: jax.Array) -> jax.Array:
-        """Every root points to the smallest root that a link of its piece leads to."""
+        """Points every root to the smallest root that a link of its piece reaches."""
         lowest = parent
         for step, linked in links:
             far = _neighbor(parent, step, labels.size)
@@ -60,22 +60,22 @@ def components(labels: jax.Array, *, connectivity: int = 4) -> jax.Array:
         new = shorten(hook(parent)).reshape(shape)
         return new, jnp.any(new != parent)
 
-    parent, _ = jax.lax.while_loop(lambda carry: carry[1], body, (own, jnp.array(True)))
-    return _rank(parent, parent == own)
+    parent, _ = jax.lax.while_loop(lambda carry: carry[1], body, (places, jnp.array(True)))
+    return _rank(parent, parent == places)
 
 
 def relabel(labels: jax.Array, *, regions: int | None = None) -> jax.Array:
-    """Numbers regions 0, 1, ... in the raster order of their first pixels.
+    """The map with regions numbered 0, 1, ... in the raster order of their first pixels.
 
     Args:
-        labels: int32 [*space], 0 to regions - 1; others are taken for the nearest of these.
-        regions: capacity, the number of pixels by default; the fewer, the faster.
+        labels: int32 [*space], 0 to regions - 1; other values are clipped to this range.
+        regions: capacity, by default the number of pixels; a smaller one is faster.
     """
     regions = labels.size if regions is None else regions
     place = jnp.arange(labels.size, dtype=jnp.int32)
     flat = jnp.clip(labels, 0, regions - 1).ravel()
     first = jnp.full(regions, labels.size, jnp.int32).at[flat].min(place)
-    if regions < labels.size // 16:  # sorting the first pixels is cheaper than counting through all
+    if regions < labels.size // 16:  # sorting first pixels is cheaper than a sum over all
         number = jnp.argsort(jnp.argsort(first)).astype(jnp.int32)
         return number[flat].reshape(labels.shape)
     root = first[flat].reshape(labels.shape)
@@ -83,17 +83,17 @@ def relabel(labels: jax.Array, *, regions: int | None = None) -> jax.Array:
 
 
 def _rank(root: jax.Array, is_root: jax.Array) -> jax.Array:
-    """Roots (places of pixels) to their rank in raster order."""
+    """The rank of roots, given as places of pixels, in raster order."""
     rank = jnp.cumsum(is_root.ravel().astype(jnp.int32)) - 1
     return rank[root.ravel()].reshape(root.shape)
 
 
 def boundaries(labels: jax.Array, *, thin: bool = False) -> jax.Array:
-    """Pixels with a 4-neighbour of another label: int [..., H, W] -> bool [..., H, W].
+    """Region boundary pixels, with a 4-neighbour of another label: [..., H, W] -> bool [..., H, W].
 
     Args:
         labels: any integers.
-        thin: only those whose right or lower neighbour differs, so that a boundary is one pixel
+        thin: only pixels whose right or lower neighbour differs, so that a boundary is one pixel
             wide.
     """
     down = labels[..., :-1, :] != labels[..., 1:, :]
@@ -105,12 +105,12 @@ def boundaries(labels: jax.Array, *, thin: bool = False) -> jax.Array:
 
 
 def sizes(labels: jax.Array, *, regions: int) -> jax.Array:
-    """Pixels in each region: int32 [regions]."""
+    """Number of pixels in each region: int32 [regions]."""
     return jnp.zeros(regions, jnp.int32).at[labels.ravel()].add(1, mode="drop")
 
 
 def means(values: jax.Array, labels: jax.Array, *, regions: int) -> jax.Array:
-    """The mean of each region, such as its colour; 0 where a region is empty.
+    """The mean value of each region, such as its mean colour; 0 for an empty region.
 
     Args:
         values: uint8 or float32 [H, W, C].
@@ -126,7 +126,7 @@ def means(values: jax.Array, labels: jax.Array, *, regions: int) -> jax.Array:
 
 
 def mean_image(image: jax.Array, labels: jax.Array, *, regions: int) -> jax.Array:
-    """Every region in its mean colour: uint8 [H, W, C], int32 [H, W] -> uint8 [H, W, C]."""
+    """The regions in their mean colours: uint8 [H, W, C], int32 [H, W] -> uint8 [H, W, C]."""
     colors = jnp.round(means(image, labels, regions=regions)).astype(jnp.uint8)
     return colors[labels]
 
@@ -138,7 +138,7 @@ def adjacency(
     regions: int,
     connectivity: int = 4,
 ) -> tuple[jax.Array, jax.Array]:
-    """The region adjacency graph, dense.
+    """The region adjacency graph as dense matrices.
 
     Args:
         labels: int32 [H, W], 0 to regions - 1.
@@ -147,9 +147,9 @@ def adjacency(
         connectivity: 4 or 8.
 
     Returns:
-        counts: int32 [K, K], symmetric, neighbouring pixel pairs between two regions; 0 on the
-            diagonal, and where regions do not touch.
-        sums: float32 [K, K], of the pairs' mean values.
+        counts: int32 [K, K], symmetric, number of neighbouring pixel pairs between two regions; 0
+            on the diagonal and for regions that do not touch.
+        sums: float32 [K, K], sum of the pairs' mean values.
 
     Raises:
         InputError: for another connectivity.
@@ -163,8 +163,8 @@ def adjacency(
                           + jnp.maximum(near, far)).ravel()  # fmt: skip
         counts = counts.at[index].add(1, mode="drop")
         if values is not None:
-            one, other = _pairs(values, (down, right))
-            sums = sums.at[index].add(0.5 * (one + other).ravel(), mode="drop")
+            first, second = _pairs(values, (down, right))
+            sums = sums.at[index].add(0.5 * (first + second).ravel(), mode="drop")
     counts, sums = (array.reshape(regions, regions) for array in (counts, sums))
     sums = counts.astype(jnp.float32) if values is None else sums
     return counts + counts.T, sums + sums.T
@@ -172,17 +172,17 @@ def adjacency(
 
 @functools.partial(jax.jit, static_argnames=("regions", "keep"))
 def merge(features: jax.Array, labels: jax.Array, *, regions: int, keep: int) -> jax.Array:
-    """Merges touching regions until `keep` are left, the pair of the smallest loss first.
+    """Merges touching regions until `keep` are left, always the pair with the smallest loss.
 
-    A merge's loss is the growth of the squared error around the regions' means,
-    n m / (n + m) |a - b|^2 (Ward 1963), so that explained variation falls as little as it can at
-    every step.
+    The loss of a merge is the growth of the squared error around the regions' means,
+    n m / (n + m) |a - b|^2 (Ward 1963), so that every step lowers explained variation as little as
+    possible.
 
     Args:
         features: uint8 or float32 [H, W, C], such as CIELAB.
         labels: int32 [H, W], 0 to regions - 1.
-        regions: capacity; work and memory grow with its square.
-        keep: regions to be left; if the map has no more, it comes back.
+        regions: capacity; time and memory grow with its square.
+        keep: number of regions to leave; a map with no more regions is only renumbered.
 
     Returns:
         int32 [H, W], 0 to K - 1 in raster order of the first pixels.
@@ -191,20 +191,20 @@ def merge(features: jax.Array, labels: jax.Array, *, regions: int, keep: int) ->
         InputError: if keep is not at least 1.
     """
     if keep < 1:
-        raise InputError(f"keep is {keep}; at least 1 region is left.")
-    own = jnp.arange(regions, dtype=jnp.int32)
+        raise InputError(f"keep is {keep}; at least 1 is allowed.")
+    numbers = jnp.arange(regions, dtype=jnp.int32)
     count = sizes(labels, regions=regions).astype(jnp.float32)
     touching = adjacency(labels, regions=regions)[0] > 0
     mean = means(features, labels, regions=regions)
     left = jnp.sum(count > 0)
 
     def losses(index, mean, count, touching):
-        """float32 [regions], of merging region `index` with each one."""
+        """Losses of merging region `index` with each region: float32 [regions]."""
         weight = count[index] * count / jnp.maximum(count[index] + count, 1)
         square = jnp.sum((mean - mean[index]) ** 2, axis=-1)
         return jnp.where(touching[index], weight * square, jnp.inf)
 
-    table = jax.vmap(losses, (0, None, None, None))(own, mean, count, touching)
+    table = jax.vmap(losses, (0, None, None, None))(numbers, mean, count, touching)
 
     def body(carry):
         left, into, mean, count, touching, table = carry
@@ -213,7 +213,7 @@ def merge(features: jax.Array, labels: jax.Array, *, regions: int, keep: int) ->
         middle = (count[keeper] * mean[keeper] + count[gone] * mean[gone]) / total
         mean = mean.at[keeper].set(middle)
         count = count.at[keeper].set(total).at[gone].set(0)
-        row = (touching[keeper] | touching[gone]) & (own != keeper) & (own != gone)
+        row = (touching[keeper] | touching[gone]) & (numbers != keeper) & (numbers != gone)
         touching = touching.at[gone].set(False).at[:, gone].set(False)
         touching = touching.at[keeper].set(row).at[:, keeper].set(row)
         line = losses(keeper, mean, count, touching)
@@ -226,21 +226,21 @@ def merge(features: jax.Array, labels: jax.Array, *, regions: int, keep: int) ->
         left, table = carry[0], carry[-1]
         return (left > keep) & jnp.any(jnp.isfinite(table))
 
-    carry = (left, own, mean, count, touching, table)
+    carry = (left, numbers, mean, count, touching, table)
     into = jax.lax.while_loop(more, body, carry)[1]
     return relabel(into[labels])
 
 
 def vote(labels: jax.Array, values: jax.Array, *, regions: int, classes: int) -> jax.Array:
-    """Gives every region the class that most of its pixels have; of equals, the lowest.
+    """The most frequent class of each region, at its pixels; the lowest of equally frequent ones.
 
     Args:
         labels: int32 [H, W], 0 to regions - 1.
-        values: int [H, W], classes; a pixel outside 0 to classes - 1, such as VOID, has no vote.
+        values: int [H, W], classes; pixels outside 0 to classes - 1, such as VOID, do not vote.
         regions, classes: capacities.
 
     Returns:
-        int32 [H, W], classes; `classes` where no pixel of the region has a vote.
+        int32 [H, W], classes; `classes` in regions without a vote.
     """
     values = values.astype(jnp.int32)
     valid = (values >= 0) & (values < classes)
@@ -258,7 +258,7 @@ def _half(connectivity: int) -> tuple[tuple[int, int], ...]:
 
 
 def _pairs(values: jax.Array, step: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
-    """A map without its last rows and columns, and the neighbours `step` away."""
+    """The pixels that have a neighbour at `step`, and these neighbours: two cropped maps."""
     height, width = values.shape
     down, right = step
     near = values[: height - down, max(0, -right) : width - max(0, right)]
@@ -267,15 +267,15 @@ def _pairs(values: jax.Array, step: tuple[int, int]) -> tuple[jax.Array, jax.Arr
 
 
 def _neighbor(values: jax.Array, step: tuple[int, int], fill: int) -> jax.Array:
-    """values[y + down, x + right], `fill` outside: int32 [H, W] -> int32 [H, W]."""
+    """values[y + down, x + right], or `fill` outside: int32 [H, W] -> int32 [H, W]."""
     down, right = step
-    # A negative amount cuts off.
+    # A negative amount crops.
     config = ((-down, down, 0), (-right, right, 0))
     return jax.lax.pad(values, jnp.array(fill, values.dtype), config)
 
 
 def _same(labels: jax.Array, step: tuple[int, int]) -> jax.Array:
-    """Whether the neighbour `step` away is inside and has the same label: bool [H, W]."""
+    """Whether the neighbour at `step` is inside and has the same label: bool [H, W]."""
     inside = _neighbor(jnp.ones(labels.shape, jnp.int32), step, 0) > 0
     return inside & (_neighbor(labels, step, 0) == labels)
 

@@ -1,8 +1,8 @@
-"""Superpixels by simple linear iterative clustering.
+"""SLIC: superpixels by simple linear iterative clustering.
 
 Achanta et al., "SLIC superpixels", EPFL report 149300, 2010, and "SLIC Superpixels Compared to
-State-of-the-Art Superpixel Methods", PAMI 2012. K-means in CIELAB and position, each centre near
-its place in a grid: a pixel is compared with the centres of its own and the adjoining cells only.
+State-of-the-Art Superpixel Methods", PAMI 2012. K-means in CIELAB and position, with one centre per
+cell of a grid: a pixel is compared only with the centres of its cell and the adjoining cells.
 """
 
 import itertools
@@ -20,12 +20,12 @@ from segjax.errors import InputError, choose
 
 COLORS = ("lab", "none")
 
-_SKIP = 4  # pixels, of which an iteration sees one,
-_FEW = 48  # unless a cell has fewer than these
-_HALF = 2 | 2 << 10 | 2 << 20  # rounds three fields at once
+_SKIP = 4  # an iteration uses one of so many pixels,
+_FEW = 48  # unless a cell has fewer pixels than this
+_HALF = 2 | 2 << 10 | 2 << 20  # rounds three packed channels at once
 _BYTES = 255 | 255 << 10 | 255 << 20
-_FAR = 1e6  # the colour of a centre that is not there
-_CODE = 31  # low bits of a distance that hold the number of a candidate, 27 at most
+_FAR = 1e6  # colour of a centre outside the grid
+_CODE = 31  # low bits of a distance, which store the candidate's number, at most 27
 
 
 def slic(
@@ -37,53 +37,54 @@ def slic(
     adaptive: bool = False,
     color: str = "lab",
 ) -> jax.Array:
-    """Superpixels: [H, W, C] -> int32 [H, W], or of a volume [D, H, W, C] -> int32 [D, H, W].
+    """Superpixels of an image, [H, W, C] -> int32 [H, W], or of a volume, with one more axis.
 
     Args:
         image: uint8 RGB for "lab"; any number of channels of any type for "none".
-        regions: superpixels asked for, K. The grid that fits best has about as many cells, never
-            more; fewer come out where some are lost.
-        compactness: m, how much nearness in the image counts against colour. In "lab" 1 to 40.
-        iterations: of assigning pixels and moving centres; each sees a quarter of the pixels,
-            another quarter every time. At the end every pixel is assigned.
-        adaptive: SLICO: every region is as compact as its own colours' spread allows; then
-            `compactness` is where that spread starts.
-        color: "lab", or "none" for values as they are.
+        regions: requested number of superpixels, K. The best grid has about as many cells, never
+            more; regions may get lost, so that fewer result.
+        compactness: m, the weight of distance in the image against distance in colour; 1 to 40 for
+            "lab".
+        iterations: rounds of assigning pixels and moving centres; each uses a quarter of the
+            pixels, in turn. Finally every pixel is assigned.
+        adaptive: SLICO: each region's compactness follows the spread of its colours, which starts
+            at `compactness`.
+        color: "lab", or "none" for unconverted values.
 
     Returns:
-        Regions 0 to K - 1, each one 4-connected piece (6-connected in a volume), numbered in the
-        order of their cells.
+        Regions 0 to K - 1, each 4-connected (6-connected in a volume), numbered in the order of
+        their cells.
 
     Raises:
-        InputError: on options out of range, such as more regions than pixels.
+        InputError: if an option is out of its range, such as more regions than pixels.
     """
     shape = image.shape[:-1]
     _check(shape, regions, compactness, iterations, color, image.shape[-1])
     cell = cell_shape(shape, regions)
     grid = tuple(-(-length // side) for length, side in zip(shape, cell, strict=True))
     anchor = image.ravel()[0].astype(jnp.float32)
-    pixels = barriers.apart(lambda: _pixels(image, cell, grid, color), anchor)
+    pixels = barriers.materialize(lambda: _pixels(image, cell, grid, color), anchor)
     rule = _Rule(cell, grid, compactness, adaptive)
-    # Neighbours in this order are neighbours in the image: every fourth is a fair sample.
+    # This order keeps neighbours of the image together, so every fourth is a fair sample.
     skip = _SKIP if math.prod(cell) >= _FEW else 1
     samples = [_Pixels(*(rows[phase::skip] for rows in pixels)) for phase in range(skip)]
     state = rule.start(samples[0])
     for step in range(iterations):
         state = rule.move(samples[step % skip], state)
-    codes = barriers.apart(lambda: rule.nearest(pixels, state)[0], anchor)
-    labels, distance = barriers.apart(
+    codes = barriers.materialize(lambda: rule.nearest(pixels, state)[0], anchor)
+    labels, distance = barriers.materialize(
         lambda: tuple(_from_blocks(each, cell, grid, shape) for each in rule.read(codes)), anchor
     )
     cost = distance / (distance + rule.compactness**2)
     labels, present = connectivity.connect(labels, cost, regions=math.prod(grid))
-    # Numbers without a region close up; the order is that of the cells.
+    # Closes the gaps of missing regions; the order of the cells stays.
     return (jnp.cumsum(present, dtype=jnp.int32) - 1)[labels]
 
 
 def cell_shape(shape: Sequence[int], regions: int) -> tuple[int, ...]:
-    """The cell, in whole pixels, of the grid of at most `regions` cells that fits best.
+    """The cell, in whole pixels, of the best grid with at most `regions` cells.
 
-    Few cells lost, cells near to cubes, and none that lies mostly outside.
+    The best grid has nearly `regions` cells, which are nearly cubes and lie mostly inside.
     """
     ideal = (math.prod(shape) / regions) ** (1 / len(shape))
     sides = []
@@ -104,10 +105,10 @@ def cell_shape(shape: Sequence[int], regions: int) -> tuple[int, ...]:
 
 
 class _Pixels(NamedTuple):
-    """Pixels by their place in a cell, P = prod(cell) of them, and by cell, N = prod(grid).
+    """Pixels ordered by their place in a cell, P = prod(cell), and by cell, N = prod(grid).
 
-    features: float32 [P, C + axes + 1, N], values, the place within the cell, and 1; all of it 0
-    where a cell reaches out of the image. places: float32 [P, axes], the place within the cell.
+    features: float32 [P, C + axes + 1, N], values, place within the cell and 1; all 0 for pixels
+    outside the image. places: float32 [P, axes], place within the cell.
     """
 
     features: jax.Array
@@ -115,8 +116,11 @@ class _Pixels(NamedTuple):
 
 
 class _Centers(NamedTuple):
-    """values: float32 [C, *grid]; places: [axes, *grid], from the own cell's corner; spread:
-    [*grid], the squared distance of colour that counts as one."""
+    """The centres of all cells.
+
+    values: float32 [C, *grid]; places: [axes, *grid], relative to the corner of the centre's cell;
+    spread: [*grid], squared colour distance that counts as one.
+    """
 
     values: jax.Array
     places: jax.Array
@@ -124,9 +128,9 @@ class _Centers(NamedTuple):
 
 
 def _pixels(image: jax.Array, cell: tuple, grid: tuple, color: str) -> _Pixels:
-    """Blurred, in blocks, in the space of colours where distances are taken."""
+    """The blurred image in blocks, in the colour space of the distances."""
     if color == "lab" and image.dtype == jnp.uint8:
-        # Three channels in one word: blurred and moved in a third of the time.
+        # Three channels packed in one word are blurred and moved in a third of the time.
         words = sum(image[..., k].astype(jnp.int32) << (10 * k) for k in range(3))
         for axis in range(words.ndim):
             words = (_sum_121(words, axis) + _HALF >> 2) & _BYTES
@@ -135,7 +139,7 @@ def _pixels(image: jax.Array, cell: tuple, grid: tuple, color: str) -> _Pixels:
         def planes():
             return colors.lab_planes(jnp.stack([words >> (10 * k) & 255 for k in range(3)], -1))
 
-        values = barriers.apart(planes, words[0, 0].astype(jnp.float32))
+        values = barriers.materialize(planes, words[0, 0].astype(jnp.float32))
     else:
         smooth = image.astype(jnp.float32)
         for axis in range(smooth.ndim - 1):
@@ -155,7 +159,7 @@ def _pixels(image: jax.Array, cell: tuple, grid: tuple, color: str) -> _Pixels:
 
 
 def _sum_121(values: jax.Array, axis: int) -> jax.Array:
-    """before + 2 values + after along an axis; the border goes on."""
+    """before + 2 values + after along an axis; the border is repeated."""
     length = values.shape[axis]
 
     def part(start, stop):
@@ -170,7 +174,7 @@ def _sum_121(values: jax.Array, axis: int) -> jax.Array:
 
 
 def _to_blocks(plane: jax.Array, cell: Sequence[int], grid: Sequence[int]) -> jax.Array:
-    """[*shape] -> [P, N]; zeros where cells reach outside."""
+    """Pixels in blocks: [*shape] -> [P, N]; zeros outside the image."""
     axes = len(cell)
     pads = [(0, c * g - n) for c, g, n in zip(cell, grid, plane.shape, strict=True)]
     split = [side for pair in zip(grid, cell, strict=True) for side in pair]
@@ -182,7 +186,7 @@ def _to_blocks(plane: jax.Array, cell: Sequence[int], grid: Sequence[int]) -> ja
 def _from_blocks(
     blocks: jax.Array, cell: Sequence[int], grid: Sequence[int], shape: Sequence[int]
 ) -> jax.Array:
-    """[P, N] -> [*shape]."""
+    """The inverse of `_to_blocks`: [P, N] -> [*shape]."""
     axes = len(shape)
     order = [axis for pair in zip(range(axes, 2 * axes), range(axes), strict=True) for axis in pair]
     whole = blocks.reshape(*cell, *grid).transpose(order)
@@ -191,14 +195,14 @@ def _from_blocks(
 
 
 class _Rule:
-    """Which centre a pixel goes to, and where centres go.
+    """The rule that assigns pixels to centres and moves centres.
 
-    A pixel's candidates are the centres of its own cell and those around, K = 3^axes shifted grids,
-    so that nothing is gathered or scattered.
+    The candidates of a pixel are the centres of its cell and of the cells around it, K = 3^axes
+    shifted grids, so that no gather or scatter is needed.
 
     Args:
-        cell, grid: pixels in a cell, cells in the image, by axis.
-        compactness, adaptive: of `slic`.
+        cell, grid: pixels per cell and cells per image along each axis.
+        compactness, adaptive: see `slic`.
     """
 
     def __init__(self, cell: tuple, grid: tuple, compactness: float, adaptive: bool):
@@ -209,9 +213,9 @@ class _Rule:
         self.pull = (1 if adaptive else compactness**2) / square
 
     def start(self, pixels: _Pixels) -> _Centers:
-        """The means of the cells.
+        """The initial centres, the means of the cells.
 
-        The paper takes one pixel of low gradient near the middle; a mean is as safe from edges.
+        The paper takes a pixel of low gradient near the middle; a mean avoids edges as well.
         """
         sums = jnp.sum(pixels.features, axis=0).reshape(-1, *self.grid)
         mean = sums[:-1] / jnp.maximum(sums[-1], 1)
@@ -220,16 +224,16 @@ class _Rule:
         return _Centers(mean[:-axes], mean[-axes:], spread)
 
     def read(self, codes: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The centre, int32 [P, N], 0 to N - 1, and the squared distance to it: of `nearest`."""
+        """Centre, int32 [P, N], 0 to N - 1, and squared distance from the codes of `nearest`."""
         label = np.arange(math.prod(self.grid), dtype=np.int32)
         axes = len(self.cell)
         for axis in range(axes):
-            way = (codes & _CODE) // 3 ** (axes - 1 - axis) % 3 - 1
-            label = label + way * math.prod(self.grid[axis + 1 :])
+            offset = (codes & _CODE) // 3 ** (axes - 1 - axis) % 3 - 1
+            label = label + offset * math.prod(self.grid[axis + 1 :])
         return label, jax.lax.bitcast_convert_type(codes & ~_CODE, jnp.float32)
 
     def move(self, pixels: _Pixels, centers: _Centers) -> _Centers:
-        """Centres to the means of what they get; one that gets nothing stays."""
+        """Centres moved to the means of their pixels; a centre without pixels stays."""
         codes, apart = self.nearest(pixels, centers)
         nearest = codes & _CODE
         sums = jax.lax.platform_dependent(
@@ -237,7 +241,7 @@ class _Rule:
         )
         channels, axes = len(centers.values), len(self.cell)
         total = 0
-        for k, step in enumerate(self.steps):  # back to the cells of the centres
+        for k, step in enumerate(self.steps):  # shifts sums back to the cells of the centres
             part = sums[k].reshape(-1, *self.grid)
             moved = [part[channels + a] - step[a] * self.cell[a] * part[-1] for a in range(axes)]
             part = jnp.stack([*part[:channels], *moved, part[-1]])
@@ -254,9 +258,9 @@ class _Rule:
         return _Centers(new[:channels], new[channels:], spread)
 
     def _sums_by_row(self, nearest: jax.Array, features: jax.Array) -> jax.Array:
-        """Features of what goes to each candidate: [P, N], [P, F, N] -> [K, F, N].
+        """Sums of the features of each candidate's pixels: [P, N], [P, F, N] -> [K, F, N].
 
-        One pixel of every cell at a time, in one order for one image and for a batch.
+        It adds one pixel of every cell at a time, in the same order for one image and a batch.
         """
         number = np.arange(len(self.steps))[:, None]
 
@@ -268,14 +272,14 @@ class _Rule:
         return jax.lax.scan(row, zeros, (nearest, features))[0]
 
     def _sums_at_once(self, nearest: jax.Array, features: jax.Array) -> jax.Array:
-        """The same as one product of matrices a cell."""
+        """The result of `_sums_by_row` by one matrix product per cell."""
         member = jax.nn.one_hot(nearest, len(self.steps), axis=1)
         return jnp.einsum("pkn,pfn->kfn", member, features, precision=jax.lax.Precision.HIGHEST)
 
     def nearest(self, pixels: _Pixels, centers: _Centers) -> tuple[jax.Array, jax.Array]:
-        """The nearest candidate: [P, N], its code int32, and the squared distance of colours.
+        """The nearest candidate of each pixel: code int32 [P, N] and squared colour distance.
 
-        A code is the bits of the squared distance, the last of them the candidate's number.
+        A code is the bits of the squared distance, with the candidate's number in the lowest bits.
         """
         best = chosen = None
         for k, step in enumerate(self.steps):
@@ -287,7 +291,7 @@ class _Rule:
                 pull = pull + (pixels.places[:, axis, None] - (center.ravel() + corner)) ** 2
             spread = _seen(centers.spread, step, 1).ravel() if self.adaptive else 1
             distance = apart / spread + self.pull * pull
-            # Non-negative floats are ordered as their bits are; the lowest hold the number.
+            # Non-negative floats are ordered like their bits; the lowest bits hold the number.
             code = jax.lax.bitcast_convert_type(distance, jnp.int32) & ~_CODE | k
             chosen = apart if chosen is None else jnp.where(code < best, apart, chosen)
             best = code if best is None else jnp.minimum(best, code)
@@ -295,8 +299,8 @@ class _Rule:
 
 
 def _seen(values: jax.Array, step: Sequence[int], fill: float) -> jax.Array:
-    """values[..., p + step], `fill` outside."""
-    # A negative amount cuts off.
+    """values[..., p + step], or `fill` outside."""
+    # A negative amount crops.
     amounts = [(0, 0, 0)] * (values.ndim - len(step)) + [(-way, way, 0) for way in step]
     return jax.lax.pad(values, jnp.array(fill, values.dtype), amounts)
 

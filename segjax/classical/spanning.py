@@ -1,8 +1,7 @@
-"""The pixel grid's edges in order of their weights, and forests that grow along them.
+"""The parts of Kruskal's algorithm (1956): sorted grid edges, and pixel sets stored as forests.
 
-What Kruskal's algorithm (1956) is made of: edges sorted, and sets of pixels kept as trees whose
-roots stand for them. Each part has a sequential form for a CPU, a `while_loop` of a few nanoseconds
-a trip, or a parallel one, and both give the same.
+Each set is a tree whose root represents it. Functions have a sequential form for a CPU, a
+`while_loop` of a few nanoseconds per trip, or a parallel form; both give the same result.
 """
 
 from typing import NamedTuple
@@ -11,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 _LEAST, _MOST = 2.0**-16, 2.0**9
-_DIGIT = 14  # bits; the floats between those bounds have 2^28 values at most
+_DIGIT = 14  # bits; at most 2^28 floats lie between these bounds
 
 
 class Edges(NamedTuple):
@@ -28,33 +27,29 @@ class Edges(NamedTuple):
 
 
 def grid_edges(across: jax.Array, down: jax.Array) -> Edges:
-    """The edges between 8-neighbours, in order of weight.
+    """The M = H (W - 1) + (H - 1) W + 2 (H - 1) (W - 1) edges of 8-neighbours, sorted by weight.
 
-    M = H (W - 1) + (H - 1) W + 2 (H - 1) (W - 1). A weight is the Euclidean distance of the two
-    pixels' values. Of equal weights, right comes before down, down-right and down-left, and then
-    raster order decides.
+    A weight is the Euclidean distance of the two pixels' values. Among equal weights, right comes
+    before down, down-right and down-left, and then raster order decides.
 
     Args:
-        across: float32 [C, H, W - 1], the values of pixels less those of their left neighbours.
-        down: float32 [C, H - 1, W], less those of their upper neighbours.
-
-    Returns:
-        M edges.
+        across: float32 [C, H, W - 1], values of pixels minus those of their left neighbours.
+        down: float32 [C, H - 1, W], values of pixels minus those of their upper neighbours.
     """
     height, width = across.shape[1], down.shape[2]
-    own = jnp.arange(height * width, dtype=jnp.int32).reshape(height, width)
+    pixels = jnp.arange(height * width, dtype=jnp.int32).reshape(height, width)
     pairs = [_neighbors(height, width, *step) for step in ((0, 1), (1, 0), (1, 1), (1, -1))]
     down_right = across[:, :-1] + down[:, :, 1:]
     down_left = down[:, :, 1:] - across[:, 1:]
     weight = [_length(steps).ravel() for steps in (across, down, down_right, down_left)]
     weight = jnp.concatenate(weight)
-    one, other = (jnp.concatenate([own[pair[k]].ravel() for pair in pairs]) for k in (0, 1))
+    one, other = (jnp.concatenate([pixels[pair[k]].ravel() for pair in pairs]) for k in (0, 1))
     at = order(weight)
     return Edges(weight[at], one[at], other[at])
 
 
 def _neighbors(height: int, width: int, down: int, right: int) -> tuple[tuple[slice, slice], ...]:
-    """The pixels that have a neighbour in a direction, and these neighbours."""
+    """Slices of the pixels that have a neighbour in a direction, and of these neighbours."""
     left = max(0, -right)
     near = slice(0, height - down), slice(left, width - max(0, right))
     return near, (slice(down, height), slice(left + right, width + min(0, right)))
@@ -67,8 +62,7 @@ def _length(steps: jax.Array) -> jax.Array:
 def order(weight: jax.Array) -> jax.Array:
     """A stable argsort of numbers from 0 to 511: float32 [M] -> int32 [M].
 
-    What is below 2^-16 counts as 0: that is rounding, where weights are differences of colours in
-    0 .. 255.
+    Numbers below 2^-16 count as 0; differences of colours in 0 .. 255 are that small by rounding.
     """
     if not weight.size:
         return jnp.zeros(0, jnp.int32)
@@ -85,20 +79,20 @@ def _sorted_order(keys: jax.Array) -> jax.Array:
 
 @jax.custom_batching.sequential_vmap
 def _radix_order(keys: jax.Array) -> jax.Array:
-    """By the lower digit, then by the upper: on CPU nine times faster than sorting pairs."""
+    """Radix sort by the lower, then the upper digit; nine times faster than sorting on a CPU."""
     low, high = keys & ((1 << _DIGIT) - 1), keys >> _DIGIT
     at = _distribute(jnp.arange(keys.size, dtype=jnp.int32), low)
     return _distribute(at, high[at])
 
 
 def _distribute(values: jax.Array, digits: jax.Array) -> jax.Array:
-    """`values` in order of `digits`, equal ones as they were: int32 [M], [M] -> [M]."""
+    """`values` sorted by `digits`, stably: int32 [M], int32 [M] -> int32 [M]."""
     size, bins = values.size, 1 << _DIGIT
     counts = jnp.zeros(bins, jnp.int32).at[digits].add(1)
     starts = jnp.pad(jnp.cumsum(counts) - counts, (0, 1))
 
-    # A trip stores what the one before it found: an array that is read and written by one fusion
-    # would be copied every time. The last entries take what is not meant to be stored.
+    # A trip stores the results of the trip before: an array that one fusion both reads and writes
+    # would be copied every time. The last entries receive void stores.
     def body(carry):
         trip, place, done, digit, start, value = carry
         place, done = put(place, digit, start + 1), put(done, start, value)
@@ -114,12 +108,12 @@ def _distribute(values: jax.Array, digits: jax.Array) -> jax.Array:
 
 
 def get(array: jax.Array, index: jax.Array) -> jax.Array:
-    """`array[index]` for an index known to be inside."""
+    """`array[index]`, for an index known to be in bounds."""
     return array.at[index].get(mode="promise_in_bounds")
 
 
 def put(array: jax.Array, index: jax.Array, value: jax.Array) -> jax.Array:
-    """`array` with `value` at an index known to be inside."""
+    """`array` with `value` stored at an index known to be in bounds."""
     return array.at[index].set(value, mode="promise_in_bounds")
 
 
@@ -136,7 +130,7 @@ def find(parent: jax.Array, nodes: jax.Array) -> jax.Array:
     """The roots of some nodes: int32 [N], int32 [...] -> int32 [...]."""
 
     def climb(pair):
-        # Looking whether all have arrived makes an accelerator wait for the host: not every step.
+        # Several steps per check, because each check makes an accelerator wait for the host.
         nodes = parent[parent[pair[1]]]
         return nodes, parent[nodes]
 
@@ -148,21 +142,21 @@ def _differ(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
 
 
 def absorb(root: jax.Array, edges: Edges, min_size: int) -> jax.Array:
-    """Joins components below a size to others along their lightest edges, all at once.
+    """Joins components that are too small to others along their lightest edges, all at once.
 
-    Taken in order, an edge joins two components of which one is too small, whatever its weight.
-    The lightest edge that leaves a small component joins it for certain, for nothing else happened
-    to it before; so the result is the sequential one.
+    Sequentially, edges in order of weight join two components if either is too small. The lightest
+    edge that leaves a small component joins it in any case, because nothing happened to the
+    component before; so the result is the sequential one.
 
     Args:
-        root: int32 [N], a pixel that stands for each pixel's component.
-        edges: M, in order of weight.
-        min_size: in pixels.
+        root: int32 [N], a pixel that represents each pixel's component.
+        edges: M edges, sorted by weight.
+        min_size: smallest size in pixels.
 
     Returns:
         int32 [N], like `root`.
     """
-    own = jnp.arange(root.size, dtype=jnp.int32)
+    pixels = jnp.arange(root.size, dtype=jnp.int32)
     rank = jnp.arange(edges.weight.size, dtype=jnp.int32)
     ends = jnp.stack([edges.one, edges.other])
 
@@ -176,10 +170,10 @@ def absorb(root: jax.Array, edges: Edges, min_size: int) -> jax.Array:
         lightest = jnp.full(root.size, rank.size, jnp.int32)
         lightest = lightest.at[sides].min(jnp.where(crossing, rank, rank.size)[None])
         hooks = (lightest < rank.size) & (size < min_size)
-        one, other = (side[jnp.minimum(lightest, rank.size - 1)] for side in sides)
-        target = jnp.where(hooks, jnp.where(one == own, other, one), own)
-        # Two that chose the same edge: the first is the root.
-        target = jnp.where(hooks & (target[target] == own) & (own < target), own, target)
+        start, end = (side[jnp.minimum(lightest, rank.size - 1)] for side in sides)
+        target = jnp.where(hooks, jnp.where(start == pixels, end, start), pixels)
+        # If both ends chose the same edge, the first becomes the root.
+        target = jnp.where(hooks & (target[target] == pixels) & (pixels < target), pixels, target)
         new = roots(target)
         size = jnp.zeros_like(size).at[new].add(size)
         root = new[root]

@@ -1,11 +1,11 @@
 """Spectral clustering of the pixel grid: normalised cuts and their relatives.
 
-A pixel's neighbours within a radius are linked to it by weights that fall with distance and with
-difference of colour (Shi and Malik, "Normalized cuts and image segmentation", PAMI 2000, section
-3). The first eigenvectors of the graph's Laplacian embed the pixels, and K-means or the nearest
-discrete solution cuts the embedding into segments. No matrix is made: a product with the graph is
-a sum of shifted images. The eigenvectors are found on grids of half, a quarter, ... of the size
-first: each gives the start of the next.
+Links join each pixel to its neighbours within a radius, with weights that fall with distance and
+with difference of colour (Shi and Malik, "Normalized cuts and image segmentation", PAMI 2000,
+section 3). The first eigenvectors of the graph's Laplacian embed the pixels; K-means or the nearest
+discrete solution divides the embedding into segments. No matrix is stored: a product with the graph
+is a sum of shifted images. The eigenvectors are computed on coarse grids first, of half, a quarter,
+... of the size, and each grid starts from the result of the coarser one.
 """
 
 import functools
@@ -15,18 +15,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from segjax.classical import color, eigen, kmeans, regions
+from segjax.classical import batches, color, eigen, kmeans, regions
 from segjax.errors import InputError, choose
 
 LAPLACIANS = ("symmetric", "random_walk", "unnormalised")
 ASSIGNMENTS = ("kmeans", "discretize")
 
 Links = dict[tuple[int, int], jax.Array]
-"""(down, right) to float32 [H, W]: the weight of the link from a pixel to the one so far away, 0
-where that is outside. Half of the offsets; the other half is theirs, seen from the other end."""
+"""(down, right) -> float32 [H, W]: weights of the links from pixels to those at this offset, 0 if
+that is outside. It holds half of the offsets; the others are the same links from the other end."""
 
-_COARSEST = 32  # pixels per vector below which no coarser grid is made
-_COARSE_ROUNDS = 10  # cheap: the smallest grid is to be solved
+_COARSEST = 32  # pixels per vector; a grid with fewer is not coarsened
+_COARSE_ROUNDS = 10  # of the coarsest grid, which is cheap and should be solved well
 
 
 @functools.partial(
@@ -55,20 +55,20 @@ def spectral(
 
     Args:
         image: sRGB.
-        segments: clusters, and eigenvectors. Each may be several pieces.
-        radius: reach of a pixel's links, in pixels of the graph.
-        sigma_color: difference in CIELAB at which a weight has fallen to 1/e.
-        sigma_position: likewise distance, in pixels of the graph.
-        laplacian: "symmetric", rows of its eigenvectors brought to unit length (Ng, Jordan and
+        segments: number of clusters and of eigenvectors; a cluster may have several pieces.
+        radius: length of the longest links in pixels of the graph.
+        sigma_color: CIELAB difference at which a weight has fallen to 1/e.
+        sigma_position: distance, in pixels of the graph, at which a weight has fallen to 1/e.
+        laplacian: "symmetric", with rows of its eigenvectors scaled to unit length (Ng, Jordan and
             Weiss 2001); "random_walk" (Shi and Malik 2000); "unnormalised", D - W.
         assign: "kmeans", or "discretize" (Yu and Shi 2003).
-        side: longest side of the graph; a larger image is brought down to it by area, and the
-            labels back by the nearest.
-        degree, rounds, tolerance: of the eigensolver, `eigen.smallest`.
-        seed: of the eigensolver's start and of the assignment.
+        side: longest side of the graph; a larger image is reduced to it by area, and its labels are
+            enlarged by the nearest pixel.
+        degree, rounds, tolerance: see `eigen.smallest`.
+        seed: seed of the eigensolver's start and of the assignment.
 
     Raises:
-        InputError: for options that do not fit.
+        InputError: if an option is out of its range.
     """
     height, width = graph_shape(image.shape[:2], side)
     _check(segments, height * width, radius, sigma_color, sigma_position, laplacian, assign)
@@ -86,32 +86,32 @@ def spectral(
         labels = cluster(rows, segments, assign, seed).reshape(height, width)
         return regions.relabel(enlarge(labels, image.shape[:2]))
 
-    return eigen.one_by_one(segment, image)
+    return batches.one_by_one(segment, image)
 
 
 def cluster(rows: jax.Array, segments: int, assign: str, seed: int) -> jax.Array:
-    """Clusters of embedded nodes: float32 [N, segments] -> int32 [N]."""
+    """The clusters of embedded nodes: float32 [N, segments] -> int32 [N]."""
     if assign == "discretize":
         return discretize(rows, seed=seed)
     return kmeans.fit(rows, clusters=segments, seed=seed).assignment
 
 
 def unit_rows(rows: jax.Array) -> jax.Array:
-    """Every row divided by its length; rows of zeros stay."""
+    """The rows divided by their lengths; rows of zeros stay zero."""
     return rows / jnp.maximum(jnp.sqrt(jnp.sum(rows * rows, axis=-1, keepdims=True)), 1e-20)
 
 
 def discretize(rows: jax.Array, *, rounds: int = 20, seed: int = 0) -> jax.Array:
     """The nearest discrete solution: float32 [N, K] -> int32 [N], 0 to K - 1.
 
-    Yu and Shi, "Multiclass spectral clustering", ICCV 2003, table 1: turns the embedding until its
-    rows, made unit length, lie as near to coordinate axes as they can. The first axis is a random
-    row, each next one the row least parallel to those chosen.
+    Yu and Shi, "Multiclass spectral clustering", ICCV 2003, table 1: rotates the embedding until
+    its rows, scaled to unit length, lie as near to the coordinate axes as possible. The first axis
+    is a random row, each next one the row least parallel to the chosen ones.
 
     Args:
-        rows: the K first eigenvectors, a node in each row.
-        rounds: the most turns.
-        seed: draws the first axis.
+        rows: the first K eigenvectors, one row for each node.
+        rounds: largest number of rotations.
+        seed: seed of the first axis.
     """
     rows = unit_rows(rows)
     count, clusters = rows.shape
@@ -145,11 +145,11 @@ def discretize(rows: jax.Array, *, rounds: int = 20, seed: int = 0) -> jax.Array
 def grid_links(
     planes: tuple[jax.Array, ...], radius: float, sigma_color: float, sigma_position: float
 ) -> Links:
-    """exp(-|difference|^2 / sigma_color^2 - distance^2 / sigma_position^2) within the radius.
+    """Links of weight exp(-|difference|^2 / sigma_color^2 - distance^2 / sigma_position^2).
 
     Args:
         planes: channels, float32 [H, W] each.
-        radius, sigma_color, sigma_position: as of `spectral`.
+        radius, sigma_color, sigma_position: see `spectral`.
     """
     height, width = planes[0].shape
     links = {}
@@ -158,10 +158,10 @@ def grid_links(
             square = down * down + right * right
             if (down, right) <= (0, 0) or square > radius * radius:
                 continue
-            # Differences are taken as if the image went on; what lies outside is cut off below.
-            gap = sum((plane - _seen_from(plane, (down, right))) ** 2 for plane in planes)
+            # Differences to zeros outside the image get weight 0 below.
+            gap = sum((plane - _shifted(plane, (down, right))) ** 2 for plane in planes)
             weight = jnp.exp(-gap / sigma_color**2 - square / sigma_position**2)
-            inside = _seen_from(jnp.ones((height, width)), (down, right))
+            inside = _shifted(jnp.ones((height, width)), (down, right))
             links[down, right] = weight * inside
     return links
 
@@ -177,18 +177,20 @@ def grid_vectors(
     rounds: int = 3,
     tolerance: float = 3e-4,
 ) -> tuple[jax.Array, jax.Array]:
-    """The smallest solutions of L u = value M u, L = D - W the Laplacian.
+    """The solutions of L u = value M u with the smallest values, where L = D - W is the Laplacian.
 
-    M is the pixels' degrees D, or ones. D counts a pixel's weight 1 to itself, which W has too.
+    M is the diagonal of the pixels' degrees, D, or of ones. D and W include links of weight 1 from
+    each pixel to itself.
 
     Args:
         links: off-diagonal weights.
         shape: H, W.
-        wanted: pairs that have to be right.
-        normalised: whether M = D: then the values are those of both normalised Laplacians, u
-            the vectors of the random walk's, and D^1/2 u those of the symmetric one.
-        key: draws the start.
-        degree, rounds, tolerance: of `eigen.smallest` on every grid but the coarsest.
+        wanted: number of pairs that must be accurate.
+        normalised: whether M = D; then the values are those of both normalised Laplacians, u are
+            the vectors of the random walk's Laplacian and D^1/2 u those of the symmetric one.
+        key: key of the random start.
+        degree, rounds, tolerance: see `eigen.smallest`; the coarsest grid has at least
+            10 rounds.
 
     Returns:
         float32 [M] and [H, W, M], M at least `wanted`.
@@ -212,25 +214,25 @@ def grid_vectors(
 
 
 def degrees(links: Links, shape: tuple[int, int]) -> jax.Array:
-    """The sum of every pixel's links, float32 [H, W]."""
+    """The sum of each pixel's links: float32 [H, W]."""
     total = jnp.zeros(shape)
     for (down, right), weight in links.items():
-        total = total + weight + _seen_from(weight, (-down, -right))
+        total = total + weight + _shifted(weight, (-down, -right))
     return total
 
 
 def _solve(links: Links, mass: jax.Array, start: jax.Array, **options):
-    """`eigen.smallest` for M^-1/2 L M^-1/2, from and to vectors u."""
+    """`eigen.smallest` for M^-1/2 L M^-1/2, with vectors u as input and output."""
     height, width, vectors = start.shape
     root = jnp.sqrt(mass)
     diagonal = degrees(links, mass.shape) / mass
     steps = [down * width + right for down, right in links]
-    # Pixels are in one row, with zeros before and after for what is outside.
+    # Pixels are flattened, with zeros before and after for neighbours outside the image.
     reach = max([abs(step) for step in steps], default=0)
     size = height * width
     around = ((reach, reach), (0, 0))
     flat = [
-        jnp.pad((weight / root / _seen_from(root, offset, 1.0)).ravel(), reach)
+        jnp.pad((weight / root / _shifted(root, offset, 1.0)).ravel(), reach)
         for offset, weight in links.items()
     ]
     weights = jnp.stack(flat) if flat else jnp.zeros((0, size))
@@ -244,15 +246,15 @@ def _solve(links: Links, mass: jax.Array, start: jax.Array, **options):
         return jnp.pad(total, around)
 
     start = jnp.pad((start * root[..., None]).reshape(size, vectors), around)
-    values, found = eigen.smallest(
+    values, solution = eigen.smallest(
         apply, start, bound=jnp.maximum(2 * jnp.max(diagonal), 1e-6), **options
     )
-    found = found[reach : reach + size].reshape(height, width, vectors)
-    return values, found / root[..., None]
+    solution = solution[reach : reach + size].reshape(height, width, vectors)
+    return values, solution / root[..., None]
 
 
 def _coarser(links: Links, mass: jax.Array) -> Links:
-    """Links between 2 x 2 blocks of pixels: the sums of their pixels' links."""
+    """Links between 2 x 2 blocks of pixels: the sums of the links between their pixels."""
     height, width = mass.shape
     coarse: Links = {}
     for (down, right), weight in links.items():
@@ -263,9 +265,9 @@ def _coarser(links: Links, mass: jax.Array) -> Links:
                 part = weight[row::2, column::2]
                 if offset == (0, 0):
                     continue
-                if offset < (0, 0):  # seen from the other end
+                if offset < (0, 0):  # the same link from its other end
                     offset = -offset[0], -offset[1]
-                    part = _seen_from(part, offset)
+                    part = _shifted(part, offset)
                 coarse[offset] = coarse[offset] + part if offset in coarse else part
     return coarse
 
@@ -277,15 +279,19 @@ def _pool(values: jax.Array) -> jax.Array:
     return values[::2, ::2] + values[1::2, ::2] + values[::2, 1::2] + values[1::2, 1::2]
 
 
-def _seen_from(values: jax.Array, offset: tuple[int, int], fill: float = 0.0) -> jax.Array:
-    """values[y + down, x + right], `fill` outside: [H, W] -> [H, W]."""
+def _shifted(values: jax.Array, offset: tuple[int, int], fill: float = 0.0) -> jax.Array:
+    """values[y + down, x + right], or `fill` outside: [H, W] -> [H, W]."""
     down, right = offset
-    # A negative amount cuts off.
+    # A negative amount crops.
     return jax.lax.pad(values, jnp.float32(fill), ((-down, down, 0), (-right, right, 0)))
 
 
 def graph_shape(shape: tuple[int, int], side: int) -> tuple[int, int]:
-    """H, W of the graph: the image's, brought down to `side` where that is less."""
+    """H, W of the graph: those of the image, reduced to `side` if it is smaller.
+
+    Raises:
+        InputError: if `side` is below 1.
+    """
     if side < 1:
         raise InputError(f"side is {side}; at least 1 is allowed.")
     scale = min(1.0, side / max(shape))
@@ -293,7 +299,10 @@ def graph_shape(shape: tuple[int, int], side: int) -> tuple[int, int]:
 
 
 def shrink(image: jax.Array, shape: tuple[int, int]) -> jax.Array:
-    """Means over areas: uint8 [H, W, 3] -> float32 [h, w, 3], 0 to 1; an image that fits as is."""
+    """The image reduced to a shape: uint8 [H, W, 3] -> float32 [h, w, 3], 0 to 1.
+
+    It takes means over areas; an image that has the shape already is returned unchanged.
+    """
     if image.shape[:2] == shape:
         return image
     rows, columns = (_area(*sizes) for sizes in zip(image.shape[:2], shape, strict=True))
@@ -313,7 +322,7 @@ def _area(size_in: int, size_out: int) -> jax.Array:
 
 
 def enlarge(labels: jax.Array, shape: tuple[int, int]) -> jax.Array:
-    """The nearest label for every pixel: [h, w] -> [H, W]."""
+    """The label of the nearest pixel: [h, w] -> [H, W]."""
     rows, columns = (
         ((np.arange(large) + 0.5) * small / large).astype(np.int32)
         for small, large in zip(labels.shape, shape, strict=True)

@@ -1,4 +1,4 @@
-"""CIELAB against scikit-image's, which computes in float64."""
+"""CIELAB against scikit-image, which computes in float64."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ skimage_color = pytest.importorskip("skimage.color")
 
 
 def cube() -> np.ndarray:
-    """Colours from the whole cube, its corners and darkest ones among them: uint8 [n, 1, 3]."""
+    """Colours of the whole RGB cube, including its corners and many dark ones: uint8 [n, 1, 3]."""
     steps = np.r_[0:12, 12:256:9, 255].astype(np.uint8)
     return np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(-1, 1, 3)
 

@@ -1,4 +1,4 @@
-"""What pixels are described by, against formulas and scipy's filters."""
+"""Pixel descriptors against formulas and scipy's filters."""
 
 import functools
 
@@ -20,22 +20,22 @@ def photograph() -> np.ndarray:
 
 def test_rgb_is_the_image_and_lab_is_that_of_scikit_image(photograph):
     color = pytest.importorskip("skimage.color")
-    rgb = descriptors.pixel_features(photograph, "rgb")
+    rgb = descriptors.describe_pixels(photograph, "rgb")
     np.testing.assert_array_equal(rgb, np.moveaxis(photograph, -1, 0).astype(np.float32))
-    lab = descriptors.pixel_features(photograph, "lab")
+    lab = descriptors.describe_pixels(photograph, "lab")
     np.testing.assert_allclose(lab, np.moveaxis(color.rgb2lab(photograph), -1, 0), atol=2e-3)
 
 
-def test_position_is_the_length_of_the_longer_side(photograph):
-    got = np.asarray(descriptors.pixel_features(photograph, "lab_xy", position=52.0))
-    np.testing.assert_allclose(got[:3], descriptors.pixel_features(photograph, "lab"), rtol=1e-6)
+def test_position_scales_the_longer_side(photograph):
+    got = np.asarray(descriptors.describe_pixels(photograph, "lab_xy", position=52.0))
+    np.testing.assert_allclose(got[:3], descriptors.describe_pixels(photograph, "lab"), rtol=1e-6)
     y, x = np.indices(SIZE)
     np.testing.assert_allclose(got[3:], [2.0 * y, 2.0 * x], rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", descriptors.KINDS)
-def test_every_kind_has_its_number_of_features_at_any_size(kind):
-    compiled = jax.jit(lambda image: descriptors.pixel_features(image, kind))
+def test_every_kind_has_its_number_of_channels_at_any_size(kind):
+    compiled = jax.jit(lambda image: descriptors.describe_pixels(image, kind))
     for size in ((1, 1), (1, 7), (5, 3)):
         got = compiled(np.full((*size, 3), 90, np.uint8))
         assert got.shape == (descriptors.count(kind), *size)
@@ -44,7 +44,7 @@ def test_every_kind_has_its_number_of_features_at_any_size(kind):
 
 
 def scipy_derivative(plane: np.ndarray, sigma: float, order: tuple[int, int]) -> np.ndarray:
-    """scipy's, without what its cut-off second derivative answers to a flat image."""
+    """scipy's derivative, without the response of its truncated filter to a flat image."""
     ndimage = pytest.importorskip("scipy.ndimage")
 
     def filtered(values, order):
@@ -64,7 +64,7 @@ def test_derivatives_are_those_of_scipy(photograph, order):
     np.testing.assert_allclose(got, expected, atol=1e-3)
 
 
-def test_energy_is_the_formula_with_filters_of_scipy(photograph):
+def test_energy_follows_the_formula_with_scipys_filters(photograph):
     ndimage = pytest.importorskip("scipy.ndimage")
     plane = photograph[..., 1].astype(np.float64)
     expected = []
@@ -99,24 +99,26 @@ def test_energy_is_largest_across_the_stripes():
     assert upright[0] > 10 * upright[2]
 
 
-def test_texture_weighs_the_energy_alone_and_a_flat_image_has_none(photograph):
-    one = np.asarray(descriptors.pixel_features(photograph, "texture", texture=1.0))
-    three = np.asarray(descriptors.pixel_features(photograph, "texture", texture=3.0))
-    np.testing.assert_allclose(three[:3], one[:3], rtol=1e-6)
-    np.testing.assert_allclose(three[3:], 3 * one[3:], rtol=1e-5)
-    flat = descriptors.pixel_features(np.full((*SIZE, 3), 128, np.uint8), "texture")
+def test_texture_weights_only_the_energy_and_a_flat_image_has_none(photograph):
+    single = np.asarray(descriptors.describe_pixels(photograph, "texture", texture=1.0))
+    triple = np.asarray(descriptors.describe_pixels(photograph, "texture", texture=3.0))
+    np.testing.assert_allclose(triple[:3], single[:3], rtol=1e-6)
+    np.testing.assert_allclose(triple[3:], 3 * single[3:], rtol=1e-5)
+    flat = descriptors.describe_pixels(np.full((*SIZE, 3), 128, np.uint8), "texture")
     np.testing.assert_allclose(flat[3:], 0, atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", descriptors.KINDS)
-def test_a_batch_gives_exactly_what_single_images_give(photograph, kind):
+def test_a_batch_gives_exactly_the_results_of_single_images(photograph, kind):
     images = np.stack([photograph, photograph[::-1], photograph[:, ::-1]])
-    one = functools.partial(descriptors.pixel_features, kind=kind)
-    # As users compile it: the tests' own settings round a batch of textures otherwise.
-    single, batch = (jax.jit(f, compiler_options=tiny.OPTIMISED) for f in (one, jax.vmap(one)))
+    describe = functools.partial(descriptors.describe_pixels, kind=kind)
+    # Compiled with the users' settings; those of the tests round a batch of textures differently.
+    single, batch = (
+        jax.jit(f, compiler_options=tiny.OPTIMISED) for f in (describe, jax.vmap(describe))
+    )
     np.testing.assert_array_equal(batch(images), [single(image) for image in images])
 
 
-def test_another_kind_is_refused_with_the_known_ones(photograph):
+def test_an_unknown_kind_is_refused_naming_the_allowed_ones(photograph):
     with pytest.raises(InputError, match="features is 'luv'; rgb, lab, lab_xy, texture"):
-        descriptors.pixel_features(photograph, "luv")
+        descriptors.describe_pixels(photograph, "luv")

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from segjax.classical import eigen
+from segjax.classical import batches, eigen
 
 linalg = pytest.importorskip("scipy.linalg")
 
 
 def matrix(size: int, seed: int = 0) -> np.ndarray:
-    """Symmetric, eigenvalues 0 to 2, some of them close together."""
+    """A symmetric matrix with eigenvalues 0 to 2, some of them close together."""
     rng = np.random.default_rng(seed)
     turn, _ = np.linalg.qr(rng.normal(size=(size, size)))
     values = np.sort(rng.random(size)) ** 2 * 2
@@ -39,14 +39,14 @@ def test_values_and_vectors_are_scipys():
     np.testing.assert_allclose(np.diag(agreement), 1, atol=1e-3)
 
 
-def test_no_round_gives_the_best_of_the_start():
+def test_without_rounds_the_result_is_the_best_of_the_start():
     a = matrix(12)
     found, vectors = solve(jnp.float32(a), start(12, 3), wanted=1, rounds=0)
     np.testing.assert_allclose(vectors.T @ vectors, np.eye(3), atol=1e-5)
     np.testing.assert_allclose(np.diag(vectors.T @ a @ vectors), found, atol=1e-5)
 
 
-def test_rounds_end_where_the_tolerance_is_met():
+def test_rounds_end_when_the_tolerance_is_met():
     a, x = jnp.float32(matrix(40)), start(40, 8)
     once = solve(a, x, wanted=2, rounds=1, tolerance=0)[0]
     np.testing.assert_array_equal(solve(a, x, wanted=2, rounds=50, tolerance=10.0)[0],
@@ -69,15 +69,15 @@ def test_an_operator_of_zeros_is_solved():
     np.testing.assert_allclose(vectors.T @ vectors, np.eye(5), atol=1e-4)
 
 
-def test_a_batch_is_its_single_problems_exactly():
+def test_a_batch_gives_exactly_the_results_of_single_problems():
     batch = jnp.stack([jnp.float32(matrix(30, seed)) for seed in range(3)])
-    one = functools.partial(
-        eigen.one_by_one, functools.partial(solve, wanted=3, rounds=6, tolerance=1e-4)
+    single = functools.partial(
+        batches.one_by_one, functools.partial(solve, wanted=3, rounds=6, tolerance=1e-4)
     )
-    together = jax.jit(jax.vmap(one, (0, None)))(batch, start(30, 8))
+    together = jax.jit(jax.vmap(single, (0, None)))(batch, start(30, 8))
     for index, a in enumerate(batch):
-        for some, all_ in zip(jax.jit(one)(a, start(30, 8)), together, strict=True):
-            np.testing.assert_array_equal(some, all_[index])
+        for alone, batched in zip(jax.jit(single)(a, start(30, 8)), together, strict=True):
+            np.testing.assert_array_equal(alone, batched[index])
 
 
 @pytest.mark.parametrize(("count", "size", "expected"), [(8, 999, 16), (4, 999, 8), (3, 5, 5)])

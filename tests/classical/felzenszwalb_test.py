@@ -36,7 +36,7 @@ def photograph(name: str) -> np.ndarray:
 
 
 def patches() -> np.ndarray:
-    """Twelve squares, 8 x 8, of colours far apart, with a little noise."""
+    """An image of twelve 8 x 8 squares with very different colours and a little noise."""
     rng = np.random.default_rng(1)
     colors = rng.permutation(np.linspace(0, 240, 12)).reshape(3, 4)
     colors = np.stack([colors, colors[::-1], colors[:, ::-1]], axis=-1)
@@ -60,7 +60,7 @@ def information(a: np.ndarray, b: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("name", ["coffee", "chelsea", "astronaut", "rocket"])
-def test_the_exact_form_segments_photographs_as_scikit_image_does(name):
+def test_the_exact_form_segments_photographs_like_scikit_image(name):
     segmentation = pytest.importorskip("skimage.segmentation")
     image, options = photograph(name), {"scale": 200.0, "sigma": 0.8, "min_size": 30}
     found = segment(image, form="exact", **options)
@@ -70,7 +70,7 @@ def test_the_exact_form_segments_photographs_as_scikit_image_does(name):
 
 
 @pytest.mark.parametrize("sigma", [0.0, 1.5])
-def test_where_no_weights_are_equal_labels_are_those_of_scikit_image(sigma):
+def test_labels_are_those_of_scikit_image_if_no_weights_are_equal(sigma):
     segmentation = pytest.importorskip("skimage.segmentation")
     for seed in range(4):
         image, options = noise((19, 16), seed), {"scale": 400.0, "sigma": sigma, "min_size": 4}
@@ -101,7 +101,7 @@ def test_the_predicate_by_hand_on_rows_of_five_pixels(form):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_neighbours_may_join_though_lighter_edges_lead_around(form):
+def test_neighbours_may_join_although_lighter_edges_lead_around(form):
     # Two pixels are 10 off a large component, which refuses them, and 14.1 apart: the tree of least
     # weight would not hold the edge between them.
     image = np.zeros((4, 6, 3), np.uint8)
@@ -124,12 +124,12 @@ def test_regions_are_connected_large_enough_and_numbered_in_raster_order(form, m
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_squares_of_one_colour_each_are_found(form):
+def test_every_square_of_one_colour_is_a_region(form):
     labels = segment(patches(), scale=100.0, sigma=0.0, min_size=5, form=form)
     np.testing.assert_array_equal(labels, squares())
 
 
-def test_the_parallel_form_is_near_the_exact_one_and_nearer_with_more_levels():
+def test_the_parallel_form_approaches_the_exact_one_with_more_levels():
     image, options = photograph("coffee"), {"scale": 200.0, "min_size": 30}
     exact = segment(image, form="exact", **options)
     few, many = (segment(image, form="parallel", levels=n, **options) for n in (4, 1024))
@@ -187,8 +187,8 @@ def test_options_out_of_range_are_refused(options, message):
         felzenszwalb(noise((4, 4)), **{"scale": 10.0, "min_size": 2, **options})
 
 
-def test_differences_keep_their_digits_where_an_image_is_nearly_even():
-    """Of smoothed values in float32 they would be wrong by parts in a thousand."""
+def test_differences_keep_their_digits_in_nearly_flat_images():
+    """Differences of smoothed values in float32 would have errors of parts in a thousand."""
     ramp = np.add.outer(np.arange(60), np.arange(80)) // 40 + 200
     image = np.stack([ramp, ramp[::-1], ramp], axis=-1).astype(np.uint8)
     planes = np.moveaxis(image, -1, 0)

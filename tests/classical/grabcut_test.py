@@ -10,7 +10,7 @@ _grabcut = jax.jit(grabcut.grabcut, static_argnames=("components", "iterations",
 
 
 def _disc(seed, size=(40, 52), centre=(20, 24), radius=11):
-    """A noisy disc on a noisy two-coloured ground; the image and where the disc is."""
+    """An image of a noisy disc on a noisy two-coloured ground, and the mask of the disc."""
     rng = np.random.default_rng(seed)
     rows, columns = np.indices(size)
     truth = (rows - centre[0]) ** 2 + (columns - centre[1]) ** 2 <= radius**2
@@ -26,14 +26,14 @@ def test_a_disc_is_cut_out_of_its_box():
     assert (labels != truth).sum() <= 2
 
 
-@pytest.mark.parametrize("right", [36, 33])  # what leaves the box on the right leaves the result
+@pytest.mark.parametrize("right", [36, 33])  # with 33 the disc extends beyond the box
 def test_nothing_outside_of_the_box_is_foreground(right):
     image, truth = _disc(1)
     labels = np.asarray(_grabcut(image, np.array([6, 9, 34, right])))
     within = np.zeros_like(truth)
     within[6:34, 9:right] = True
     assert not labels[~within].any()
-    assert labels.any() == (right == 36)  # else the disc's colour is known to be background's
+    assert labels.any() == (right == 36)  # else the disc's colour is known as background
 
 
 @pytest.mark.parametrize(
@@ -90,8 +90,8 @@ def test_the_mixtures_density_is_that_of_scikit_learn():
     np.testing.assert_allclose(density[0].ravel(), other.score_samples(pixels), atol=1e-3)
     np.testing.assert_array_equal(best[0].ravel(), other.predict(pixels))
     for k in range(3):
-        mine = image[~truth][chosen == k].astype(np.float64) - 128
-        covariance = np.cov(mine.T, bias=True) + np.eye(3) / 12
+        members = image[~truth][chosen == k].astype(np.float64) - 128
+        covariance = np.cov(members.T, bias=True) + np.eye(3) / 12
         inverse = whitening[k].T @ whitening[k]
         np.testing.assert_allclose(inverse @ covariance, np.eye(3), atol=1e-3)
 

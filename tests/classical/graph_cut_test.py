@@ -45,7 +45,7 @@ def _brute_force(unary, pairwise):
 
 
 def _solved(name, unary, pairwise):
-    """Labels by one of the two forms, whatever the platform."""
+    """Labels by the named solver, on any platform."""
     caps = graph_cut.both_ways(jnp.asarray(graph_cut._within(jnp.asarray(pairwise))))
     excess = graph_cut.clamped(jnp.asarray(unary[..., 1] - unary[..., 0]), caps)
     solve = jax.jit(functools.partial(_SOLVERS[name], limit=100_000))
@@ -67,7 +67,7 @@ def test_the_energy_is_the_least_of_all_labelings(solver, connectivity):
 
 
 @pytest.mark.parametrize("connectivity", [4, 8])
-def test_both_forms_give_the_same_labels_and_scipys_flow(connectivity):
+def test_both_solvers_give_the_same_labels_and_scipys_flow(connectivity):
     sparse = pytest.importorskip("scipy.sparse")
     from scipy.sparse import csgraph
 
@@ -76,7 +76,7 @@ def test_both_forms_give_the_same_labels_and_scipys_flow(connectivity):
         labels = _solved("augmenting", unary, pairwise)
         np.testing.assert_array_equal(labels, _solved("pushing", unary, pairwise))
         count = labels.size
-        # Source -> pixel carries what label 1 costs, pixel -> sink what label 0 costs.
+        # Source -> pixel carries the cost of label 1, pixel -> sink that of label 0.
         entries = [(p, q, c) for p, q, c in _edges(pairwise)]
         entries += [(q, p, c) for p, q, c in entries]
         entries += [(count, p, c[1]) for p, c in enumerate(unary.reshape(-1, 2))]
@@ -88,7 +88,7 @@ def test_both_forms_give_the_same_labels_and_scipys_flow(connectivity):
 
 
 @pytest.mark.parametrize("connectivity", [4, 8])
-def test_both_forms_go_on_from_any_residual_state(connectivity):
+def test_both_solvers_continue_from_any_residual_state(connectivity):
     rng = np.random.default_rng(connectivity)
     solvers = {k: jax.jit(functools.partial(v, limit=100_000)) for k, v in _SOLVERS.items()}
     few = jax.jit(functools.partial(augmenting.solve, limit=9))
@@ -96,7 +96,9 @@ def test_both_forms_go_on_from_any_residual_state(connectivity):
         graph_cut._within(jnp.ones((connectivity // 2, 13, 17), jnp.int32))
     )
     for high in (2, 20, 2**20):
-        caps = inside * rng.integers(0, high, inside.shape, np.int32)  # unlike in both directions
+        caps = inside * rng.integers(
+            0, high, inside.shape, np.int32
+        )  # different in the two directions
         excess = jnp.asarray(rng.integers(-2 * high, 2 * high, (13, 17), np.int32))
         for _ in range(3):
             states = {name: solve(excess, caps) for name, solve in solvers.items()}
@@ -109,7 +111,7 @@ def test_both_forms_go_on_from_any_residual_state(connectivity):
 
 
 @pytest.mark.parametrize("connectivity", [4, 8])
-def test_the_energy_on_a_photograph_is_pymaxflows(connectivity):
+def test_the_energy_on_a_photograph_is_that_of_pymaxflow(connectivity):
     maxflow = pytest.importorskip("maxflow")
     data = pytest.importorskip("skimage.data")
     image = data.coffee()[100:260:2, 200:400:2]
@@ -176,7 +178,7 @@ def test_a_batch_equals_single_images():
         np.testing.assert_array_equal(batch.labels[k], sink[k])
 
 
-def test_a_search_cut_short_says_so():
+def test_an_interrupted_search_is_not_certified():
     unary, pairwise = _problem(12, 12, 4, 1)
     caps = graph_cut.both_ways(graph_cut._within(jnp.asarray(pairwise)))
     excess = jnp.asarray(unary[..., 1] - unary[..., 0])
@@ -184,7 +186,7 @@ def test_a_search_cut_short_says_so():
         assert not bool(graph_cut.proved(*solve(excess, caps, limit=0)))
 
 
-def test_seeds_keep_their_label_and_spread_over_their_colour():
+def test_seeds_keep_their_label_and_spread_to_similar_colours():
     rng = np.random.default_rng(0)
     truth = np.zeros((24, 30), bool)
     truth[6:18, 8:22] = True
@@ -201,7 +203,7 @@ def test_seeds_keep_their_label_and_spread_over_their_colour():
     assert (labels == truth).mean() > 0.99
 
 
-def test_edges_are_weaker_across_contrast_and_longer_ways():
+def test_edges_are_weaker_across_contrast_and_longer_distances():
     image = np.zeros((2, 3, 3), np.uint8)
     image[:, 2] = 30
     weights = np.asarray(

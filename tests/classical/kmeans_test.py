@@ -1,4 +1,4 @@
-"""K-means against scikit-learn and against what it must do."""
+"""K-means against scikit-learn and against its defining properties."""
 
 import functools
 
@@ -17,7 +17,7 @@ def photograph(size=(61, 83)) -> np.ndarray:
 
 
 def lab_points(size=(61, 83)) -> np.ndarray:
-    planes = np.asarray(descriptors.pixel_features(photograph(size), "lab"))
+    planes = np.asarray(descriptors.describe_pixels(photograph(size), "lab"))
     return np.ascontiguousarray(planes.reshape(3, -1).T)
 
 
@@ -31,16 +31,16 @@ def cost(points: np.ndarray, centres: np.ndarray) -> float:
     return ((points[:, None] - centres) ** 2).sum(axis=2).min(axis=1).sum()
 
 
-@pytest.mark.parametrize(("clusters", "count"), [(8, 3), (3, 7), (70, 3)])  # 70: by products
+@pytest.mark.parametrize(("clusters", "count"), [(8, 3), (3, 7), (70, 3)])  # 70: by matrix products
 @pytest.mark.parametrize("offset", [0.0, 2000.0])
-def test_from_the_same_start_it_ends_where_scikit_learn_ends(clusters, count, offset):
+def test_the_result_from_a_given_start_is_that_of_scikit_learn(clusters, count, offset):
     cluster = pytest.importorskip("sklearn.cluster")
     rng = np.random.default_rng(1)
-    number = max(20, clusters)  # fewer, cut into many clusters, would be full of near ties
+    number = max(20, clusters)  # fewer blobs in many clusters would give near ties
     points = blobs(rng.uniform(-40, 40, (number, count)), 250, spread=8.0) + np.float32(offset)
     start = points[rng.choice(len(points), clusters, replace=False)]
-    with_them = cluster.KMeans(clusters, init=start, n_init=1, tol=1e-4, max_iter=300)
-    expected = with_them.fit(points.astype(np.float64))
+    reference = cluster.KMeans(clusters, init=start, n_init=1, tol=1e-4, max_iter=300)
+    expected = reference.fit(points.astype(np.float64))
     got = kmeans.fit(points, clusters=clusters, start=start)
     assert np.mean(got.assignment == expected.labels_) > 0.999
     np.testing.assert_allclose(got.inertia, expected.inertia_, rtol=2e-4)
@@ -53,15 +53,15 @@ def test_the_result_is_consistent_with_itself(clusters):
     points = lab_points()
     got = kmeans.fit(points, clusters=clusters)
     squares = ((points[:, None] - np.asarray(got.centres)) ** 2).sum(axis=2)
-    own = squares[np.arange(len(points)), got.assignment]
-    np.testing.assert_allclose(own, squares.min(axis=1), rtol=1e-3, atol=1e-3)
-    np.testing.assert_allclose(got.inertia, own.sum(), rtol=1e-4)
+    distances = squares[np.arange(len(points)), got.assignment]
+    np.testing.assert_allclose(distances, squares.min(axis=1), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(got.inertia, distances.sum(), rtol=1e-4)
     fixed = kmeans.fit(points, clusters=clusters, tol=0.0)
     means = [points[fixed.assignment == number].mean(axis=0) for number in range(clusters)]
     np.testing.assert_allclose(fixed.centres, means, atol=1e-3)
 
 
-def test_the_end_comes_by_tolerance_or_by_the_number_of_iterations():
+def test_iterations_end_by_tolerance_or_by_their_number():
     points = lab_points()
     assert int(kmeans.fit(points, clusters=6, max_iterations=3).iterations) == 3
     loose, tight = (kmeans.fit(points, clusters=6, tol=tol) for tol in (1e-2, 0.0))
@@ -77,9 +77,9 @@ def test_a_point_is_drawn_in_proportion_to_its_weight():
         weights[place] = 7 * share
     drawn = np.asarray(lloyd._draw(jax.random.key(3), jnp.asarray(weights), 20000))
     flat = [np.ravel_multi_index(place, weights.shape) for place in places]
-    found = np.array([np.mean(drawn == place) for place in flat])
-    np.testing.assert_allclose(found, shares, atol=0.015)
-    assert found.sum() == pytest.approx(1)
+    frequencies = np.array([np.mean(drawn == place) for place in flat])
+    np.testing.assert_allclose(frequencies, shares, atol=0.015)
+    assert frequencies.sum() == pytest.approx(1)
 
 
 def test_kmeans_plus_plus_puts_a_centre_into_every_blob_and_random_does_not():
@@ -108,7 +108,7 @@ def test_random_starts_are_different_points_with_equal_chances():
     np.testing.assert_allclose(np.bincount(numbers.ravel()) / 9000, np.full(6, 1 / 6), atol=0.02)
 
 
-def test_an_empty_cluster_goes_on_from_the_farthest_point():
+def test_an_empty_cluster_moves_to_the_farthest_point():
     points = blobs(np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 30.0]]), 40)
     start = np.array([[0, 0], [10, 0], [-500, -500]], np.float32)  # the last gets nothing
     got = kmeans.fit(points, clusters=3, start=start)
@@ -141,12 +141,12 @@ def test_several_starts_keep_the_least_inertia():
     "options",
     [
         {"clusters": 5, "features": "rgb"},
-        {"clusters": 60, "features": "lab_xy"},  # by products
+        {"clusters": 60, "features": "lab_xy"},  # by matrix products
         pytest.param({"clusters": 4, "features": "texture"}, marks=pytest.mark.slow),
         {"clusters": 4, "restarts": 2, "init": "random"},
     ],
 )
-def test_a_batch_gives_exactly_what_single_images_give(options):
+def test_a_batch_gives_exactly_the_results_of_single_images(options):
     image = photograph()
     images = np.stack([image, image[::-1] // 2, 255 - image, np.full_like(image, 7)])
     method = functools.partial(kmeans.kmeans, **options)
@@ -161,14 +161,14 @@ def test_a_batch_gives_exactly_what_single_images_give(options):
         *(pytest.param(k, marks=pytest.mark.slow) for k in descriptors.POINTWISE[1:]),
     ],
 )
-def test_mini_batches_come_close_to_all_pixels(kind):
+def test_mini_batches_come_close_to_full_kmeans(kind):
     image = photograph()
     points = (
-        np.asarray(descriptors.pixel_features(image, kind)).reshape(descriptors.count(kind), -1).T
+        np.asarray(descriptors.describe_pixels(image, kind)).reshape(descriptors.count(kind), -1).T
     )
     whole = kmeans.fit(points, clusters=6, restarts=3).inertia
     costs = []
-    for seed in range(3):  # one start may end in a poor optimum, of all pixels too
+    for seed in range(3):  # a single start may end in a poor optimum, even with all pixels
         found = kmeans.minibatch_kmeans(image, clusters=6, features=kind, batch=1024, seed=seed)
         labels = np.asarray(found).ravel()
         np.testing.assert_array_equal(np.unique(labels), np.arange(6))
@@ -177,7 +177,7 @@ def test_mini_batches_come_close_to_all_pixels(kind):
     assert np.median(costs) < 1.08 * whole
 
 
-def test_mini_batches_in_strips_give_what_one_strip_gives(monkeypatch):
+def test_mini_batches_give_the_same_labels_in_any_number_of_strips(monkeypatch):
     image = photograph()
     method = functools.partial(kmeans.minibatch_kmeans, clusters=5, features="lab_xy", steps=5)
     whole = method(image)
@@ -196,7 +196,7 @@ def test_labels_are_numbered_by_their_first_pixels_whatever_the_image(method):
     labels = np.asarray(method(bands, clusters=3))
     np.testing.assert_array_equal(labels, np.repeat([0, 1, 2], 4)[:, None] * np.ones((1, 7), int))
     assert labels.dtype == np.int32
-    # Fewer colours than clusters.
+    # The image has fewer colours than clusters.
     np.testing.assert_array_equal(method(bands, clusters=9), labels)
     for size in ((1, 1), (4, 3)):
         constant = np.full((*size, 3), 60, np.uint8)
@@ -224,7 +224,7 @@ def test_as_many_clusters_as_points_leave_no_inertia():
         ({"features": "hsv"}, "features is 'hsv'; rgb"),
     ],
 )
-def test_an_option_that_is_not_allowed_is_named(options, message):
+def test_an_option_out_of_range_is_named(options, message):
     with pytest.raises(InputError, match=message):
         kmeans.kmeans(np.zeros((3, 4, 3), np.uint8), **{"clusters": 2, **options})
 
@@ -237,7 +237,7 @@ def test_an_option_that_is_not_allowed_is_named(options, message):
         ({"steps": 0}, "steps is 0"),
     ],
 )
-def test_an_option_that_mini_batches_do_not_allow_is_named(options, message):
+def test_an_option_out_of_range_for_mini_batches_is_named(options, message):
     with pytest.raises(InputError, match=message):
         kmeans.minibatch_kmeans(np.zeros((3, 4, 3), np.uint8), **{"clusters": 2, **options})
 

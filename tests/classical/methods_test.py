@@ -1,12 +1,14 @@
-"""What holds for every classical method, whichever it is."""
+"""Properties that hold for every classical method."""
 
 import importlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from segjax import classical, sharding, study
+from segjax import classical, sharding
+from segjax.classical import batches
 from segjax.errors import InputError
 
 SMALL = {  # options that suit images of a few pixels
@@ -17,17 +19,28 @@ SMALL = {  # options that suit images of a few pixels
     "felzenszwalb": {"min_size": 4},
     "grabcut": {"components": 2, "iterations": 2},
 }
+USERS = "tests.classical.methods_test:strips"
+EVERY = (*classical.METHODS, USERS)
 COUNTS = {"slic": "regions", "kmeans": "clusters", "spectral": "segments"}
 SIZE = (23, 31)
 
 
+def strips(image: jax.Array, *, count: int) -> jax.Array:
+    """A user's method: vertical strips."""
+    height, width = image.shape[:2]
+    columns = jnp.arange(width) * min(count, width) // width
+    return jnp.broadcast_to(columns.astype(jnp.int32), (height, width))
+
+
 def build(name: str, **options):
-    recipe = importlib.import_module(f"configs.{name}").get_config()
+    if name == USERS:
+        return classical.build(name, **{"count": 3} | options)
+    recipe = importlib.import_module(f"segjax.configs.{name}").get_config()
     return classical.build(**{**recipe.method, **SMALL[name], **options})
 
 
 def photographs(count: int, size=SIZE) -> list[np.ndarray]:
-    """Crops of a photograph, `count` places: uint8 [count, H, W, 3], and boxes if needed."""
+    """Crops of a photograph at `count` places: uint8 [count, H, W, 3]."""
     image = pytest.importorskip("skimage.data").coffee()[::4, ::4]
     rng = np.random.default_rng(0)
     height, width = size
@@ -35,7 +48,7 @@ def photographs(count: int, size=SIZE) -> list[np.ndarray]:
     return np.stack([image[y : y + height, x : x + width] for y, x in corners])
 
 
-def given(name: str, images: np.ndarray) -> list[np.ndarray]:
+def arguments(name: str, images: np.ndarray) -> list[np.ndarray]:
     """The method's arguments for a batch."""
     if not classical.takes_box(build(name)):
         return [images]
@@ -52,32 +65,32 @@ def check_partition(labels: np.ndarray, size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    # Its own test has a batch, too; three programs with a loop of eigenvectors take long.
+    # ncut_test.py tests a batch, too, and three programs with a loop of eigenvectors are slow.
     [
         pytest.param(name, marks=pytest.mark.slow) if name == "ncut_regions" else name
-        for name in classical.METHODS
+        for name in EVERY
     ],
 )
 def test_a_batch_and_eight_devices_give_what_single_images_give(name):
     method = build(name)
-    arrays = given(name, photographs(16))  # two on each device
+    arrays = arguments(name, photographs(16))  # two on each device
     single = jax.jit(method)
     expected = [np.asarray(single(*(array[row] for array in arrays))) for row in range(16)]
     assert any(labels.max() > 0 for labels in expected)
     for labels in expected:
         check_partition(labels, SIZE)
-    spread = study.over_batch(method, sharding.make_mesh(1))(*arrays)
+    spread = batches.over_batch(method, sharding.make_mesh(1))(*arrays)
     assert len(spread.sharding.device_set) == 8
     np.testing.assert_array_equal(spread, expected)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), SIZE])
-@pytest.mark.parametrize("name", classical.METHODS)
+@pytest.mark.parametrize("name", EVERY)
 def test_a_constant_image_of_any_size_is_right_or_a_clear_error(name, size):
     images = np.full((1, *size, 3), 77, np.uint8)
     pixels = size[0] * size[1]
     options = {COUNTS[name]: min(3, pixels)} if name in COUNTS else {}
-    arrays = given(name, images)
+    arrays = arguments(name, images)
     labels = np.asarray(jax.jit(build(name, **options))(*(array[0] for array in arrays)))
     if classical.takes_box(build(name)):
         assert set(np.unique(labels)) <= {0, 1}

@@ -13,7 +13,7 @@ from segjax.errors import InputError
 
 
 def graph(nodes: int, seed: int = 0) -> np.ndarray:
-    """Random weights, symmetric, 0 on the diagonal: float64 [nodes, nodes]."""
+    """Random symmetric weights, 0 on the diagonal: float64 [nodes, nodes]."""
     weights = np.random.default_rng(seed).random((nodes, nodes)) ** 2
     weights = 0.5 * (weights + weights.T)
     np.fill_diagonal(weights, 0)
@@ -21,7 +21,7 @@ def graph(nodes: int, seed: int = 0) -> np.ndarray:
 
 
 def clusters(sizes, link=1.0, between=0.01) -> np.ndarray:
-    """Groups of nodes, linked strongly within and weakly between."""
+    """Weights of groups of nodes, strong within and weak between groups."""
     group = np.repeat(np.arange(len(sizes)), sizes)
     weights = np.where(group[:, None] == group, link, between)
     np.fill_diagonal(weights, 0)
@@ -41,7 +41,7 @@ def cost(weights: np.ndarray, side: np.ndarray) -> float:
 
 
 def by_hand(weights: np.ndarray, threshold: float) -> list[list[int]]:
-    """Shi and Malik's recursion, with numpy's eigenvectors and every place of the cut tried."""
+    """Shi and Malik's recursion with numpy's eigenvectors, trying every place of the cut."""
     nodes = list(range(len(weights)))
     done, todo = [], [nodes]
     while todo:
@@ -68,7 +68,7 @@ def parts_of(labels, count) -> list[list[int]]:
 
 
 def blocks(shape=(48, 64)) -> np.ndarray:
-    """Four flat colours in the quarters of an image."""
+    """An image with a flat colour in each quarter."""
     image = np.zeros((*shape, 3), np.uint8)
     colors = [[200, 40, 40], [40, 180, 40], [40, 40, 220], [230, 230, 90]]
     for color, (top, left) in zip(colors, itertools.product((0, 1), (0, 1)), strict=True):
@@ -78,7 +78,7 @@ def blocks(shape=(48, 64)) -> np.ndarray:
 
 
 def tiles(shape, side=8) -> np.ndarray:
-    """Superpixels that are squares."""
+    """Square superpixels."""
     rows, columns = np.arange(shape[0]) // side, np.arange(shape[1]) // side
     return (rows[:, None] * (columns[-1] + 1) + columns).astype(np.int32)
 
@@ -108,14 +108,14 @@ def test_the_first_cut_of_a_small_graph_is_near_the_best_of_all(seed):
 
 @pytest.mark.parametrize("threshold", [0.05, 0.3, 0.8, 1.1])
 @pytest.mark.parametrize("seed", range(2))
-def test_the_recursion_is_that_of_a_loop(threshold, seed):
+def test_the_recursion_equals_that_of_a_loop(threshold, seed):
     weights = clusters([5, 3, 6, 4], between=0.02) + 0.3 * graph(18, seed) ** 2
     run = jax.jit(functools.partial(ncut.recursive_cut, threshold=threshold))
     found = run(padded(weights, 24), 18)
     assert parts_of(found, 18) == by_hand(weights, threshold)
 
 
-def test_a_higher_threshold_cuts_what_a_lower_one_cut_and_more():
+def test_a_higher_threshold_gives_more_parts():
     weights = padded(clusters([4, 4, 4], between=0.01) + 0.05 * graph(12), 12)
     counts = [
         len(np.unique(ncut.recursive_cut(weights, 12, threshold=threshold)))
@@ -138,7 +138,7 @@ def test_a_kway_cut_finds_clusters_and_empty_nodes_take_none(assign):
     assert parts_of(found, 15) == [list(range(5)), [5, 6, 7], list(range(8, 15))]
 
 
-def test_similarities_are_those_of_a_loop():
+def test_similarities_equal_those_of_a_loop():
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (12, 16, 3)).astype(np.uint8)
     labels = tiles((12, 16), side=4)
@@ -164,12 +164,12 @@ def test_similarities_are_those_of_a_loop():
     np.testing.assert_array_equal(weights[12:], 0)
 
 
-def test_a_strong_boundary_lets_less_through():
+def test_a_strong_boundary_lowers_the_weight():
     image = blocks()
     options = {"regions": 48, "sigma_color": 1e6, "histogram": 0.0, "second": 0.0}
     weights, touching = ncut.similarity(image, tiles((48, 64)), sigma_boundary=6.0, **options)
-    assert touching[2, 3]  # within one colour
-    assert touching[3, 4]  # between two
+    assert touching[2, 3]  # of the same colour
+    assert touching[3, 4]  # of different colours
     assert weights[3, 4] < 0.01 < 0.9 < weights[2, 3]
 
 
@@ -182,8 +182,8 @@ def test_an_image_of_four_colours_is_cut_between_them(form):
 
 
 @pytest.mark.parametrize("connected", [True, False])
-def test_the_pieces_of_a_part_are_segments_of_their_own_if_asked_for(connected):
-    # The outer thirds are linked past the middle one, which is one superpixel wide.
+def test_connected_makes_every_piece_of_a_part_a_segment(connected):
+    # Links join the outer thirds across the middle one, which is one superpixel wide.
     image = np.full((24, 40, 3), 200, np.uint8)
     image[:, 16:24] = 30
     found = cut(image, tiles((24, 40)), sigma_boundary=1e6, second=1.0, connected=connected)
@@ -191,7 +191,7 @@ def test_the_pieces_of_a_part_are_segments_of_their_own_if_asked_for(connected):
     np.testing.assert_array_equal(found, np.tile(strips, (24, 1)))
 
 
-def test_superpixels_of_the_method_are_cut_too():
+def test_ncut_regions_cuts_slics_superpixels():
     found = np.asarray(jax.jit(functools.partial(ncut.ncut_regions, regions=48))(blocks()))
     assert found.dtype == np.int32
     truth = np.kron([[0, 1], [2, 3]], np.ones((24, 32), int))
@@ -201,7 +201,7 @@ def test_superpixels_of_the_method_are_cut_too():
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 1)])
-def test_constant_and_tiny_images_cut_k_ways_get_whole_numbering(shape):
+def test_kway_cuts_of_constant_and_tiny_images_have_no_gaps_in_numbering(shape):
     image = np.full((*shape, 3), 99, np.uint8)
     regions = min(4, shape[0] * shape[1])
     method = functools.partial(
@@ -212,14 +212,14 @@ def test_constant_and_tiny_images_cut_k_ways_get_whole_numbering(shape):
     assert sorted(np.unique(found)) == list(range(found.max() + 1))
 
 
-def test_a_batch_cut_k_ways_is_its_single_images_exactly():
+def test_a_kway_cut_of_a_batch_gives_exactly_the_results_of_single_images():
     batch = np.random.default_rng(0).integers(0, 256, (3, 24, 32, 3)).astype(np.uint8)
     batch[1] = blocks((24, 32))
     batch[2] = batch[2] // 6 + blocks((24, 32)) // 2
-    one = functools.partial(
+    method = functools.partial(
         ncut.ncut_regions, regions=20, form="kway", segments=3, sigma_boundary=20.0
     )
-    together, alone = jax.jit(jax.vmap(one))(batch), jax.jit(one)
+    together, alone = jax.jit(jax.vmap(method))(batch), jax.jit(method)
     for image, found in zip(batch, together, strict=True):
         np.testing.assert_array_equal(found, alone(image))
 
@@ -236,6 +236,6 @@ def test_a_batch_cut_k_ways_is_its_single_images_exactly():
         ({"assign": "argmax"}, "assign: unknown 'argmax'; known: kmeans"),
     ],
 )
-def test_options_that_do_not_fit_are_named(options, text):
+def test_options_out_of_range_are_named(options, text):
     with pytest.raises(InputError, match=text):
         cut(blocks(), tiles((48, 64)), **options)

@@ -40,10 +40,10 @@ def test_a_long_snake_is_one_component():
     snake[1::4, -1] = snake[3::4, 0] = 1
     found = np.asarray(regions.components(snake))
     assert len(np.unique(found[snake == 1])) == 1
-    assert found.max() == 7  # and the seven gaps
+    assert found.max() == 7  # the snake and seven gaps
 
 
-def test_components_of_a_batch_are_those_of_its_images():
+def test_components_of_a_batch_are_those_of_single_images():
     batch = np.stack([random_map((9, 14), seed=i) for i in range(3)])
     together = jax.jit(jax.vmap(regions.components))(batch)
     for labels, found in zip(batch, together, strict=True):
@@ -71,7 +71,7 @@ def test_boundaries_are_those_of_scikit_image():
     assert thin[:, 2].all()
 
 
-def test_means_and_the_picture_of_them():
+def test_means_and_the_image_of_mean_colours():
     labels = random_map((8, 9), count=4)
     image = np.random.default_rng(2).integers(0, 256, (8, 9, 3)).astype(np.uint8)
     found = np.asarray(regions.means(image, labels, regions=6))
@@ -83,7 +83,7 @@ def test_means_and_the_picture_of_them():
 
 
 @pytest.mark.parametrize("connectivity", [4, 8])
-def test_adjacency_counts_the_pixel_pairs_of_a_loop(connectivity):
+def test_adjacency_equals_the_counts_of_a_loop(connectivity):
     labels = random_map((7, 6), count=4)
     values = np.random.default_rng(3).random((7, 6)).astype(np.float32)
     counts, sums = np.zeros((5, 5), int), np.zeros((5, 5))
@@ -103,7 +103,7 @@ def test_adjacency_counts_the_pixel_pairs_of_a_loop(connectivity):
 
 
 def greedy(features: np.ndarray, labels: np.ndarray, keep: int) -> np.ndarray:
-    """Merging, one pair after another, everything computed anew each time."""
+    """Merges one pair after another and recomputes everything each time."""
     labels = labels.copy()
     while len(np.unique(labels)) > keep:
         touching = np.argwhere(np.asarray(regions.adjacency(labels, regions=16)[0]) > 0)
@@ -119,7 +119,7 @@ def greedy(features: np.ndarray, labels: np.ndarray, keep: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("keep", [1, 3, 6])
-def test_merging_takes_the_pair_of_the_smallest_loss_every_time(keep):
+def test_merging_always_takes_the_pair_with_the_smallest_loss(keep):
     rng = np.random.default_rng(4)
     labels = np.kron(np.arange(12).reshape(3, 4), np.ones((3, 2), int)).astype(np.int32)
     features = (rng.random((12, 3)) * 100)[labels].astype(np.float32)
@@ -128,7 +128,7 @@ def test_merging_takes_the_pair_of_the_smallest_loss_every_time(keep):
     assert same_partition(found, greedy(features, labels, keep))
 
 
-def test_merging_leaves_a_map_alone_that_has_no_more_regions():
+def test_merging_keeps_a_map_with_no_more_regions_than_wanted():
     labels = np.tile(np.arange(6, dtype=np.int32) // 3, (4, 1))
     features = labels[..., None].astype(np.float32)
     np.testing.assert_array_equal(regions.merge(features, labels, regions=8, keep=5), labels)
@@ -136,13 +136,13 @@ def test_merging_leaves_a_map_alone_that_has_no_more_regions():
         regions.merge(features, labels, regions=8, keep=0)
 
 
-def test_a_vote_gives_each_region_its_commonest_class():
+def test_a_vote_gives_each_region_its_most_frequent_class():
     labels = np.array([[0, 0, 0, 1, 1, 2]], np.int32)
     values = np.array([[3, 1, 3, 2, 1, 255]], np.uint8)
     found = regions.vote(labels, values, regions=4, classes=5)
     np.testing.assert_array_equal(found, [[3, 3, 3, 1, 1, 5]])
 
 
-def test_another_connectivity_is_refused():
+def test_an_unknown_connectivity_is_refused():
     with pytest.raises(InputError, match="connectivity is 6; 4 and 8"):
         regions.components(jnp.zeros((3, 3), jnp.int32), connectivity=6)

@@ -18,7 +18,7 @@ def photograph(step: int = 4) -> np.ndarray:
 
 
 @pytest.mark.parametrize("adaptive", [False, True])
-def test_regions_of_a_photograph_are_connected_numbered_and_about_as_many_as_asked(adaptive):
+def test_regions_of_a_photograph_are_connected_numbered_and_nearly_as_many_as_requested(adaptive):
     image = photograph()
     labels = np.asarray(_slic(image, regions=80, adaptive=adaptive))
     count = labels.max() + 1
@@ -29,7 +29,7 @@ def test_regions_of_a_photograph_are_connected_numbered_and_about_as_many_as_ask
 
 def test_regions_keep_to_an_edge_between_two_colours():
     image = np.zeros((40, 50, 3), np.uint8)
-    image[:, 23:] = (200, 180, 40)  # no multiple of a cell's side
+    image[:, 23:] = (200, 180, 40)  # not a multiple of a cell's side
     labels = np.asarray(_slic(image, regions=20))
     assert not set(np.unique(labels[:, :22])) & set(np.unique(labels[:, 24:]))
 
@@ -45,7 +45,7 @@ def test_more_compactness_makes_rounder_regions():
 
 
 def assign_one_by_one(values, centers, cell, grid, compactness):
-    """The labels of pixels by the paper's distance, over the nine cells around each."""
+    """The labels by the paper's distance to the centres of the nine cells around each pixel."""
     height, width = values.shape[:2]
     square = math.prod(cell)
     labels = np.zeros((height, width), int)
@@ -65,7 +65,7 @@ def assign_one_by_one(values, centers, cell, grid, compactness):
 
 
 def smoothed(image: np.ndarray) -> np.ndarray:
-    """1 2 1 along both axes, the border going on."""
+    """The image blurred by 1 2 1 along both axes, with its border repeated."""
     for axis in (0, 1):
         wide = np.pad(image, [(1, 1) if a == axis else (0, 0) for a in range(3)], mode="edge")
         length = image.shape[axis]
@@ -74,13 +74,13 @@ def smoothed(image: np.ndarray) -> np.ndarray:
     return image
 
 
-@pytest.mark.parametrize("how", ["_sums_by_row", "_sums_at_once"])
-def test_an_assignment_and_an_update_are_those_of_a_loop(how):
+@pytest.mark.parametrize("form", ["_sums_by_row", "_sums_at_once"])
+def test_an_assignment_and_an_update_equal_those_of_a_loop(form):
     rng = np.random.default_rng(0)
     cell, grid, shape = (4, 5), (3, 3), (11, 14)
     image = rng.normal(size=(*shape, 2)).astype(np.float32) * 9
     rule = slic._Rule(cell, grid, 7.0, False)
-    rule._sums_by_row = getattr(rule, how)
+    rule._sums_by_row = getattr(rule, form)
     pixels = slic._pixels(image, cell, grid, "none")
     centers = rule.start(pixels)
     corner = np.stack(np.meshgrid(np.arange(3) * 4, np.arange(3) * 5, indexing="ij"))
@@ -94,17 +94,17 @@ def test_an_assignment_and_an_update_are_those_of_a_loop(how):
     y, x = np.mgrid[:11, :14]
     everything = np.concatenate([smoothed(image), y[..., None], x[..., None]], -1)
     for label in range(9):
-        own = everything[expected == label].mean(axis=0)
-        np.testing.assert_allclose(after[:, *divmod(label, 3)], own, rtol=1e-5, atol=1e-4)
+        mean = everything[expected == label].mean(axis=0)
+        np.testing.assert_allclose(after[:, *divmod(label, 3)], mean, rtol=1e-5, atol=1e-4)
 
 
-def test_any_number_of_channels_is_cut():
+def test_any_number_of_channels_is_segmented():
     deep = np.random.default_rng(1).integers(0, 256, (12, 13, 7)).astype(np.uint8)
     assert _slic(deep, regions=9, color="none").shape == (12, 13)
 
 
 @pytest.mark.slow
-def test_a_volume_is_cut_too():
+def test_a_volume_is_segmented_too():
     volume = np.random.default_rng(1).normal(size=(9, 10, 11, 2)).astype(np.float32)
     volume[:, :5] += 20
     labels = np.asarray(_slic(volume, regions=27, color="none", compactness=2.0))
@@ -116,14 +116,14 @@ def test_a_volume_is_cut_too():
 
 
 @pytest.mark.parametrize(("shape", "wanted"), [((321, 481), 400), ((17, 900), 50), ((5, 5), 25)])
-def test_a_grid_has_at_most_the_cells_asked_for_and_nearly_as_many(shape, wanted):
+def test_a_grid_has_nearly_but_at_most_the_requested_cells(shape, wanted):
     cell = slic.cell_shape(shape, wanted)
     cells = math.prod(math.ceil(n / side) for n, side in zip(shape, cell, strict=True))
     assert 0.85 * wanted <= cells <= wanted
 
 
 @pytest.mark.slow
-def test_as_many_regions_as_pixels_are_the_pixels():
+def test_with_as_many_regions_as_pixels_every_pixel_is_a_region():
     image = np.random.default_rng(2).integers(0, 256, (4, 5, 3)).astype(np.uint8)
     labels = np.asarray(_slic(image, regions=20, compactness=40.0))
     assert labels.max() + 1 == 20

@@ -9,7 +9,7 @@ from segjax.classical import spanning
 def weights(count: int, seed=0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     values = rng.exponential(20, count).clip(0, 500).astype(np.float32)
-    return np.where(rng.random(count) < 0.2, np.round(values), values)  # with equal ones
+    return np.where(rng.random(count) < 0.2, np.round(values), values)  # some are equal
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 5000])
@@ -19,12 +19,12 @@ def test_order_is_a_stable_argsort(count):
     np.testing.assert_array_equal(jax.jit(spanning.order)(values), expected)
 
 
-def test_the_form_for_accelerators_sorts_like_the_one_for_cpu():
+def test_the_accelerators_form_sorts_like_the_cpus():
     keys = jnp.asarray(np.random.default_rng(1).integers(0, 1 << 28, 3000) // 3 * 3, jnp.int32)
     np.testing.assert_array_equal(spanning._sorted_order(keys), spanning._radix_order(keys))
 
 
-def test_a_batch_is_ordered_like_its_rows():
+def test_a_batch_is_ordered_like_single_rows():
     rows = np.stack([weights(300, seed) for seed in range(3)])
     for row, found in zip(rows, jax.vmap(spanning.order)(rows), strict=True):
         np.testing.assert_array_equal(found, np.argsort(row, kind="stable"))
@@ -69,10 +69,10 @@ def one_after_another(root, edges, min_size):
 
 
 @pytest.mark.parametrize("min_size", [2, 9])
-def test_absorbing_at_once_is_absorbing_one_after_another(min_size):
+def test_absorbing_at_once_equals_absorbing_one_after_another(min_size):
     planes = jnp.asarray(np.random.default_rng(3).random((3, 9, 11)) * 255, jnp.float32)
     edges = edges_of(planes)
-    # Components to begin with: runs of three pixels.
+    # The initial components are runs of three pixels.
     root = jnp.asarray(np.arange(99) // 3 * 3, jnp.int32)
     found = np.asarray(jax.jit(spanning.absorb, static_argnums=2)(root, edges, min_size))
     expected = one_after_another(root, edges, min_size)

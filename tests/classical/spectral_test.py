@@ -14,14 +14,14 @@ linalg = pytest.importorskip("scipy.linalg")
 
 
 def noise(shape, channels=3, seed=0) -> np.ndarray:
-    """Smooth and noisy at once, so that weights differ: float64 [C, H, W]."""
+    """A ramp with noise, so that weights differ: float64 [C, H, W]."""
     rng = np.random.default_rng(seed)
     ramp = np.add.outer(np.arange(shape[0]), 2 * np.arange(shape[1]))
     return np.stack([ramp + 8 * rng.random(shape) for _ in range(channels)])
 
 
 def dense(planes: np.ndarray, radius: float, sigma_color: float, sigma_position: float):
-    """W, by the formula, pair by pair: float64 [N, N]."""
+    """The dense weights W by the formula: float64 [N, N]."""
     height, width = planes.shape[1:]
     place = np.stack(np.meshgrid(np.arange(height), np.arange(width), indexing="ij"), -1)
     place = place.reshape(-1, 2)
@@ -67,13 +67,13 @@ def test_eigenvalues_of_the_laplacians_are_scipys(shape, normalised):
 
     found, embedding = solve(jnp.float32(planes))
     np.testing.assert_allclose(found[:5], expected[:5], atol=2e-4)
-    # In the metric of M the spaces are one: u is the random walk's vector, not D^1/2 u.
+    # The spaces are equal in the metric of M: u is the random walk's vector, not D^1/2 u.
     metric = degree[:, None] if normalised else 1
     inner = vectors[:, :5].T @ (metric * np.asarray(embedding).reshape(-1, found.size)[:, :5])
     np.testing.assert_allclose(np.linalg.svd(inner)[1], 1, atol=2e-2)
 
 
-def test_the_symmetric_laplacian_has_the_values_and_turned_vectors_of_the_random_walk():
+def test_the_symmetric_laplacian_has_the_random_walks_values_and_scaled_vectors():
     weights = dense(noise((6, 7)), 2.0, 12.0, 2.0)
     degree = weights.sum(1)
     root = np.sqrt(degree)
@@ -83,8 +83,8 @@ def test_the_symmetric_laplacian_has_the_values_and_turned_vectors_of_the_random
         links, (6, 7), wanted=3, normalised=True, key=jax.random.key(0), rounds=40, tolerance=1e-5
     )
     np.testing.assert_allclose(found[:3], values[:3], atol=2e-4)
-    turned = root[:, None] * np.asarray(embedding).reshape(42, -1)[:, :3]
-    np.testing.assert_allclose(np.abs(np.diag(vectors[:, :3].T @ turned)), 1, atol=1e-2)
+    scaled = root[:, None] * np.asarray(embedding).reshape(42, -1)[:, :3]
+    np.testing.assert_allclose(np.abs(np.diag(vectors[:, :3].T @ scaled)), 1, atol=1e-2)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (8, 5)])
@@ -106,12 +106,12 @@ def test_an_image_of_two_colours_is_cut_between_them(laplacian, assign):
     np.testing.assert_array_equal(found, (image[..., 2] > 100).astype(int))
 
 
-def test_a_large_image_is_cut_at_a_smaller_size_and_comes_back_at_its_own():
+def test_a_large_image_is_reduced_and_its_labels_are_enlarged():
     found = segment(halves((61, 90)), side=30)
     np.testing.assert_array_equal(found, np.tile(np.arange(90) >= 30, (61, 1)))
 
 
-def test_discretisation_and_kmeans_agree_where_clusters_are_apart():
+def test_discretisation_and_kmeans_agree_on_separate_clusters():
     rng = np.random.default_rng(0)
     truth = np.arange(60) % 3
     turn, _ = np.linalg.qr(rng.normal(size=(3, 3)))
@@ -120,7 +120,7 @@ def test_discretisation_and_kmeans_agree_where_clusters_are_apart():
         assert same_partition(spectral.cluster(rows, 3, assign, 0), truth)
 
 
-def test_discretisation_gives_every_row_the_axis_it_is_nearest_to():
+def test_discretisation_gives_every_row_its_nearest_axis():
     rows = jnp.float32([[1, 0.1], [0.9, 0], [0.1, 1], [0, 0.7], [1, 0.9]])
     found = np.asarray(spectral.discretize(rows))
     assert same_partition(found, [0, 0, 1, 1, 0])
@@ -128,7 +128,7 @@ def test_discretisation_gives_every_row_the_axis_it_is_nearest_to():
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 6), (7, 1), (5, 9)])
 @pytest.mark.parametrize("assign", spectral.ASSIGNMENTS)
-def test_constant_and_tiny_images_get_whole_numbering(shape, assign):
+def test_labels_of_constant_and_tiny_images_have_no_gaps(shape, assign):
     segments = min(3, shape[0] * shape[1])
     found = segment(np.full((*shape, 3), 77, np.uint8), segments=segments, assign=assign)
     assert found.shape == shape
@@ -150,6 +150,6 @@ def test_constant_and_tiny_images_get_whole_numbering(shape, assign):
         ({"side": 0}, "side is 0; at least 1"),
     ],
 )
-def test_options_that_do_not_fit_are_named(options, text):
+def test_options_out_of_range_are_named(options, text):
     with pytest.raises(InputError, match=text):
         segment(halves(), **options)

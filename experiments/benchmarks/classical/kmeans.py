@@ -36,7 +36,7 @@ def _compare(examples, kind: str, same_start: bool, rounds: int) -> list[dict]:
     times, ratios = [], []
     found = {"kmeans": [], "scikit-learn KMeans, lloyd": []}
     agree = {method: [] for method in found}
-    planes = jax.jit(functools.partial(descriptors.pixel_features, kind=kind))
+    planes = jax.jit(functools.partial(descriptors.describe_pixels, kind=kind))
     for number, example in enumerate(examples):
         points = np.asarray(planes(example.image)).reshape(3, -1).T.copy()
         start = points[np.random.default_rng(number).choice(len(points), CLUSTERS, replace=False)]
