@@ -15,7 +15,7 @@ import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
-from segjax import classical, files, sharding, tables
+from segjax import classical, files, keys, sharding, tables
 from segjax.classical import batches as method_batches
 from segjax.data import annotations, catalog
 from segjax.errors import InputError
@@ -65,7 +65,9 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     """
     if jax.process_count() > 1:
         raise InputError("A classical method runs in one process, on all its devices.")
+    keys.check(config)
     method = classical.build(**config.method)
+    run_folder.differing(workdir, config)
     source = catalog.load_regions(**config.data).splits[config.eval.split]
     mesh = sharding.make_mesh(1)
     check_batch(config.eval.batch_size, mesh)
@@ -73,7 +75,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     if 0 < config.eval.limit < len(source):
         chosen = np.linspace(0, len(source) - 1, config.eval.limit).round().astype(int)
     measures = annotations.sizes(source, chosen)
-    run_folder.check_workdir(workdir, config)
+    run_folder.claim(workdir, config)
     tasks = _tasks(annotations.batches(source, chosen, measures, 1), classical.takes_box(method))
     wanted = {int(i) for i in chosen[_spread(len(chosen), config.eval.pictures)]}
     rows: list[dict] = []

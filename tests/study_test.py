@@ -72,9 +72,18 @@ def test_eight_devices_give_what_one_gives():
         np.testing.assert_array_equal(spread[row], expected)
 
 
-def test_a_batch_that_does_not_divide_over_the_devices_is_refused(tmp_path):
-    with pytest.raises(InputError, match="batch_size 3 does not divide over 8"):
-        study.run(config({"name": COLUMNS, "count": 4}, batch_size=3), tmp_path)
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"batch_size": 3}, "batch_size 3 does not divide over 8"),
+        ({"split": "tset"}, "tset"),
+        ({"limit": -1}, "config.eval.limit"),
+    ],
+)
+def test_a_study_that_is_refused_leaves_no_run_folder(keys, said, tmp_path):
+    with pytest.raises(InputError, match=said):
+        study.run(config({"name": COLUMNS, "count": 4}, **keys), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_each_segment_of_the_right_size_is_a_target_with_its_box():
