@@ -1,4 +1,4 @@
-"""A network as graphs and arrays: what pure functions, checkpoints and files of weights take."""
+"""Networks as graphs and arrays, for pure functions, checkpoints and files of weights."""
 
 import dataclasses
 from collections.abc import Callable
@@ -38,8 +38,15 @@ def graphs(build: Build) -> Graphs:
 
 
 def initial_arrays(build: Build, seed: int | jax.Array) -> tuple[Any, Any]:
-    """Freshly drawn parameters and batch statistics, as nested dicts of arrays."""
-    # Exactly these two kinds: any other variable, such as a layer's own rngs, raises.
+    """Random initial parameters, and batch statistics: two nested dicts of arrays.
+
+    Args:
+        build: draws the network.
+        seed: an integer; the same seed gives the same arrays.
+
+    Raises:
+        ValueError: if the network holds any other kind of variable, such as the rngs of a layer.
+    """
     model = build(keys(seed))
     _, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
     return plain(params), plain(batch_stats)
@@ -48,9 +55,9 @@ def initial_arrays(build: Build, seed: int | jax.Array) -> tuple[Any, Any]:
 class _CountedInPython(nnx.RngStream):
     """A stream of keys that counts its draws in Python.
 
-    nnx counts in an array and asks it for its sharding at every draw. In a trace the answer is an
-    exception, whose text jax makes by going through all that was traced before: most of the time
-    that it takes to build a deep network.
+    nnx counts in an array and asks it for its sharding at every draw. In a trace this raises an
+    exception, and to write its text jax walks the whole program traced so far: most of the time of
+    building a deep network.
     """
 
     def __init__(self, key: jax.Array, *, tag: str):
@@ -74,7 +81,7 @@ def keys(seed: int | jax.Array) -> nnx.Rngs:
 def plain(state: Any) -> Any:
     """An nnx state as nested dicts with string keys and array leaves.
 
-    Orbax and safetensors name leaves by strings; layers in an `nnx.List` have whole numbers.
+    Orbax and safetensors name leaves by strings; nnx names the layers of an `nnx.List` by integers.
     """
 
     def rename(tree):
@@ -86,7 +93,7 @@ def plain(state: Any) -> Any:
 
 
 def merge(graph: nnx.GraphDef, params: Any, batch_stats: Any) -> nnx.Module:
-    """The inverse of splitting with `plain`: a module whose variables hold these arrays."""
+    """The module of a graph with these arrays: the inverse of splitting and `plain`."""
 
     def rename(tree):
         if isinstance(tree, dict):
@@ -97,7 +104,7 @@ def merge(graph: nnx.GraphDef, params: Any, batch_stats: Any) -> nnx.Module:
 
 
 def by_path(*trees: Any) -> dict[str, Any]:
-    """Path, such as "backbone/fc6/kernel" -> leaf, of nested dicts that share no path."""
+    """Path, such as "backbone/fc6/kernel", -> leaf of nested dicts without a path in common."""
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf
         for tree in trees
