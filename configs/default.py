@@ -21,6 +21,7 @@ _NOT_NEGATIVE = allowed.number(0)
 _SIZE = allowed.several(allowed.whole(1), 2, "(height, width)")
 _MODE = allowed.choice("max", "min")
 _WORD = allowed.text(empty=False)
+_OPTIONS = allowed.part()  # of what is named beside them; it checks them
 _METRICS = allowed.rows(
     'metrics added to the shipped ones, each a name or a pair ("name", {"option": value})',
     allowed.either(_WORD, allowed.row(_WORD, allowed.part())),
@@ -57,6 +58,8 @@ KEYS = {
     "preprocess.mean": Key((123.675, 116.28, 103.53), allowed.several(allowed.number(0, 255), 3)),
     "preprocess.std": Key((58.395, 57.12, 57.375), allowed.several(_POSITIVE, 3)),
     "preprocess.bgr": Key(False, allowed.flag()),  # hand the channels over as blue, green, red
+    "augment.name": Key("standard", _WORD),  # or "module:Name"
+    "augment.options": Key({}, _OPTIONS),
     "augment.size": Key((96, 128), _SIZE),  # the crop that the network is trained on
     "augment.scale": Key((0.5, 2.0), allowed.several(_POSITIVE, 2, "(least, most)")),
     "augment.flip": Key(0.5, _SHARE),  # chance
@@ -78,21 +81,25 @@ KEYS = {
     "init.from": Key("", allowed.text()),  # a file, here or in $SEGJAX_WEIGHTS, or a run folder
     "init.step": Key("best", allowed.step()),  # of a run folder
     "init.origin": Key("", allowed.text()),  # of a file; "": told from its names
-    "init.skip": Key((), allowed.rows('patterns such as ("head/*",)', _WORD)),  # need not match
-    "init.preprocess": Key("weights", allowed.choice("weights", "config")),  # whose decides
-    "init.needs": Key("", allowed.text(), _FREELY),  # what weights the training must start from
+    # Patterns of parameter paths that need not match.
+    "init.skip": Key((), allowed.rows('patterns such as ("head/*",)', _WORD)),
+    # weights: images are preprocessed as the weights know them; config: as `preprocess` says.
+    "init.preprocess": Key("weights", allowed.choice("weights", "config")),
+    "init.needs": Key("", allowed.text(), _FREELY),  # weights that the training must start from
     "loss.name": Key("cross_entropy", _WORD),  # of segjax/losses, or "module:Name"
     "loss.also": Key((), _LOSSES),  # losses added to it
+    "loss.options": Key({}, _OPTIONS),
     # mean_valid: divided by the labelled pixels; mean_weighted: by the sum of their class weights.
     "loss.reduction": Key("mean_valid", allowed.choice("mean_valid", "mean_weighted", "sum")),
     "loss.class_weights": Key("none", _WORD),  # median_frequency, inverse, effective_number
     "loss.aux_weight": Key(0.4, _NOT_NEGATIVE),
-    "loss.at": Key("image", allowed.choice("image", "scores")),  # whose size both are brought to
+    # image: scores are resized to the labels; scores: labels to the scores.
+    "loss.at": Key("image", allowed.choice("image", "scores")),
     "loss.blocks": Key(8, allowed.whole(1)),  # of rows, for upsampling and softmax
     "loss.label_smoothing": Key(0.0, _SHARE),  # of cross_entropy and ohem
     "loss.focal_gamma": Key(2.0, _NOT_NEGATIVE),
-    "loss.ohem_threshold": Key(0.7, _SHARE),  # a truth as likely as that, or less, is hard
-    "loss.ohem_share": Key(0.0625, _SHARE),  # of the labelled pixels, kept in any case
+    "loss.ohem_threshold": Key(0.7, _SHARE),  # hard: a class no likelier than this
+    "loss.ohem_share": Key(0.0625, _SHARE),  # of the labelled pixels: the hardest, always kept
     # Classes that dice and lovasz_softmax average over: those of the image, or all.
     "loss.region_classes": Key("present", allowed.choice("present", "all")),
     "optim.name": Key("sgd", _WORD),  # or adamw, or "module:Name"
@@ -108,6 +115,7 @@ KEYS = {
     "optim.weight_decay": Key(5e-4, _NOT_NEGATIVE),
     "optim.clip_norm": Key(0.0, _NOT_NEGATIVE),  # 0 does not clip
     "optim.parts": Key((), _PARTS),
+    "optim.options": Key({}, _OPTIONS),  # of the optimiser and the schedule
     "every_steps.log": Key(20, allowed.whole(1), _FREELY),
     "every_steps.eval": Key(250, allowed.whole(1), _FREELY),
     "every_steps.checkpoint": Key(250, allowed.whole(1), _FREELY),
@@ -125,8 +133,8 @@ KEYS = {
     "predict.classes": Key("", allowed.text()),  # file of class names, here or in $SEGJAX_WEIGHTS
     "predict.short_side": Key(0, allowed.whole()),  # a classifier's images; 0 leaves them
     "predict.window": Key(1, allowed.whole(1)),  # cells, each way, that the classifier pools over
-    "predict.top": Key(5, allowed.whole(1)),  # classes whose maps are drawn
-    # Around what grabcut shall cut out.
+    "predict.top": Key(5, allowed.whole(1)),  # best classes, whose maps are drawn
+    # The box around the object that grabcut cuts out.
     "predict.box": Key(
         (0, 0, 0, 0), allowed.several(allowed.whole(), 4, "(top, left, bottom, right)")
     ),
@@ -136,8 +144,8 @@ KEYS = {
     "best.keep": Key(2, allowed.whole(1), _FREELY),  # of the latest checkpoints, beside the best
     "stop.metric": Key("eval/miou", _WORD, _FREELY),
     "stop.mode": Key("max", _MODE, _FREELY),
-    "stop.patience": Key(0, allowed.whole(), _FREELY),  # evaluations without a better value; 0: any
-    "stop.skipped": Key(3, allowed.whole(1), _FREELY),  # non-finite steps in a row
+    "stop.patience": Key(0, allowed.whole(), _FREELY),  # evaluations without a gain; 0: never stop
+    "stop.skipped": Key(3, allowed.whole(1), _FREELY),  # non-finite steps in a row that end the run
 }
 
 

@@ -6,17 +6,21 @@ learned (segjax/models/heads/fcn8_lecture.py). Every image is seen at 224 x 224 
 as x / 127.5 - 1, blue first; no augmentation. SGD at 0.01 / (1 + 5^-4 t), Nesterov momentum 0.9, no
 weight decay, batches of 32, 200 epochs.
 
-`:lecture` takes the lecture's layout, `$SEGJAX_DATA/lecture` or `--config.data.root=DIR`, with
+`lecture` reads the lecture's layout, `$SEGJAX_DATA/lecture` or `--config.data.root=DIR`, with
 `images_prepped_train/` and `annotations_prepped_train/`; the last 50 images are for validation
-(`--config.data.val_count`). Ids are in the masks' first channel, which for OpenCV is blue: where
-all three hold them, or masks are grey or palette PNGs, nothing need be said; where they differ,
-`--config.data.channel=blue`. `python -m experiments.records.lecture_layout` makes such a folder
-of CamVid.
+(`--config.data.val_count`). Ids are in the masks' first channel, which for OpenCV is blue. Masks
+that hold them in all three channels, and grey or palette PNGs, need no flag; where the channels
+differ, give `--config.data.channel=blue`. `python -m experiments.records.lecture_layout` makes such
+a folder from CamVid.
+
+The network is cut nowhere. On `lecture`, on `scenes` and under `small` the lecture's training is
+the one above, from drawn weights; `lecture,paper` starts it from VGG-16. On the other data sets
+segjax's own schedule trains, on whole images at 224 x 224; it has not been measured.
 
 Durations here are in steps: 200 epochs of the lecture's 317 images (CamVid's 367 less 50) are
 200 x 317 / 32 = 1981. Keras takes 2000, since it ends each epoch with a batch of 29.
 
-What the lecture's listing gets wrong is mended here:
+Errors of the lecture's listing are corrected here:
 - Its list of masks is not sorted as that of the images is: pairs are found by name.
 - It resizes masks bilinearly, which invents classes at every edge: labels are resized to the
   nearest, and scores return to the mask's own size before they are judged.
@@ -24,9 +28,10 @@ What the lecture's listing gets wrong is mended here:
 - A transposed convolution lacks its stride, and the end its softmax: kernels here are as large as
   their strides, and the softmax is part of the loss.
 
-The lecture begins with ImageNet's VGG-16 (`--config.init.from=FILE`, of Keras or another origin;
+The lecture begins with ImageNet's VGG-16 (`--config.init.from=FILE`, from Keras or another origin;
 head, fc6 and fc7 are drawn), though those weights were made for BGR less the mean. Without a file
-all is drawn, which without batch norm learns slowly: `--config.model.backbone.batch_norm=True`.
+all weights are drawn and learn slowly without batch norm: `--config.model.backbone.batch_norm=True`
+helps.
 
 Nesterov as optax has it, s <- m s + g, w <- w - lr (g + m s): Keras keeps the rate in the velocity,
 v <- m v - lr g, w <- w + m v - lr g. The two are one while the rate stands still. With this
