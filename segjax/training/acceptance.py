@@ -69,7 +69,10 @@ def accept(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Accepted
         class_weights=training.loss.class_weights,
     )
     check_watched(config, evaluator)
-    if start is not None and not checkpoint.steps_in(workdir / "checkpoints"):
+    before = _trained_before(workdir, config)
+    if before is not None:
+        _check_data(workdir, before, train, val)
+    elif start is not None:
         start.check(training.model)
     meta = {
         "spec": dataset.spec.to_json(),
@@ -79,6 +82,31 @@ def accept(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Accepted
         "versions": run_folder.versions(),
     }
     return Accepted(training, train, val, evaluator, start, meta)
+
+
+def _trained_before(
+    workdir: pathlib.Path, config: ml_collections.ConfigDict
+) -> dict[str, Any] | None:
+    """What the newest checkpoint of a run folder says of the run; None where there is none."""
+    directory = workdir / "checkpoints"
+    if not checkpoint.steps_in(directory):
+        return None
+    checkpoints = checkpoint.Checkpoints(directory, **config.best, read_only=True)
+    try:
+        return checkpoints.read_meta()
+    finally:
+        checkpoints.close()
+
+
+def _check_data(workdir: pathlib.Path, before: dict[str, Any], train: Split, val: Split) -> None:
+    """Passes the data that a run was trained on before."""
+    name, data = before["spec"]["name"], before["data"]
+    for key, split in (("train", train), ("eval", val)):
+        if data[key] not in (split.scan.fingerprint, split.scan.old_fingerprint(name)):
+            raise InputError(
+                f"{workdir}: the run was trained on other data: {data[key]} there, "
+                f"{split.scan.fingerprint} now ({key} split). Give another --workdir."
+            )
 
 
 def check_watched(config: ml_collections.ConfigDict, evaluator: Evaluator) -> None:

@@ -12,7 +12,6 @@ from absl import logging
 
 from segjax import initial_weights, sharding
 from segjax.data import pipeline
-from segjax.errors import InputError
 from segjax.runs import checkpoint, run_folder
 from segjax.training import acceptance, guards, inputs, monitor, state
 from segjax.training.assembly import Training
@@ -108,14 +107,7 @@ def _first_state(
     found = checkpoints.restore(training.state_shapes())
     if found is None:
         return initial_state(training, accepted.start)
-    ts, before = found
-    for key, split in (("train", accepted.train), ("eval", accepted.val)):
-        name = before["spec"]["name"]
-        if before["data"][key] not in (split.scan.fingerprint, split.scan.old_fingerprint(name)):
-            raise InputError(
-                f"{checkpoints.directory}: the run was trained on other data: "
-                f"{before['data']} there, {accepted.meta['data']} now. Give another --workdir."
-            )
+    ts, _ = found
     logging.info("Resumed from step %d in %s.", int(ts.step), checkpoints.directory)
     return ts
 
