@@ -61,7 +61,7 @@ def main() -> None:
     check(proof, BOUNDS[setting.dtype])
     choice, tried = choose(variants, given.steps)
     times = in_turn(ours, {m: variants[choice[m]] for m in MEASURES}, given.rounds, given.steps)
-    macs = costs.multiply_adds(ours.parts.build, setting.size)
+    macs = costs.multiply_adds(ours.build, setting.size)
     command = f"python -m experiments.benchmarks.throughput.bench {given.text}".strip()
     result = pages.circumstances(command, hardware(), torch=torch.__version__) | {
         "setting": vars(setting),

@@ -24,7 +24,7 @@ def main() -> None:
     """Traces one step."""
     given = bench.arguments()
     ours = sides.Segjax(given.setting, sides.Torch(given.setting, "cpu").arrays())
-    compiled = ours.parts.train_step.lower(ours.ts, ours.batch).compile()
+    compiled = ours.training.step.lower(ours.ts, ours.batch).compile()
     program = {
         name: (result, source)
         for name, result, source in re.findall(

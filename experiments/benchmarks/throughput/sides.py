@@ -9,12 +9,15 @@ import ml_collections
 import numpy as np
 import optax
 import torch
-from torch.nn import functional as torch_functional
+import torch.nn.functional
+from flax import nnx
 
 from experiments.benchmarks.throughput.nets import NETS, Net
-from segjax import initial_weights, sharding
+from segjax import initial_weights, metrics, models, sharding
 from segjax.data.spec import VOID, DatasetSpec, hls_palette
+from segjax.evaluation import steps
 from segjax.models import functional, importers
+from segjax.network import Network
 from segjax.training import assembly
 
 K = 21
@@ -100,10 +103,11 @@ class Segjax:
 
     def __init__(self, setting: Setting, twin: Mapping[str, np.ndarray], *, quiet: bool = False):
         config = setting.config(quiet=quiet)
-        parts = assembly.assemble(config, SPEC, None, jax.devices()[:1])
-        self.setting, self.parts = setting, parts
-        ts = parts.initial_state()
-        shapes = {k: a.shape for k, a in initial_weights.flatten(ts.params, ts.batch_stats).items()}
+        training = assembly.assemble(config, SPEC, None, jax.devices()[:1])
+        self.setting, self.training = setting, training
+        ts = training.initial_state()
+        leaves = functional.by_path(ts.params, ts.batch_stats)
+        shapes = {path: leaf.shape for path, leaf in leaves.items()}
         found, unused = setting.net.convert(twin, shapes)
         placed = importers.match(found, shapes, (), where="the twin", unused=unused).arrays
         self.ts = ts.replace(
@@ -111,47 +115,66 @@ class Segjax:
             batch_stats=initial_weights.put(ts.batch_stats, placed),
         )
         rows = noise(setting.batch, setting.size)
-        self.batch = sharding.put_batch(parts.mesh, rows)
+        self.batch = sharding.put_batch(training.mesh, rows)
         self.image = {name: array[:1] for name, array in rows.items()}
-        _, graph = functional.graphs(parts.build)
+        look = steps.Look(
+            steps.Judge(metrics.build(SPEC)),
+            blocks=config.loss.blocks,
+            samples=0,
+            crf=None,
+            mesh=training.mesh,
+        )
+        self.eval_step = look.jitted(training.model)
+        graph = training.model.graphs.inference
 
         @jax.jit
         def scores(params, batch_stats, image):
             return functional.merge(graph, params, batch_stats)(image)[0].values
 
         self.scores = scores
-        self.normalised = jax.device_put(parts.preprocess(rows["image"]))
+        self.normalised = jax.device_put(training.model.preprocess(rows["image"]))
 
-    def train(self, steps: int) -> None:
+    @property
+    def network(self) -> Network:
+        """The network with the weights of now."""
+        return Network(self.ts.params, self.ts.batch_stats, self.training.model)
+
+    def build(self, rngs: nnx.Rngs) -> nnx.Module:
+        """Draws the network anew, for counting."""
+        model = self.training.model
+        options = {"num_classes": model.num_classes, "dtype": model.dtype}
+        return models.build(**model.options, **options, rngs=rngs)
+
+    def train(self, count: int) -> None:
         """Augment, forward, loss, backward, update."""
-        for _ in range(steps):
-            self.ts, scalars = self.parts.train_step(self.ts, self.batch)
+        for _ in range(count):
+            self.ts, scalars = self.training.step(self.ts, self.batch)
         jax.block_until_ready(scalars)
 
-    def evaluate(self, steps: int) -> None:
+    def evaluate(self, count: int) -> None:
         """Forward, label map, loss and confusion matrix."""
-        for _ in range(steps):
-            found = self.parts.eval_step(self.ts.params, self.ts.batch_stats, self.batch)
+        for _ in range(count):
+            found = self.eval_step(self.network, self.batch)
         jax.block_until_ready(found)
 
-    def forward(self, steps: int) -> jax.Array:
+    def forward(self, count: int) -> jax.Array:
         """The network alone, to its own scores: [B, h, w, K]."""
-        for _ in range(steps):
+        for _ in range(count):
             found = self.scores(self.ts.params, self.ts.batch_stats, self.normalised)
         return jax.block_until_ready(found)
 
-    def latency(self, steps: int) -> np.ndarray:
+    def latency(self, count: int) -> np.ndarray:
         """One image on the host, uint8, to its label map there."""
-        for _ in range(steps):
-            batch = sharding.put_batch(self.parts.mesh, self.image)
-            found = self.parts.eval_step(self.ts.params, self.ts.batch_stats, batch)
+        for _ in range(count):
+            batch = sharding.put_batch(self.training.mesh, self.image)
+            found = self.eval_step(self.network, batch)
             label = np.asarray(found["prediction"])
         return label
 
     def momentum(self) -> dict[str, np.ndarray]:
         """The optimiser's accumulated gradients by our paths."""
         (trace,) = (s for s in self.ts.opt_state if isinstance(s, optax.TraceState))
-        return initial_weights.flatten(jax.device_get(trace.trace), {})
+        return functional.by_path(jax.device_get(trace.trace))
 
 
 class Torch:
@@ -203,10 +226,10 @@ class Torch:
         if self.device == "cuda":
             torch.cuda.synchronize()
 
-    def train(self, steps: int) -> None:
+    def train(self, count: int) -> None:
         """Forward, loss, backward, update; the images are already normalised."""
         self.model.train()
-        for _ in range(steps):
+        for _ in range(count):
             self.optimizer.zero_grad(set_to_none=True)
             with self.cast:
                 outputs = self.run(self.normalised)
@@ -217,38 +240,38 @@ class Torch:
     def _loss(self, outputs: list[torch.Tensor]) -> torch.Tensor:
         label = self.label.long()
         return sum(
-            weight * torch_functional.cross_entropy(logits, label, ignore_index=VOID)
+            weight * torch.nn.functional.cross_entropy(logits, label, ignore_index=VOID)
             for weight, logits in zip(self.loss_weights, outputs, strict=False)
         )
 
     @torch.no_grad()
-    def evaluate(self, steps: int) -> None:
+    def evaluate(self, count: int) -> None:
         """Forward, label map, loss and confusion matrix; the images are already normalised."""
         self.model.eval()
-        for _ in range(steps):
+        for _ in range(count):
             with self.cast:
                 logits = self.run(self.normalised)[0].float()
             label = self.label.long()
-            torch_functional.cross_entropy(logits, label, ignore_index=VOID, reduction="sum")
+            torch.nn.functional.cross_entropy(logits, label, ignore_index=VOID, reduction="sum")
             pair = label * K + logits.argmax(1)
             torch.bincount(pair[label != VOID], minlength=K * K)
         self._wait()
 
     @torch.no_grad()
-    def forward(self, steps: int) -> np.ndarray:
+    def forward(self, count: int) -> np.ndarray:
         """The network alone, to its own scores: [B, h, w, K]."""
         self.model.eval()
-        for _ in range(steps):
+        for _ in range(count):
             with self.cast:
                 found = self.run(self.normalised, at_image=False)[0]
         self._wait()
         return found.float().permute(0, 2, 3, 1).cpu().numpy()
 
     @torch.no_grad()
-    def latency(self, steps: int) -> np.ndarray:
+    def latency(self, count: int) -> np.ndarray:
         """One image on the host, uint8, to its label map there."""
         self.model.eval()
-        for _ in range(steps):
+        for _ in range(count):
             with self.cast:
                 logits = self.run(self._normalised(self.images[:1]))[0]
             label = logits.argmax(1).to(torch.uint8).cpu().numpy()

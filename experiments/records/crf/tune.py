@@ -22,15 +22,14 @@ import numpy as np
 import optax
 
 from experiments.shared import pages
-from segjax import files
+from segjax import files, network
 from segjax.crf import DenseCrf, kernels, mean_field
 from segjax.data import catalog
-from segjax.evaluation import steps
+from segjax.data.sources import Source
 from segjax.losses import pixels
 from segjax.metrics import confusion
 from segjax.models import resize
 from segjax.runs import progress
-from segjax.training import assembly
 
 PARAMETERS = ("w1", "theta_alpha", "theta_beta", "w2", "theta_gamma")
 GRID = {
@@ -46,7 +45,7 @@ Example = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def main() -> None:
-    """Tunes and writes what was found."""
+    """Tunes, and writes the grid, the best point and the descent from there."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--workdir", required=True, type=pathlib.Path)
     parser.add_argument("--output", required=True, type=pathlib.Path)
@@ -56,9 +55,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60, help="of the gradient, an image each")
     parser.add_argument("--lr", type=float, default=0.05, help="of the parameters' logarithms")
     given = parser.parse_args()
-    parts, ts, _ = assembly.restore(given.workdir, "best")
-    source = catalog.load(**parts.config.data).splits[given.split]
-    examples = list(examples_of(parts, (ts.params, ts.batch_stats), source, given.images))
+    run = network.load(given.workdir)
+    source = catalog.load(**run.config.data).splits[given.split]
+    examples = list(examples_of(run.network, source, given.images))
     alone = score(examples, None)
     rows = search(examples, GRID)
     best = max(rows, key=lambda row: row["miou"])
@@ -79,7 +78,7 @@ def main() -> None:
     command = "python -m experiments.records.crf.tune --workdir=RUN --output=FILE.json"
     record = pages.circumstances(command, given.hardware) | {
         "run": given.workdir.name,
-        "step": int(ts.step),
+        "step": run.step,
         "split": given.split,
         "images": len(examples),
         **found,
@@ -90,15 +89,14 @@ def main() -> None:
     print(json.dumps(shown, indent=1))
 
 
-def examples_of(parts: assembly.Experiment, weights, source, count: int) -> Iterator[Example]:
-    """Images of a split with a network's logits at their size."""
-    config = parts.config
-    network = jax.jit(parts.network)
+def examples_of(net: network.Network, source: Source, count: int) -> Iterator[Example]:
+    """Images spread over a split, with a network's logits at their size."""
+    scores_of = jax.jit(network.Network.__call__)
     for index in np.linspace(0, len(source) - 1, min(count, len(source))).round().astype(int):
         image, truth = source[int(index)]
-        seen = steps.input_size(truth.shape, config.input_scale, config.input_size)
+        seen = net.model.seen(truth.shape)
         shown = resize.resized(image[None].astype(np.float32), seen, resize.Resize("half_pixel"))
-        scores = network(*weights, shown)
+        scores = scores_of(net, shown)
         logits = resize.apply(scores.values, *scores.matrices(truth.shape, seen))[0]
         yield image, np.asarray(logits), truth
 
@@ -180,9 +178,9 @@ def _each(function: Callable, rows: jax.Array):
 
 
 def descend(
-    examples: Sequence[Example], start: DenseCrf, steps_: int, lr: float
+    examples: Sequence[Example], start: DenseCrf, steps: int, lr: float
 ) -> tuple[DenseCrf, list[float]]:
-    """All five parameters by Adam on their logarithms, an image a step; the mean of the last third.
+    """All five parameters by Adam on their logarithms, an image a step; the last third's mean.
 
     Returns:
         The CRF, and the loss of every step before it was taken.
@@ -204,14 +202,14 @@ def descend(
         return optax.apply_updates(logs, update), moments, value
 
     moments, losses, kept = optimizer.init(logs), [], []
-    line = progress.ProgressLine("step of the gradient", steps_)
-    for i in range(steps_):
+    line = progress.ProgressLine("step of the gradient", steps)
+    for i in range(steps):
         logs, moments, value = step(logs, moments, *examples[i % len(examples)])
         losses.append(float(value))
         kept.append({key: float(value) for key, value in logs.items()})
         line.show(i + 1)
     line.close()
-    last = kept[-max(1, steps_ // 3) :]
+    last = kept[-max(1, steps // 3) :]
     tuned = {key: float(np.exp(np.mean([one[key] for one in last]))) for key in PARAMETERS}
     return start.replace(**tuned), losses
 
