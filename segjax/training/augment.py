@@ -9,13 +9,13 @@ a batch. `config.augment.name = "my_augment:Grey"` takes one from a module that 
 command runs:
 
     @dataclasses.dataclass(frozen=True)
-    class Grey(augment.Augment):  # ours, and then grey
+    class Grey(augment.Augment):  # ours, and then one channel alone
         share: float = 0.5
 
         def __call__(self, key, image, label, size, fill):
             image, label = super().__call__(key, image, label, size, fill)
             grey = jax.random.bernoulli(jax.random.fold_in(key, 3), self.share)
-            return jnp.where(grey, image.mean(-1, keepdims=True), image), label
+            return jnp.where(grey, image[..., 1:2], image), label
 """
 
 import dataclasses

@@ -12,7 +12,7 @@ from segjax.models.features import Scores
 from segjax.models.resize import Resize
 from tests.losses import made
 
-OF_PIXELS = ("cross_entropy", "ohem", "focal")
+OF_PIXELS = ("cross_entropy", "ohem", "focal", made.USERS)
 
 
 def loss_of(outputs, label, **options):
@@ -55,7 +55,7 @@ def test_the_loss_does_not_depend_on_the_number_of_blocks(by_blocks, size, block
     np.testing.assert_allclose(gradient, expected_gradient, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", losses.LOSSES)
+@pytest.mark.parametrize("name", made.EVERY)
 def test_a_batch_of_void_has_no_loss_and_no_gradient(name):
     label = jnp.full((2, 13, 18), VOID, jnp.uint8)
 
@@ -116,7 +116,7 @@ def test_blocks_bound_the_memory_of_a_step():
     full = 512 * 512 * 19 * 4  # bytes of the scores at full size
     assert temporary(1, "cross_entropy") >= full
     assert temporary(8, "cross_entropy") < temporary(1, "cross_entropy") / 4
-    for name in ("ohem", "focal", "dice", "lovasz_softmax"):
+    for name in made.EVERY[1:]:
         assert temporary(8, name) < full
 
 
@@ -131,7 +131,7 @@ def test_at_the_scores_each_output_is_held_against_the_label_at_its_own_places()
     assert total == pytest.approx(of_fine + 0.5 * (9 * 17) / (3 * 5) * of_coarse, rel=1e-5)
 
 
-@pytest.mark.parametrize("name", losses.LOSSES)
+@pytest.mark.parametrize("name", made.EVERY)
 def test_every_loss_is_its_formula_of_what_is_brought_to_the_image(name):
     """Scores are upsampled, and the blocks do not divide the height."""
     label = made.random_label((13, 18))
@@ -139,12 +139,12 @@ def test_every_loss_is_its_formula_of_what_is_brought_to_the_image(name):
     rows, cols = scores.matrices((13, 18))
     logits = np.einsum("Hh,bhwk,Ww->bHWk", rows, np.asarray(scores.values), cols)
     total, count = loss_of((scores,), jnp.asarray(label), name=name, blocks=4)
-    assert total == pytest.approx(getattr(made, name)(logits, label), rel=1e-5)
+    assert total == pytest.approx(made.formula(name)(logits, label), rel=1e-5)
     if name in ("dice", "lovasz_softmax"):
         assert count == 2  # images
     at_places, _ = loss_of((scores,), jnp.asarray(label), name=name, at="scores")
     sampled = np.asarray(scores.sample(label))
-    expected = getattr(made, name)(np.asarray(scores.values), sampled)
+    expected = made.formula(name)(np.asarray(scores.values), sampled)
     assert at_places == pytest.approx(expected, rel=1e-5)
 
 
@@ -161,7 +161,7 @@ def test_further_losses_are_means_of_their_own_added_to_the_mean():
     assert both == pytest.approx(parts[0] + 0.5 * parts[1] + 2 * parts[2], rel=1e-5)
 
 
-@pytest.mark.parametrize("name", losses.LOSSES)
+@pytest.mark.parametrize("name", made.EVERY)
 def test_a_batch_over_devices_and_strips_has_the_loss_of_one_device(name):
     mesh = sharding.make_mesh(2, jax.devices()[:8])
     label, values = (

@@ -1,15 +1,45 @@
 """Scores and labels, and every loss once more, in numpy and float64, straight from its formula."""
 
+from collections.abc import Callable
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from segjax import losses
 from segjax.data.spec import VOID
+from segjax.losses import pixels
 from segjax.losses.place import Place
 from segjax.models.features import Scores
 from segjax.models.resize import Resize
 
 K = 3
+USERS = "tests.losses.made:Doubled"
+EVERY = (*losses.LOSSES, USERS)
 WEIGHTS = (0.5, 1.0, 3.0)
+
+
+class Doubled:
+    """A user's loss: twice the cross-entropy."""
+
+    def __call__(self, place: Place) -> tuple[jax.Array, jax.Array]:
+        """Summed loss and count."""
+        return place.sum_pixels(
+            lambda logits, label: 2 * pixels.cross_entropy(logits, label, place.class_weights)
+        )
+
+
+def formula(name: str) -> Callable:
+    """The loss of this name, or USERS, in numpy: (logits, label) -> sum."""
+    if name == USERS:
+        return lambda logits, label: 2 * cross_entropy(logits, label)
+    return {
+        "cross_entropy": cross_entropy,
+        "ohem": ohem,
+        "focal": focal,
+        "dice": dice,
+        "lovasz_softmax": lovasz_softmax,
+    }[name]
 
 
 def random_scores(size: tuple[int, int] = (4, 5), seed: int = 0, batch: int = 2) -> Scores:

@@ -4,10 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from segjax import losses
 from tests import tiny
+from tests.losses import made
 
-VARIANTS = {name: {"loss__name": name} for name in losses.LOSSES} | {
+VARIANTS = {name: {"loss__name": name} for name in made.EVERY} | {
     "smoothed, with dice": {"loss__label_smoothing": 0.1, "loss__also": (("dice", 0.5),)},
 }
 

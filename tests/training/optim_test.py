@@ -28,6 +28,11 @@ OPTIONS = {
 PARTS = (("*/bias", 2.0, 0.0), ("head/*", 10.0, 1.0))
 
 
+def lion(*, momentum: float, b2: float, add_decay: list) -> list[optax.GradientTransformation]:
+    """A user's optimiser."""
+    return [optax.scale_by_lion(b1=momentum, b2=b2), *add_decay]
+
+
 def tree(seed: int) -> dict:
     rng = np.random.default_rng(seed)
 
@@ -119,7 +124,7 @@ def test_multipliers_of_all_patterns_that_match_a_path():
     assert (conv["kernel"], conv["bias"], score["kernel"], score["bias"]) == (1, 0, 1, 0)
 
 
-@pytest.mark.parametrize("name", optim.OPTIMIZERS)
+@pytest.mark.parametrize("name", [*optim.OPTIMIZERS, "tests.training.optim_test:lion"])
 def test_multipliers_scale_the_step_and_the_decay_of_their_part(name):
     """Biases at twice the rate without decay, as in the FCN release; a new head at ten times."""
     plain = {"name": name, "momentum": 0.9, "weight_decay": 0.1}
