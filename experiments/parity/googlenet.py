@@ -1,6 +1,6 @@
 """GoogLeNet of a sixteenth of the width in PyTorch (float64): weights and logits as a fixture.
 
-    python experiments/parity/googlenet.py tests/fixtures/googlenet.npz
+    python -m experiments.parity.googlenet tests/fixtures/googlenet.npz
 
 Written for this comparison, after the description of the BVLC release: torch's own convolutions,
 ceil-mode poolings, `LocalResponseNorm` and average pooling, the weights by caffejs's names.

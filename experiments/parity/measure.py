@@ -308,5 +308,5 @@ def cost_cells(found: Mapping[str, Any]) -> list[str]:
         return [parameters, ""]
     digits = 3 if found["gmac"] < 15 else 1
     theirs, size = f"{found['said_gmac']:.{digits}f}", found["size"]
-    size = " x ".join(map(str, size)) if isinstance(size, tuple) else size
+    size = size if isinstance(size, int) else " x ".join(map(str, size))
     return [parameters, f"{found['gmac']:.{digits}f} / {theirs} at {size}"]
