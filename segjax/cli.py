@@ -7,6 +7,7 @@ import pathlib
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from typing import NoReturn
 
 import ml_collections
 from absl import app, flags, logging
@@ -173,7 +174,7 @@ def workdir() -> pathlib.Path:
     return pathlib.Path(recipe_words.run_folder(pathlib.Path(path).stem, words))
 
 
-def fail(error: Exception) -> None:
+def fail(error: Exception) -> NoReturn:
     """Prints the error as one line and ends the process with status 1."""
     logging.flush()
     sys.stdout.flush()
@@ -199,8 +200,9 @@ def _parse(argv: list[str]) -> list[str]:
     except (flags.Error, TypeError, ValueError) as error:
         text = str(error).removeprefix("flag ")
         wrong = re.match(r"--config\.([\w.'\[\]]+)=(.*?): ", text, re.DOTALL)
-        key = wrong[1].replace("['from']", ".from") if wrong else ""
-        fail(InputError(keys.complaint(key, wrong[2]) if keys.is_key(key) else text))
+        if wrong and keys.is_key(key := wrong[1].replace("['from']", ".from")):
+            text = keys.complaint(key, wrong[2])
+        fail(InputError(text))
 
 
 def _of_interest(record) -> bool:

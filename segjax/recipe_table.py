@@ -4,7 +4,7 @@ import ast
 import dataclasses
 import json
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from segjax import recipe_files, recipe_words, tables
@@ -146,6 +146,6 @@ def _docstring(name: str) -> str:
     return ast.get_docstring(ast.parse(path.read_text())) or ""
 
 
-def _markdown_table(rows: list[tuple[str, ...]], header: tuple[str, ...]) -> str:
+def _markdown_table(rows: Sequence[tuple[str, ...]], header: tuple[str, ...]) -> str:
     lines = [header, ("---",) * len(header), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

@@ -159,7 +159,7 @@ def apply(
         # "": $SEGJAX_DATA/<name>
         config.data = {"name": words.data, "root": ""} | _OPTIONS.get(words.data, {})
     if words.size == "paper":
-        default.change(config, paper[words.data])
+        default.change(config, (paper or {})[words.data])
     elif words.size == "full":
         default.change(config, default.FULL[words.data] | (full or {}))
     elif words.size == "small":
