@@ -68,10 +68,19 @@ def _named(metric: Metric, name: str) -> Metric:
 
 
 def scalar_names(metrics: Sequence[Metric]) -> list[str]:
-    """The names of the scalars that metrics of pixels give: what may choose the best checkpoint."""
-    return [
-        key
-        for metric in metrics
-        if not isinstance(metric, ImageMetric)
-        for key in metric.scores(metric.empty())
-    ]
+    """The names of the scalars that metrics of pixels give: what may choose the best checkpoint.
+
+    Raises:
+        InputError: if two metrics give scalars of one name, of which a log keeps one.
+    """
+    owners: dict[str, str] = {}
+    for metric in metrics:
+        if isinstance(metric, ImageMetric):
+            continue
+        for name in metric.scores(metric.empty()):
+            if name in owners:
+                raise InputError(
+                    f"{KEY}: two metrics give a scalar {name!r}: {owners[name]} and {metric.name}."
+                )
+            owners[name] = metric.name
+    return list(owners)
