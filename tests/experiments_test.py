@@ -140,7 +140,7 @@ def test_the_commands_in_the_blocks_of_a_page_name_scripts_and_recipes_that_exis
 
 def test_the_docstring_of_a_script_runs_that_script():
     for name, path in FILES.items():
-        text = ast.get_docstring(ast.parse(path.read_text())) or ""
+        text = ast.get_docstring(ast.parse(path.read_text()), clean=False) or ""
         for module in re.findall(r"^ {4}.*?python -m (experiments\.[\w.]+)", text, re.MULTILINE):
             assert module == name
 

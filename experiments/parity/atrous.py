@@ -3,10 +3,10 @@
     python -m experiments.parity.atrous --torchvision=DIR --semseg=DIR --deeplab-pytorch=DIR \
         --hardware="2 CPU cores" [--only=resnet18]
 
-The directories are checkouts of the repositories (of torchvision an unpacked wheel will do); their
-networks run as they are, and nothing of them is kept but logits. Networks that they lack are in
-`oracle_nets.py`. Writes experiments/parity/atrous.{json,md} and, of the narrow networks, every
-fifth pixel of the logits to tests/fixtures/atrous/*.npz.
+The directories are checkouts of the repositories (for torchvision an unpacked wheel will do). Their
+networks run as they are; only logits are kept. Networks that they lack are in `oracle_nets.py`.
+Writes experiments/parity/atrous.{json,md} and, of the narrow networks, every fifth pixel of the
+logits to tests/fixtures/atrous/*.npz.
 """
 
 from collections.abc import Mapping
@@ -27,16 +27,17 @@ TABLE = measure.Table(
 
 
 def page(table: measure.Table, measured: Mapping) -> list[str]:
-    """The page's title and what comes after the command, in Markdown."""
+    """The page's title, and the paragraphs behind the command."""
     return [
         "# ResNets, DeepLabs and PSPNets against PyTorch",
-        "Both networks have the same random weights, those of the batch norms too, ours through "
-        "the importer of their origin, and see the same images in float32. Both run on CPU, ours "
-        "with the convolutions' forms for CPU. Largest difference of the logits at the image's "
-        "size over all pixels, classes and outputs, of the largest logit (allowed: "
-        f"{measure.TOLERANCE:.0e}), at full width. Outputs are the prediction, the "
+        "Both networks have the same random weights, batch norms included (ours are loaded through "
+        "the importer of their origin), and see the same images in float32. Both run on the CPU, "
+        "ours with its forms of convolutions for CPUs. The table gives the largest difference of "
+        "the logits at the image's size, over all pixels, classes and outputs, relative to the "
+        f"largest logit (allowed: {measure.TOLERANCE:.0e}), at full width. Outputs are the "
+        "prediction, the "
         "auxiliary head's (torchvision, semseg), every scale's and their maximum "
-        '(deeplab-pytorch). semseg takes sizes of 8 n + 1 alone. The oracle "own" is '
+        '(deeplab-pytorch). semseg takes only sizes of 8 n + 1. The oracle "own" is '
         "`oracle_nets.py`, written from the papers and specs with torch's layers.",
         measure.networks(table, measured),
         "Parameters are those of training, auxiliary heads and the vectors of frozen norms "

@@ -1,4 +1,4 @@
-"""The networks that `atrous.py` compares: ours, whose weights they take, what they should cost.
+"""The networks that `atrous.py` compares: their options, origins of weights, published costs.
 
 Nothing here needs torch: the tests build the narrow ones.
 """

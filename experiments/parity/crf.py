@@ -2,7 +2,7 @@
 
     python -m experiments.parity.crf --hardware="2 CPU cores"
 
-pydensecrf2 wraps the code of the ICML 2013 paper; it runs as it is, installed beside. The cases are
+pydensecrf2 wraps the code of the ICML 2013 paper; it has to be installed. The cases are
 in `crf_cases.py`. Writes experiments/parity/crf.{json,md}, and to tests/fixtures/crf/*.npz the
 label of every pixel and the marginals of some.
 """
@@ -78,7 +78,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def compare(case: Case, expected: np.ndarray) -> dict[str, Any]:
-    """What they say, and how far ours is from it, over all pixels."""
+    """Their result and our difference from it, over all pixels."""
     before = crf_cases.draw(case)[1]
     found, labels = crf_cases.ours(case), crf_cases.labels(expected)
     apart = np.abs(found.astype(np.float64) - expected)
@@ -126,20 +126,20 @@ def page(measured: Mapping[str, Mapping]) -> list[str]:
     ]  # fmt: skip
     return [
         "# The fully connected CRF against pydensecrf",
-        "Both in float32 on CPU, 10 iterations, over all pixels of images and scores that are "
-        "drawn: regions of a colour, shaded and noisy; scores on cells of 8 x 8 that are wrong in "
-        "places. changed: pixels whose label is another than before. certainty: the largest "
-        "marginal of a pixel, before and after, on average. mean and max: of the difference of a "
-        f"marginal; allowed is {crf_cases.TOLERANCE:.0e} on average, and another label at "
+        "Both run in float32 on the CPU for 10 iterations, over all pixels of drawn images and "
+        "scores: regions of a colour, shaded and noisy; scores on cells of 8 x 8 that are wrong in "
+        "places. changed: share of the pixels whose label changes. certainty: the largest marginal "
+        "of a pixel, before and after, on average. mean and max: of the difference of a marginal. "
+        f"Allowed are {crf_cases.TOLERANCE:.0e} on average, and another label at "
         f"{1 - crf_cases.AGREEMENT:.2%} of the pixels. `pydensecrf` has its unary from "
         "`unary_from_softmax`. `none` is pydensecrf's NO_NORMALIZATION, the plain sum of the "
         "lattice, with weights to match. `diagonal` and `full` have pydensecrf's 1-D and 2-D forms "
         "in place of w1 and w2.",
         pages.table(head, rows),
-        "to float64: the largest difference from ours in float64. Where a difference is large it "
-        "is of a few pixels beside each other: with whole colours, places and deviations some "
-        "points lie exactly on a face between two simplices, where rounding decides whether there "
-        "is a vertex that none of them has a share in; if there is, the blur passes through it.",
+        "to float64: the largest difference from ours in float64. Large differences concern a few "
+        "neighbouring pixels: with whole colours, places and deviations some points lie exactly on "
+        "a face between two simplices. There rounding decides whether the lattice has a vertex in "
+        "which no point has a share; if it has, the blur passes through it.",
         f"The tests repeat the smaller ones, the marked slow tests all, from the label of every "
         f"pixel and the marginals of every {crf_cases.EVERY[crf_cases.SMALL]}th or "
         f"{crf_cases.EVERY[crf_cases.LARGE]}th in both directions in `tests/fixtures/crf`.",
@@ -147,7 +147,7 @@ def page(measured: Mapping[str, Mapping]) -> list[str]:
 
 
 def parameters(case: Case) -> str:
-    """A cell of the table."""
+    """The cell of the CRF's parameters."""
     one = case.crf
     weights = (one.w1, one.w2) if case.compatibility == "potts" else ("-", "-")
     return f"{weights[0]}, {one.theta_alpha}, {one.theta_beta}; {weights[1]}, {one.theta_gamma}"

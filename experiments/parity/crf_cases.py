@@ -1,6 +1,6 @@
-"""Our side of `crf.py`: its cases, what our CRF makes of them, and the errors.
+"""Our side of `crf.py`: its cases, and the marginals of our CRF.
 
-The tests ask for the same errors; nothing here needs pydensecrf.
+The tests compute the same errors; nothing here needs pydensecrf.
 """
 
 import dataclasses
@@ -21,10 +21,10 @@ AGREEMENT = 0.9999  # of the pixels' labels
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A CRF on an image that is drawn.
+    """A CRF on a drawn image.
 
     Attributes:
-        crf: which.
+        crf: its parameters.
         size: of the image.
         capacity: of the bilateral lattice.
         classes: K.
@@ -60,10 +60,10 @@ CASES = {
 
 
 def draw(case: Case) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 [H, W, 3] and float32 [H, W, K], from whole numbers alone.
+    """The image and the scores, uint8 [H, W, 3] and float32 [H, W, K], from whole numbers alone.
 
-    Regions of a colour, shaded and with noise; scores of a label each, on cells of 8 x 8 pixels
-    that were seen somewhere beside, with noise of the cells and of the pixels.
+    The image has regions of one colour, shaded and noisy. The scores favour one label per cell of
+    8 x 8 pixels, which is read off at a place nearby, with noise of the cells and of the pixels.
     """
     height, width = case.size
     rng = np.random.default_rng([height, width, case.classes])
@@ -131,10 +131,10 @@ def _by_energies(case: Case, image, logits) -> tuple[jax.Array, jax.Array]:
 
 
 def labels(marginals: np.ndarray) -> np.ndarray:
-    """uint8 [H, W]."""
+    """The most probable label of each pixel, uint8 [H, W]."""
     return marginals.argmax(-1).astype(np.uint8)
 
 
 def kept(case: Case, marginals: np.ndarray) -> np.ndarray:
-    """Those that are in the fixture."""
+    """The marginals that are in the fixture."""
     return marginals[:: EVERY[case.size], :: EVERY[case.size]]

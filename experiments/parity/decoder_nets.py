@@ -1,4 +1,4 @@
-"""The networks that `decoders.py` compares: ours, whose weights they take, what they should cost.
+"""The networks that `decoders.py` compares: their options, origins of weights, published costs.
 
 Nothing here needs torch: the tests build the narrow ones.
 """
@@ -155,7 +155,7 @@ BLOCKS = {3: 260, 5: 434, 7: 608, 9: 782}
 
 
 def block_parameters(taps: int) -> int:
-    """Ours, of that block."""
+    """The parameters of our block."""
     block = nnx.eval_shape(
         lambda: lines.GlobalConv(2048, 21, taps=taps, use_bias=False, rngs=nnx.Rngs(0))
     )

@@ -1,7 +1,7 @@
 """RefineNet, GCN and SegNet without a faithful release in PyTorch, written for this comparison.
 
-From the papers, the specs and the prototxts of SegNet-Tutorial, with torch's own layers, as
-`oracle_nets.py` is.
+They follow the papers, the specs and the prototxts of SegNet-Tutorial, and are made of torch's
+layers, as in `oracle_nets.py`.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from experiments.parity.oracle_nets import Own, Weights, conv, resnet, zoom
 
 _RESNET50 = [[1] * 3, [1] * 4, [1] * 6, [1] * 3]
-# Of convolutions before an addition: with small ones blocks do not double the numbers.
+# Gain of convolutions before an addition: with small ones blocks do not double the numbers.
 _ADDED, _LINKED = 0.25, 0.5
 
 
@@ -76,7 +76,7 @@ def refinenet(
 
 
 def line(w: Weights, x: torch.Tensor, name: str, outputs: int, taps: int, axis: int):
-    """k x 1 (axis 2) or 1 x k (axis 3), zeros around."""
+    """A convolution of k x 1 (axis 2) or 1 x k (axis 3), padded with zeros."""
     shape, options = (taps, 1, x.shape[1], outputs), {"fan_in": taps * x.shape[1]}
     kernel = w.tensor(w.array(f"{name}/kernel", shape, "kernel", **options)).permute(3, 2, 0, 1)
     kernel = kernel if axis == 2 else kernel.transpose(2, 3)
@@ -90,7 +90,7 @@ def edge(w: Weights, x: torch.Tensor, name: str) -> torch.Tensor:
 
 
 def gcn(w: Weights, x: torch.Tensor, *, d: int, classes: int, taps: int) -> list[torch.Tensor]:
-    """Whole: both sides of the last grid are even, and then cropped."""
+    """The whole network: both sides of the last grid are even; then it is cropped."""
     size = x.shape[2:]
     stages = [None, *stages_of_resnet(w, x, d)]
     x = None
@@ -195,6 +195,6 @@ NETS = {
 
 
 def make(name: str, divisor: int, classes: int) -> Own:
-    """One of NETS; `divisor` of its widths."""
+    """One of NETS, its widths divided by `divisor`."""
     net, options = NETS[name]
     return Own(lambda w, x, **k: net(w, x, d=divisor, classes=classes, **options, **k), "torch")

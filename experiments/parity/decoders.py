@@ -3,8 +3,8 @@
     python -m experiments.parity.decoders --torchvision=DIR --refinenet=DIR --gcn=DIR \
         --hardware="2 CPU cores" [--only=segnet]
 
-The directories are checkouts of the repositories, of torchvision an unpacked wheel will do; their
-networks run as they are, and nothing of them is kept but logits. Networks that they lack are in
+The directories are checkouts of the repositories (for torchvision an unpacked wheel will do). Their
+networks run as they are; only logits are kept. Networks that they lack are in
 `decoder_oracles.py`. Writes experiments/parity/decoders.{json,md} and, of the narrow networks,
 every fifth pixel of the logits to tests/fixtures/decoders/*.npz.
 """
@@ -59,7 +59,7 @@ FORMS = {
 
 
 def more(name: str, net: Net, maker: Callable) -> Any:
-    """What SegNet's poolings chose at full width; what GCN does where sides are odd."""
+    """SegNet's choices in its poolings at full width; GCN's errors where sides are odd."""
     oracle = maker(name, 1, net.classes)
     if net.origin == "caffe_segnet":
         return [
@@ -77,9 +77,9 @@ def more(name: str, net: Net, maker: Callable) -> Any:
 
 
 def choices(net: Net, oracle: Any, size: tuple[int, int]) -> dict[str, Any]:
-    """How many choices are not the oracle's in float64, and what logits differ from its by.
+    """Counts choices that are not the oracle's in float64, and the errors of the logits.
 
-    The latter in float32. Ours in both forms of convolutions, on CPU.
+    Errors are in float32, ours in both forms of convolutions, on CPU.
     """
     expected = measure.run_oracle(net, oracle, size, oracle.weights)
     exact = their_choices(net, oracle, size, torch.float64)
@@ -100,7 +100,7 @@ def choices(net: Net, oracle: Any, size: tuple[int, int]) -> dict[str, Any]:
 
 
 def our_choices(net: Net, weights: Mapping, size: tuple[int, int]) -> list[np.ndarray]:
-    """0 to 3 in reading order, [h, w, C] of every stage."""
+    """Our choices, 0 to 3 in reading order: [h, w, C] of every stage."""
     build = net.build(1, net.classes)
     graph = functional.graphs(build).inference
     prepare = Preprocess(**ORIGINS[net.origin].preprocess)
@@ -108,7 +108,7 @@ def our_choices(net: Net, weights: Mapping, size: tuple[int, int]) -> list[np.nd
     @jax.jit
     def run(trees, image):
         features = functional.merge(graph, *trees).backbone(prepare(image[None]))
-        # Each is marked at its place; what is left of 2 x 2 is which.
+        # Each chosen pixel is marked with a one; its place in the 2 x 2 is the choice.
         return [
             unpooling.unpool(jnp.ones((1, -(-s.size[0] // 2), -(-s.size[1] // 2), s.channels)), s)[
                 0
@@ -131,7 +131,7 @@ def _which(marks: np.ndarray) -> np.ndarray:
 def their_choices(
     net: Net, oracle: Any, size: tuple[int, int], dtype: torch.dtype
 ) -> list[np.ndarray]:
-    """The same of the oracle's."""
+    """The oracle's choices, likewise."""
     seen = []
     weights = Weights(oracle.weights, oracle.recipes, oracle.style, dtype)
     with torch.no_grad():
@@ -143,7 +143,7 @@ def their_choices(
 
 
 def odd_sides(net: Net, oracle: Any) -> dict[str, float]:
-    """Errors where their network is told the image's own size."""
+    """Errors where their network is told the true size of the image."""
 
     def told(module, x):
         module.input_size = x.shape[2:]
@@ -198,30 +198,30 @@ def told(measured: Mapping) -> str:
 
 
 def page(table: measure.Table, measured: Mapping) -> list[str]:
-    """The page's title and what comes after the command, in Markdown."""
+    """The page's title, and the paragraphs behind the command."""
     blocks = [
         [str(taps), f"{decoder_nets.block_parameters(taps):,} / {said}K"]
         for taps, said in decoder_nets.BLOCKS.items()
     ]
     return [
         "# RefineNet, the Global Convolutional Network and SegNet against PyTorch",
-        "Both networks have the same random weights, those of the batch norms too, ours through "
-        "the importer of their origin, and see the same images in float32. Both run on CPU, ours "
-        "with the convolutions' forms for CPU. Largest difference of the logits at the image's "
-        "size over all pixels and classes, of the largest logit (allowed: "
-        f"{measure.TOLERANCE:.0e}), at full width. refinenet: DrSleep's port of the release, its "
-        "chains of four, pooled first, its maps and logits stretched corner on corner. gcn: "
-        "zijundeng's, k 7, biases, `upsample_bilinear`, which was corner on corner in PyTorch 0.2 "
-        "and is so today; theirs is on ResNet-152, for ResNet-50 it is handed that one. The oracle "
-        '"own" is `decoder_oracles.py`, written from the papers, specs and prototxts with torch\'s '
-        "layers: zijundeng's SegNet has transposed convolutions, concatenates the encoder's maps "
-        "and is on VGG-19. RefineNet: `paper`, chains of two; `improved`, four, convolved first; "
-        "`two` and `one`, cascades of two and of one block, in our widths. GCN: `paper`, k 15, no "
-        "biases. SegNet: four vectors a norm; `merged`, the release's two; Bayesian SegNet as its "
-        "example for CamVid has it, without sampling.",
+        "Both networks have the same random weights, batch norms included (ours are loaded through "
+        "the importer of their origin), and see the same images in float32. Both run on the CPU, "
+        "ours with its forms of convolutions for CPUs. The table gives the largest difference of "
+        "the logits at the image's size, over all pixels and classes, relative to the largest "
+        f"logit (allowed: {measure.TOLERANCE:.0e}), at full width. refinenet: DrSleep's port of "
+        "the release, its chains of four, pooled first, its maps and logits stretched corner on "
+        "corner. gcn: zijundeng's, k 7, biases, `upsample_bilinear`, which was corner on corner in "
+        "PyTorch 0.2 and is so today; it is built on ResNet-152, and for ResNet-50 it is given "
+        'that backbone. The oracle "own" is `decoder_oracles.py`, written from the papers, specs '
+        "and prototxts with torch's layers: zijundeng's SegNet has transposed convolutions, "
+        "concatenates the encoder's maps and is on VGG-19. RefineNet: `paper`, chains of two; "
+        "`improved`, four, convolved first; `two` and `one`, cascades of two and of one block, in "
+        "our widths. GCN: `paper`, k 15, no biases. SegNet: four vectors a norm; `merged`, the "
+        "release's two; Bayesian SegNet as in its example for CamVid, without sampling.",
         measure.networks(table, measured),
         "Parameters are those of training, the vectors of frozen norms included, running "
-        "statistics not. What the spec says of chains of two is its difference to four. "
+        "statistics not. The spec gives chains of two as a difference to chains of four. "
         "Multiply-adds (10^9) are counted in the jaxpr of the form for accelerators: convolutions "
         "and matrix products; resizes are left out, as in the counts they are held against. More "
         "counts, against the spec:",
@@ -230,19 +230,19 @@ def page(table: measure.Table, measured: Mapping) -> list[str]:
         pages.table(["k", "parameters / said"], blocks),
         measure.about_narrow(table),
         measure.narrow(table, measured),
-        "SegNet is not continuous: where two of a window's four are equal but for rounding, either "
-        "may be chosen, and a value goes elsewhere. Below, at full width, how many choices of all "
-        "stages and channels are not those of torch in float64, of torch in float32 and of ours in "
-        "either form of its convolutions; and what the logits differ from torch's by, of the "
-        "largest. Above, images are of the first kind. In a patch of one colour neighbours are "
-        "equal in exact numbers, and the choice is that of the rounding: Winograd's tiles, of the "
-        "form for CPU, round by the place in the tile. With random weights, whose decoders are not "
-        "smooth, it is seen.",
+        "SegNet is not continuous: where two of a window's four values are equal but for rounding, "
+        "either may be chosen, and the value lands elsewhere. The table counts, at full width and "
+        "over all stages and channels, the choices that differ from torch's in float64: those of "
+        "torch in float32, and ours in both forms of convolutions. It also gives the difference of "
+        "the logits from torch's, relative to the largest. The tables above use images of the "
+        "first kind. In a patch of one colour neighbours are equal in exact numbers, and rounding "
+        "decides; Winograd's tiles, in the form for CPUs, round by the place in the tile. With "
+        "random weights, whose decoders are not smooth, this shows.",
         chosen(measured),
-        "GCN's head does not know the image's size, only that of stage 1: it makes a map of twice "
-        "that, which is a pixel more where a side is odd, and crops. zijundeng's is told the size; "
-        "above it is told one pixel more, and cropped. Told the image's own size it differs from "
-        f"ours by {told(measured)}.",
+        "GCN's head knows the size of stage 1, not that of the image: it makes a map of twice that "
+        "size, which has a pixel more where a side is odd, and crops it. zijundeng's head is told "
+        "the size; above it is told one pixel more, and cropped. Told the true size of the image "
+        f"it differs from ours by {told(measured)}.",
     ]
 
 

@@ -12,7 +12,7 @@ SEED = 0
 def draw_images(
     sizes: Sequence[tuple[int, int]], patch: tuple[int, int] = (5, 7)
 ) -> list[np.ndarray]:
-    """uint8 [H, W, 3] of each size, patches of one colour."""
+    """Images of patches of one colour: uint8 [H, W, 3] of each size."""
     rng, (high, wide) = np.random.default_rng(SEED), patch
     images = []
     for height, width in sizes:
@@ -22,10 +22,10 @@ def draw_images(
 
 
 class Recipe(NamedTuple):
-    """How an array is drawn.
+    """The recipe of a drawn array.
 
     Attributes:
-        shape: of it.
+        shape: of the array.
         kind: "kernel", of about He et al.'s deviation; "scale" around 1, "var" 0.5 to 2, "bias"
             and "mean" up to 0.5; "counter", 0.
         fan_in: of a kernel.
@@ -39,10 +39,7 @@ class Recipe(NamedTuple):
 
 
 def draw(name: str, recipe: Recipe) -> np.ndarray:
-    """float32 array that its name and recipe alone decide, the same with every version of numpy.
-
-    Whole numbers times a power of two.
-    """
+    """A float32 array, decided by its name and recipe alone: whole numbers times a power of two."""
     shape, kind, fan_in, gain = recipe
     if kind == "counter":
         return np.zeros(shape, np.int64)

@@ -3,7 +3,7 @@
     python -m experiments.parity.fcn --oracle=DIR --oracle-commit=4b98850 --hardware="2 CPU cores"
 
 DIR is a checkout of github.com/wkentaro/pytorch-fcn, whose networks are imported from there and run
-by torch; nothing of it is kept but their logits. Writes tests/fixtures/fcn/*.npz (narrow networks,
+by torch; only their logits are kept. Writes tests/fixtures/fcn/*.npz (narrow networks,
 every third pixel of the logits) and experiments/parity/fcn.{json,md} (narrow and full width).
 """
 
@@ -34,7 +34,7 @@ MEAN = (104.00698793, 116.66876762, 122.67891434)  # BGR, of the oracle's loader
 ORIGIN = "caffe_fcn"
 NARROW = {64: 4, 128: 8, 256: 16, 512: 32, 4096: 24}
 FULL = {width: width for width in NARROW}
-# Of the oracle's class, of our head, and what its skips are multiplied by before they are scored.
+# The oracle's class, our head, and the factors of its skips before they are scored.
 VARIANTS = {
     "fcn32s": ("FCN32s", {"name": "fcn32s"}, {}),
     "fcn16s": ("FCN16s", {"name": "fcn16s"}, {"score_pool4": 1}),
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def draw_weights(net: torch.nn.Module, variant: str) -> dict[str, np.ndarray]:
-    """float32 under the oracle's names, OIHW; the upsamplings as it makes them itself.
+    """Weights under the oracle's names, float32 OIHW; its upsamplings stay as it makes them.
 
     Whole numbers from -15 to 15 times a power of two: exact, and they compress. The same seed gives
     all variants the same trunk.
@@ -96,8 +96,8 @@ def draw_weights(net: torch.nn.Module, variant: str) -> dict[str, np.ndarray]:
 
 def oracle(checkout: str, variant: str, widths: Mapping[int, int]) -> torch.nn.Module:
     """The network of pytorch-fcn in evaluation mode, with its channels renamed by `widths`."""
-    # Its package imports more than its networks need: they alone are taken, and what they import
-    # for downloads is left empty.
+    # Its package imports more than its networks need: only they are imported, and the modules
+    # that they use for downloads are empty.
     for name in ("fcn", "torchvision"):
         sys.modules.setdefault(name, types.ModuleType(name))
     package = types.ModuleType("torchfcn")
@@ -161,7 +161,7 @@ def compare(variant: str, widths: Mapping, weights: Mapping, images: list, expec
 
 
 def shares(net: torch.nn.Module, weights: Mapping, images: list, expected: list) -> dict:
-    """Largest change of the logits, of the largest logit, without a score layer: least of all."""
+    """Largest relative change of the logits without each score layer, the least of all images."""
     found = {}
     for layer in sorted({name.split(".")[0] for name in weights if name.startswith("score")}):
         without = {n: 0 * w if n.startswith(f"{layer}.") else w for n, w in weights.items()}
@@ -194,7 +194,7 @@ def write_page(measured: Mapping, given: argparse.Namespace) -> None:
 
 
 def page(measured: Mapping) -> list[str]:
-    """The page's title and what comes after the command, in Markdown."""
+    """The page's title, and the paragraphs behind the command."""
     layers = ("score_fr", "score_pool4", "score_pool3")
     sizes = [f"{height} x {width}" for height, width in SIZES]
     errors = [
@@ -212,14 +212,16 @@ def page(measured: Mapping) -> list[str]:
     ]
     return [
         "# FCN against pytorch-fcn",
-        "Both networks have the same random weights, score layers too, and see the same images in "
-        f"float32. Largest difference of their logits over all pixels and {K} classes, of the "
-        f"largest logit (allowed: {TOLERANCE:.0e}); width / fc width of the first column:",
+        "Both networks have the same random weights, score layers included, and see the same "
+        "images in float32. The table gives the largest difference of their logits over all pixels "
+        f"and {K} classes, relative to the largest logit (allowed: {TOLERANCE:.0e}); the second "
+        "column is width / fc width:",
         pages.table(["net", "width", *sizes], errors),
         "The tests repeat the narrow rows without torch, from every third pixel of the oracle's "
-        "logits in `tests/fixtures/fcn`. That every part is seen: largest change of the narrow "
-        "networks' logits where a score layer is set to zero, and the smallest standard deviation "
-        "of a class over an image, both of the largest logit, at the size where it is least:",
+        "logits in `tests/fixtures/fcn`. To show that every part counts, the next table gives the "
+        "largest change of the narrow networks' logits where a score layer is set to zero, and the "
+        "smallest standard deviation of a class over an image, both relative to the largest logit, "
+        "at the size where they are least:",
         pages.table(["net", *layers, "spread"], shares),
         "At once, the drawn weights of the skips are 100 and 10,000 times larger (to a power of "
         "two), so that their factors do not hide them.",

@@ -55,11 +55,11 @@ class Table:
 
 
 def main(table: Table, page: Callable, more: Callable | None = None) -> None:
-    """Measures, then writes the fixtures and, unless it was for some networks only, the page.
+    """Measures, then writes the fixtures and, unless `--only` names some networks, the page.
 
     Args:
         table: what to measure.
-        page: (table, measured) -> the page's title and what comes after the command, in Markdown.
+        page: (table, measured) -> the page's title, and the paragraphs behind the command.
         more: (name, net, maker) -> further numbers of a network, under "more", or None.
     """
     parser = argparse.ArgumentParser()
@@ -108,7 +108,7 @@ def count(table: Table, label: str, base: str, said: int | None, cost: nets.Cost
 
 
 def measure_narrow(table: Table, name: str, maker: Callable) -> dict[str, Any]:
-    """Errors of the narrow network, what each of its tensors does; writes the fixture."""
+    """Errors of the narrow network and the effect of its tensors; writes the fixture."""
     net, oracle = table.networks[name], maker(name, DIVISOR, nets.K)
     found = compare(net, oracle, DIVISOR)
     if net.fixture:
@@ -117,7 +117,7 @@ def measure_narrow(table: Table, name: str, maker: Callable) -> dict[str, Any]:
 
 
 def write_fixture(path: pathlib.Path, net: Net, oracle: Any) -> None:
-    """How to draw the weights, and the logits of every output at two sizes."""
+    """Writes the recipes of the weights, and the logits of every output at two sizes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     step = 1 if net.pooled else EVERY
     logits = {
@@ -131,7 +131,7 @@ def write_fixture(path: pathlib.Path, net: Net, oracle: Any) -> None:
 
 
 def image(net: Net, size: tuple[int, int], dtype: Any = torch.float32) -> torch.Tensor:
-    """[1, 3, H, W], made as the weights know images."""
+    """The image as the weights know images, [1, 3, H, W]."""
     made = ORIGINS[net.origin].preprocess
     pixels = drawn.draw_images([size], net.patch)[0].astype(np.float64)
     x = (pixels - np.array(made["mean"])) / np.array(made["std"])
@@ -159,7 +159,7 @@ def compare(net: Net, oracle: Any, divisor: int) -> dict[str, float]:
     rows, run = {}, None
     for size in net.sizes:
         expected = run_oracle(net, oracle, size, oracle.weights)
-        # An oracle of our own has drawn its weights now.
+        # Only now has an oracle of ours drawn its weights.
         run = run or ours(net, divisor, oracle.weights)
         worst = largest_error(run(size), expected)
         assert worst <= TOLERANCE, (net, size, worst)
@@ -168,14 +168,14 @@ def compare(net: Net, oracle: Any, divisor: int) -> dict[str, float]:
 
 
 def largest_error(found: Sequence, expected: Sequence) -> float:
-    """Over the outputs, each of its largest logit."""
+    """The largest error over the outputs, each relative to its largest logit."""
     return max(our_side.error(a, b) for a, b in zip(found, expected, strict=True))
 
 
 def to_float64(net: Net, oracle: Any) -> dict[str, float]:
-    """Largest errors of the narrow network and of torch in float32, of the oracle in float64.
+    """Largest errors of the narrow network and of torch, both in float32, to the oracle in float64.
 
-    Over the outputs, at the first size.
+    They are taken over the outputs, at the first size.
     """
     size = net.sizes[0]
     exact = run_oracle(net, oracle, size, oracle.weights, torch.float64)
@@ -186,9 +186,10 @@ def to_float64(net: Net, oracle: Any) -> dict[str, float]:
 
 
 def least_share(net: Net, oracle: Any) -> dict[str, Any]:
-    """The tensor without which the logits of some output change least, and by how much.
+    """The tensor whose loss changes the logits of any output least, and that change.
 
-    Of the largest logit, at the first size; a variance is not set to zero but multiplied by four.
+    Relative to the largest logit, at the first size. A lost tensor is zero, a lost variance is
+    multiplied by four.
     """
     size, shares = net.sizes[0], {}
     expected = run_oracle(net, oracle, size, oracle.weights)
@@ -206,7 +207,7 @@ def least_share(net: Net, oracle: Any) -> dict[str, Any]:
 
 
 def multiplied(net: Net, cost: nets.Cost | None) -> dict[str, Any]:
-    """10^9 multiply-adds, ours and those that were said; nothing where nobody said."""
+    """Our multiply-adds in 10^9 beside the published ones; nothing where there are none."""
     if not cost or not cost.gmac:
         return {}
     build = net.build(1, cost.classes, cost.changes)
@@ -235,7 +236,7 @@ def write_page(
 
 
 def commit_of(name: str, folder: str) -> str:
-    """Of a checkout; of an unpacked wheel of torchvision the one it was built from."""
+    """The commit of a checkout, or the one that an unpacked wheel of torchvision was built from."""
     version = pathlib.Path(folder, name, "version.py")
     if version.exists():
         built = dict(re.findall(r"(\w+) = '(.+)'", version.read_text()))
@@ -266,10 +267,10 @@ def about_narrow(table: Table) -> str:
     return (
         f"The tests repeat most networks at a {DIVISOR}th of the width without torch, from every "
         f"fifth pixel of the oracle's logits in `tests/fixtures/{table.name}`; the weights are "
-        "drawn again from their names. Errors; at the first size those of either side to the "
-        "oracle in float64; and, that every tensor is seen, of all tensors the one whose loss "
-        "(zero for it, four times for a variance) changes the logits least, and by how much of the "
-        "largest:"
+        "drawn again from their names. The table gives the errors, at the first size also those of "
+        "either side to the oracle in float64. To show that every tensor counts, it names the "
+        "tensor whose loss (zero in its place, four times a variance) changes the logits least, "
+        "and that change relative to the largest logit:"
     )
 
 
@@ -301,7 +302,7 @@ def error_cells(table: Table, found: Mapping[str, float]) -> list[str]:
 
 
 def cost_cells(found: Mapping[str, Any]) -> list[str]:
-    """Cells of parameters and multiply-adds, ours and those that were said."""
+    """Cells of parameters and multiply-adds, ours and the published ones."""
     said = found["said_parameters"]
     parameters = f"{found['parameters']:,}" + (f" / {said:,}" if said else "")
     if "gmac" not in found:

@@ -1,4 +1,4 @@
-"""What the tables of networks say of each: ours, whose weights it takes, what it should cost.
+"""A network of the tables: its options, the origin of its weights, its published cost.
 
 Nothing here needs torch: the tests build the narrow ones.
 """
@@ -17,13 +17,13 @@ BATCH, FROZEN, NONE = ({"name": name} for name in ("batch", "frozen", "none"))
 
 
 class Cost(NamedTuple):
-    """10^9 multiply-adds that somebody counted.
+    """A published count of multiply-adds, in 10^9.
 
     Attributes:
         size: of the image, H and W, or the side of a square.
         classes: of the network.
         gmac: the count, or None.
-        changes: of the network for it, by part, as `Net.build` takes them.
+        changes: to the network for this count, by part, as `Net.build` takes them.
     """
 
     size: int | tuple[int, int]
@@ -48,11 +48,11 @@ class Net:
         classes: at full width.
         parameters: at `classes`, with the auxiliary head.
         cost: see `Cost`.
-        said: who says these two.
+        said: the source of these two numbers.
         sizes: of the images.
         patch: sides of the images' patches of one colour.
         pooled: the logits are means over the map.
-        fixture: the tests repeat it, narrow; not of what is the same but deeper.
+        fixture: whether the tests repeat it, narrow; deeper versions are left out.
     """
 
     origin: str
@@ -79,10 +79,10 @@ class Net:
 
 
 def resnet(depth: int, divisor: int, norm: Mapping = BATCH, **options: Any) -> dict[str, Any]:
-    """The backbone."""
+    """Options of a ResNet backbone."""
     return {"name": "resnet", "depth": depth, "norm": norm, "width": 64 // divisor, **options}
 
 
 def of_backbone(**options: Any) -> dict[str, Any]:
-    """`Net.build`'s changes, of that part."""
+    """Changes of the backbone, as `Net.build` takes them."""
     return {"backbone": options}

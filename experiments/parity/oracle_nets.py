@@ -1,8 +1,8 @@
 """Networks without a release in PyTorch, written for this comparison from the papers and specs.
 
-Functions of an image that ask for their weights by name, with torch's own layers; none of segjax's
-code. Weights have the names and the layout of the origin through which ours are loaded, and where
-there is none, as for new heads, our own: those begin with "head/" or "backbone/".
+Functions of an image that ask for their weights by name, made of torch's layers, without segjax's
+code. Weights have the names and the layout of the origin through which ours are loaded. Where there
+is no origin, as for new heads, they have segjax's names, which begin with "head/" or "backbone/".
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -101,7 +101,7 @@ class Weights:
 
 
 def conv(w: Weights, x, name: str, outputs: int, size: int, *, bias=False, gain=1.0, **options):
-    """Zeros around, so many that the size stays at stride 1."""
+    """A convolution, padded with zeros so that the size stays the same at stride 1."""
     kernel = w.kernel(name, outputs, x.shape[1], size, gain)
     padding = options.get("dilation", 1) * (size // 2)
     x = F.conv2d(x, kernel, padding=padding, **options)
@@ -111,7 +111,7 @@ def conv(w: Weights, x, name: str, outputs: int, size: int, *, bias=False, gain=
 def zoom(x: torch.Tensor, factor: int, size: Sequence[int]) -> torch.Tensor:
     """n -> (n - 1) factor + 1, corners on corners; then cropped, or its border repeated, to size.
 
-    What the releases do at their own sizes, and a sensible continuation at others: pixel j is
+    It is the releases' resizing at their sizes, and a sensible continuation at others: pixel j is
     pixel j / factor of the map.
     """
     grown = [(n - 1) * factor + 1 for n in x.shape[2:]]
@@ -184,7 +184,10 @@ def same(x: torch.Tensor, size: int, stride: int, dilation: int) -> torch.Tensor
 
 
 def mobilenet_trunk(w: Weights, x: torch.Tensor, width: float, dilated: bool) -> torch.Tensor:
-    """Block 16; `dilated` to output stride 16: block 13 keeps the stride, 14 to 16 have rate 2."""
+    """The trunk up to block 16.
+
+    `dilated` to output stride 16: block 13 keeps the stride, 14 to 16 have rate 2.
+    """
     keras = w.style == "keras"
 
     def finish(x, layer, norm, gain=1.0):
@@ -225,7 +228,7 @@ def _eighths(channels: float) -> int:
 
 
 def mobilenet_v2(w: Weights, x: torch.Tensor, *, d: int, classes: int) -> list[torch.Tensor]:
-    """The classifier."""
+    """MobileNetV2 as a classifier."""
     x = mobilenet_trunk(w, x, 1.0 if d == 1 else 0.25, dilated=False)
     x = F.relu6(w.norm("Conv_1_bn", conv(w, x, "Conv_1", 1280 // d, 1), 1e-3))
     weight = w.array("predictions/kernel", (1280 // d, classes), "kernel", fan_in=1280 // d)
@@ -363,6 +366,6 @@ NETS = {  # name: (network, style of the names)
 
 
 def make(name: str, divisor: int, classes: int) -> Own:
-    """One of NETS; `divisor` of its widths."""
+    """One of NETS, its widths divided by `divisor`."""
     net, style = NETS[name]
     return Own(lambda w, x: net(w, x, d=divisor, classes=classes), style)

@@ -1,4 +1,4 @@
-"""Whose weights the tables' networks take: those that users load, and one of a comparison alone."""
+"""Origins of weights: those that users load, and one that only a comparison needs."""
 
 import re
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ _EDGES = {
 
 
 def _gcn(arrays: Mapping[str, np.ndarray], _shapes: Mapping) -> tuple[dict, dict]:
-    """As zijundeng names it: `layer1.1.0.conv1`, `gcm1.conv_l1` of stage 5, `brm1.conv1`."""
+    """Renames zijundeng's layers: `layer1.1.0.conv1`, `gcm1.conv_l1` of stage 5, `brm1.conv1`."""
     arrays, unused = pytorch.without_counters(arrays)
     found = pytorch.rename(arrays, _find)
     for path, array in found.items():

@@ -34,7 +34,7 @@ def network(
     Args:
         build: makes the network.
         preprocess: of the origin.
-        pooled: the mean over the map, as a classifier takes it, in place of the upsampled map.
+        pooled: whether to give the mean over the map, as a classifier does, not the upsampled map.
     """
     graph = functional.graphs(build).inference
     prepare = Preprocess(**preprocess)
@@ -51,7 +51,7 @@ def network(
 
 
 def error(got: np.ndarray, expected: np.ndarray) -> float:
-    """Largest difference, of the largest expected number."""
+    """Largest difference, relative to the largest expected number."""
     got = np.asarray(got)
     assert got.shape == expected.shape
     return float(np.abs(got - expected).max() / np.abs(expected).max())

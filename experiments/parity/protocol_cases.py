@@ -1,4 +1,4 @@
-"""What both sides of `protocols.py` share: sizes of images, the images, a random network.
+"""The cases of both sides of `protocols.py`: sizes of images, the images, a random network.
 
 Nothing here needs jax, torch or tensorflow, which live in different environments.
 """
@@ -23,13 +23,13 @@ DEEPLAB_SIZES = ((65, 65), (49, 81), (33, 97))
 
 
 def draw_image(size: tuple[int, int]) -> np.ndarray:
-    """uint8 [H, W, 3], patches of colour."""
+    """An image of patches of one colour, uint8 [H, W, 3]."""
     rng = np.random.default_rng(size[0] * 1000 + size[1])
     patches = rng.integers(0, 256, (-(-size[0] // 5), -(-size[1] // 7), 3), np.uint8)
     return patches.repeat(5, axis=0).repeat(7, axis=1)[: size[0], : size[1]]
 
 
 def kernel() -> np.ndarray:
-    """float32 [9, 9, 3, K], of the network that DeepLab's code is run around."""
+    """The kernel of the random network, float32 [9, 9, 3, K]."""
     rng = np.random.default_rng(7)
     return (rng.integers(-15, 16, (9, 9, 3, K)) / 2**9).astype(np.float32)

@@ -1,6 +1,6 @@
 """Our side of `protocols.py`: fused probabilities, their errors, and the page of them.
 
-The tests ask for the same errors; nothing here needs torch or tensorflow.
+The tests compute the same errors; nothing here needs torch or tensorflow.
 """
 
 import functools
@@ -28,7 +28,7 @@ COMMAND = 'python -m experiments.parity.protocols --semseg=DIR --hardware="..."'
 
 
 def fixture(name: str) -> dict[str, np.ndarray]:
-    """What the other side said: every `protocol_cases.EVERY`th pixel of its probabilities."""
+    """The other side's probabilities: every `protocol_cases.EVERY`th pixel."""
     with np.load(protocol_cases.FIXTURES / f"{name}.npz") as file:
         return dict(file)
 
@@ -101,7 +101,7 @@ class Around(nnx.Module):
 
 @functools.cache
 def around() -> Network:
-    """`Around`, which sees RGB of 0 to 255."""
+    """`Around` as a network that sees RGB of 0 to 255."""
 
     def build(rngs):
         return Around(rngs=rngs)
@@ -148,7 +148,7 @@ CASES = {
 
 
 def write(checkout: str, hardware: str) -> None:
-    """experiments/parity/protocols.md."""
+    """Writes protocols.md beside this file."""
     rows = [
         [name, f"{height} x {width}", f"{run((height, width)):.1e}"]
         for name, (run, sizes) in CASES.items()

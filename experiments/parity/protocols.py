@@ -36,7 +36,7 @@ from experiments.parity.protocol_cases import (
 
 
 def main() -> None:
-    """Runs what is named."""
+    """Runs the checkouts that are named."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--semseg", default="", help="a checkout")
     parser.add_argument("--deeplab", default="", help="research/deeplab of the release")
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def write(name: str, found: dict) -> None:
-    """A fixture: of maps every third pixel, which shares no factor with the strides."""
+    """Writes a fixture: every third pixel of maps, which shares no factor with the strides."""
     kept = {k: v[::EVERY, ::EVERY] if getattr(v, "ndim", 0) else v for k, v in found.items()}
     np.savez_compressed(FIXTURES / f"{name}.npz", **kept)
 
@@ -79,7 +79,7 @@ def semseg(checkout: str) -> dict[str, np.ndarray]:
     with (
         mock.patch.object(torch.Tensor, "cuda", lambda x, *_, **__: x),
         mock.patch.object(tool, "np", recorder),
-        mock.patch.object(tool, "colorize"),  # of its picture, by a call that PIL has no more
+        mock.patch.object(tool, "colorize"),  # draws its picture, by a call that PIL no longer has
         tempfile.TemporaryDirectory() as folder,
     ):
         for size in SEMSEG["sizes"]:
@@ -115,7 +115,7 @@ def semseg_whole(tool) -> dict[str, np.ndarray]:
 
 
 class Recorder:
-    """numpy, but what `argmax` is given is kept."""
+    """numpy, but the argument of `argmax` is kept."""
 
     def __getattr__(self, name: str):
         return getattr(np, name)
@@ -151,7 +151,7 @@ def deeplab(folder: str) -> dict[str, np.ndarray]:
             tf.Session() as session,
         ):
             images = tf.constant(draw_image(size)[None].astype(np.float32))
-            # Its last line sets an item of a tensor; all is computed by then.
+            # Its last line sets an item of a tensor; everything is computed by then.
             with contextlib.suppress(TypeError):
                 model.predict_labels_multi_scale(
                     images, Options(size), eval_scales=SCALES, add_flipped_images=True
@@ -161,7 +161,7 @@ def deeplab(folder: str) -> dict[str, np.ndarray]:
 
 
 class Options(types.SimpleNamespace):
-    """What the release's evaluation reads of its options."""
+    """The options that the release's evaluation reads."""
 
     def __init__(self, size: tuple[int, int]):
         super().__init__(
@@ -175,11 +175,11 @@ class Options(types.SimpleNamespace):
         )
 
     def _replace(self, **_):
-        return self  # for the network alone
+        return self  # only the network would read the change
 
 
 def deeplab_model(folder: str, tf):
-    """The release's model.py; of what it imports only `core/utils.py` is used."""
+    """The release's model.py; only `core/utils.py` of its imports is used."""
     framework = types.SimpleNamespace(nest=None)
     stubs = {"tensorflow": tf}
     for name in ("tensorflow.contrib", "deeplab", "deeplab.core"):

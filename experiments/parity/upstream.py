@@ -1,9 +1,9 @@
-"""Networks of others, as they are: imported from checkouts, narrowed where asked, run by torch.
+"""Networks of others, imported from checkouts as they are, narrowed on request, run by torch.
 
 torchvision: fcn, deeplabv3, resnet; semseg (github.com/hszhao/semseg): PSPNet; deeplab-pytorch
 (github.com/kazuto1011/deeplab-pytorch): DeepLab v2 at several scales; refinenet-pytorch
 (github.com/DrSleep/refinenet-pytorch); pytorch-semantic-segmentation (github.com/zijundeng): the
-Global Convolutional Network. Nothing of them is kept.
+Global Convolutional Network. Only their outputs are kept.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ _ADDED = {r".*_relu_varout_dimred|brm\d\.conv2": 0.25, r".*_outvar_dimred": 0.5}
 
 
 class Upstream:
-    """A module of theirs in evaluation mode.
+    """A module of a checkout in evaluation mode.
 
     Args:
         module: with batch norms; its weights are drawn by their names.
@@ -99,12 +99,7 @@ def narrowed(divisor: int) -> Iterator[None]:
 
 def torchvision(folders: Folders, name: str, divisor: int, classes: int) -> Upstream:
     """resnetN, fcn_resnetN or deeplabv3_resnetN, the last two with their auxiliary heads."""
-    # The package itself wants its compiled operators, which no network here uses.
-    if "torchvision" not in sys.modules:
-        package = types.ModuleType("torchvision")
-        package.__path__ = [str(pathlib.Path(folders["torchvision"], "torchvision"))]
-        sys.modules["torchvision"] = package
-    networks = importlib.import_module("torchvision.models")
+    networks = _torchvision_models(folders)
     with narrowed(divisor):
         if name in vars(networks):
             return Upstream(vars(networks)[name](num_classes=classes), lambda net, x: [net(x)])
@@ -141,8 +136,8 @@ def deeplab_pytorch(folders: Folders, name: str, divisor: int, classes: int) -> 
     with narrowed(divisor):
         base = networks.DeepLabV2(classes, blocks, atrous_rates=[6, 12, 18, 24])
         net = networks.MSC(base=base, scales=[0.5, 0.75])
-    # At its time PyTorch mapped pixels by the ratio of the sizes, and since 1.6 by the factor asked
-    # for; they differ where the factor gives no whole size.
+    # PyTorch then mapped pixels by the ratio of the sizes; since 1.6 it uses the factor asked for.
+    # They differ where the factor gives no whole size.
     msc = sys.modules["libs.models.msc"]
     functional = types.SimpleNamespace(**vars(F) | {"interpolate": _interpolate_by_sizes})
     msc.F = functional
@@ -203,7 +198,7 @@ def gcn(folders: Folders, name: str, divisor: int, classes: int) -> Upstream:
 
 
 def _torchvision_models(folders: Folders) -> types.ModuleType:
-    # The package itself wants its compiled operators, which no network here uses.
+    # The package imports its compiled operators, which no network here uses.
     if "torchvision" not in sys.modules:
         package = types.ModuleType("torchvision")
         package.__path__ = [str(pathlib.Path(folders["torchvision"], "torchvision"))]

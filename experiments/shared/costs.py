@@ -1,4 +1,4 @@
-"""What a network costs: its parameters, and its multiply-adds counted in the jaxpr."""
+"""The cost of a network: its parameters, and its multiply-adds counted in the jaxpr."""
 
 import dataclasses
 import functools
@@ -20,15 +20,15 @@ def parameters(build: functional.Build) -> int:
 
 
 def multiply_adds(build: functional.Build, size: tuple[int, int], pooled: bool = False) -> int:
-    """Of the convolutions in the form for accelerators, for one image, by the jaxpr.
+    """Multiply-adds of the form for accelerators, for one image, counted in the jaxpr.
 
-    A 1 x 1 convolution is a matrix product there. Products in full precision are resizes and
-    poolings, and not counted.
+    Convolutions count, and matrix products, which 1 x 1 convolutions are there. Products in full
+    precision are resizes and poolings; they do not count.
 
     Args:
         build: makes the network.
         size: of the image.
-        pooled: the head sees the mean of the map, as a classifier's does, not every cell of it.
+        pooled: whether the head sees the mean of the map, as a classifier's does, not every cell.
     """
     like = jax.eval_shape(functools.partial(functional.initial_arrays, build), 0)
     graph = functional.graphs(build).inference
@@ -46,7 +46,7 @@ def multiply_adds(build: functional.Build, size: tuple[int, int], pooled: bool =
 
 
 def _equations(jaxpr: Any) -> Iterator[Any]:
-    """All equations, of a choice by platform those of the last branch, the default."""
+    """All equations; where the platform chooses, those of the last branch, the default."""
     for eqn in jaxpr.eqns:
         yield eqn
         if eqn.params.get("branches_platforms"):

@@ -1,4 +1,4 @@
-"""What the pages of all rooms are made of: circumstances, commands, tables, pictures."""
+"""Parts of the pages of all rooms: circumstances, commands, tables, pictures."""
 
 import datetime
 import pathlib
@@ -23,7 +23,7 @@ def commit(folder: str | pathlib.Path = ROOT) -> str:
 
 
 def circumstances(command: str, hardware: str, **versions: str) -> dict[str, Any]:
-    """What a measurement stores beside its numbers.
+    """The facts that a measurement stores beside its numbers.
 
     Args:
         command: that repeats the measurement.

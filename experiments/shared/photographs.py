@@ -1,4 +1,4 @@
-"""The photographs that scikit-image ships, and what a label map says of one."""
+"""The photographs that scikit-image ships, and the classes counted in their label maps."""
 
 import importlib.util
 import pathlib
@@ -13,7 +13,7 @@ NAMES = ("chelsea.png", "astronaut.png", "coffee.png", "rocket.jpg")
 
 
 def folder() -> pathlib.Path:
-    """Where scikit-image keeps them; it is not imported for it."""
+    """The folder in which scikit-image keeps them; the package is not imported for it."""
     spec = importlib.util.find_spec("skimage")
     if spec is None or spec.origin is None:
         raise SystemExit("The photographs come with scikit-image: pip install scikit-image.")

@@ -52,7 +52,7 @@ def tune(images: int) -> dict:
     """Prints scores of settings on `images` of train, a coarse grid and a finer one within it.
 
     Returns:
-        Those of the best covering.
+        The settings of the best covering.
     """
     examples = bsds500.examples(images, split="train")
     coarse = itertools.product((1.2, 1.6, 2.0), (150.0, 250.0, 350.0, 500.0), (600, 1000, 1500))

@@ -39,8 +39,8 @@ def measure(images: int, rounds: int) -> list[dict]:
 def problem(example: bsds500.Example, connectivity: int) -> tuple[np.ndarray, np.ndarray]:
     """Integer unaries [H, W, 2] and edges of one human segment's colours against the rest's.
 
-    Histograms of 8^3 colours, those of the first human's largest segment: what a person who had
-    marked it would give.
+    The costs come from histograms of 8^3 colours inside and outside of the first human's largest
+    segment, as if a person had marked it.
     """
     human = example.humans[0]
     mask = human == np.argmax(np.bincount(human[human >= 0]))
@@ -110,7 +110,7 @@ def _cuts(examples, connectivity: int, rounds: int) -> list[dict]:
 def _boxes(examples, rounds: int) -> list[dict]:
     """Each segment of 5 to 40 % that the first human drew is a target.
 
-    Not those whose box is the whole image: there OpenCV's raises an error.
+    Segments whose box is the whole image are left out: OpenCV raises an error there.
     """
     methods = {
         "grabcut, gamma 25 (chosen on train)": _ours(gamma=25.0),

@@ -22,7 +22,7 @@ REGIONS = 400
 def measure(images: int, rounds: int) -> list[dict]:
     """Ours and the libraries on `images` of val: medians of times, means of scores.
 
-    scikit-image is asked for as many regions as give ours' K out, too; so is fast-slic.
+    scikit-image and fast-slic are also asked for the number that makes them return as many as ours.
     """
     examples = bsds500.examples(images)
     methods = {

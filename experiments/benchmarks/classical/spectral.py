@@ -35,8 +35,8 @@ _CUT_GRID = {
 def measure(images: int, rounds: int) -> list[dict]:
     """Eigenvalues, clustering of pixels, cuts of region graphs, on `images` of val.
 
-    In the rows of eigenvalues the graph's making is in our time and not in scipy's. In those of
-    segmentations everything from the image on is timed, scikit-learn's matrix excepted.
+    In the rows of eigenvalues our time includes making the graph, scipy's does not. In those of
+    segmentations everything from the image on is timed, except making scikit-learn's matrix.
     """
     examples = bsds500.examples(images)
     solved = [

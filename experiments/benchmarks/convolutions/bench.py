@@ -1,4 +1,4 @@
-"""Single convolutions on a CPU: XLA's form, a sum over taps, and what segjax takes there.
+"""Single convolutions on a CPU: XLA's form, a sum over taps, and segjax's form.
 
     python -m experiments.benchmarks.convolutions.bench --hardware="2 CPU cores"
 
@@ -41,7 +41,7 @@ class Layer(NamedTuple):
 
     @property
     def options(self) -> dict[str, Any]:
-        """Of the functions below: stride, dilation, and zeros that keep the size at stride 1."""
+        """Options of the functions below: stride, dilation, padding as wide as the taps reach."""
         pad = self.dilation * (self.size // 2)
         return {"stride": self.stride, "dilation": self.dilation, "pads": ((pad, pad),) * 2}
 
@@ -98,7 +98,7 @@ def taps(x: jax.Array, kernel: jax.Array, *, stride, dilation, pads) -> jax.Arra
 
 
 def segjax(x: jax.Array, kernel: jax.Array, *, stride, dilation, pads) -> jax.Array:
-    """What the networks call."""
+    """The form that the networks take."""
     if kernel.shape[2] != x.shape[3]:
         return depthwise.depthwise(x, kernel, stride, dilation, pads)
     return convolution.convolve(x, kernel, stride=stride, dilation=dilation, pads=pads)

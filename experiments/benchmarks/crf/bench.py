@@ -71,7 +71,7 @@ def case(path: pathlib.Path, size: tuple[int, int]) -> tuple[np.ndarray, np.ndar
 
 
 def measure(cases: list, dense: crf.DenseCrf, rounds: int, platform: str) -> dict:
-    """Medians over the photographs, and how the marginals differ."""
+    """Medians over the photographs, and the differences of the marginals."""
     capacity = max(_needed(image, dense) for image, _ in cases)
     capacity = math.ceil(1.05 * capacity)
     one = jax.jit(lambda image, logits: jax.nn.softmax(dense(image, logits, capacity=capacity)[0]))

@@ -70,7 +70,7 @@ def main() -> None:
         "pytorch_tried_seconds": tried,
         "pytorch_chosen": choice,
         "seconds": times,
-        # Three products a layer: the way back has one for the input and one for the kernel.
+        # Three products a layer: the backward pass has one for the input and one for the kernel.
         "train_gflop": 6 * macs * setting.batch / 1e9,
         "forward_gflop": 2 * macs * setting.batch / 1e9,
         "product_gflop_per_s": ceiling(setting.dtype, device),
@@ -101,8 +101,8 @@ def arguments() -> argparse.Namespace:
 def gradient_errors(setting: sides.Setting, device: str) -> dict[str, float]:
     """Each side's gradient error: its norm, all parameters together, to float64's norm.
 
-    Rounding is magnified by batch norms on both sides. It also takes single ReLUs across zero, so
-    the largest error of any one number says little.
+    Batch norms magnify rounding on both sides. Rounding also takes single ReLUs across zero, so the
+    largest error of any one number says little.
     """
     other = sides.Torch(setting, device, quiet=True)
     ours = sides.Segjax(setting, other.arrays(), quiet=True)

@@ -54,7 +54,7 @@ class Setting:
         return NETS[self.name]
 
     def config(self, *, quiet: bool) -> ml_collections.ConfigDict:
-        """Its recipe at this size, with plain SGD; `quiet`: without dropout and augmentation."""
+        """The recipe at this size, with plain SGD; `quiet`: without dropout and augmentation."""
         net, config = self.net, self.net.recipe.get_config()
         rate = 0.0 if quiet else net.dropout
         changes = (
@@ -136,7 +136,7 @@ class Segjax:
 
     @property
     def network(self) -> Network:
-        """The network with the weights of now."""
+        """The network with its present weights."""
         return Network(self.ts.params, self.ts.batch_stats, self.training.model)
 
     def build(self, rngs: nnx.Rngs) -> nnx.Module:
@@ -158,7 +158,7 @@ class Segjax:
         jax.block_until_ready(found)
 
     def forward(self, count: int) -> jax.Array:
-        """The network alone, to its own scores: [B, h, w, K]."""
+        """The network alone, to its scores: [B, h, w, K]."""
         for _ in range(count):
             found = self.scores(self.ts.params, self.ts.batch_stats, self.normalised)
         return jax.block_until_ready(found)
@@ -259,7 +259,7 @@ class Torch:
 
     @torch.no_grad()
     def forward(self, count: int) -> np.ndarray:
-        """The network alone, to its own scores: [B, h, w, K]."""
+        """The network alone, to its scores: [B, h, w, K]."""
         self.model.eval()
         for _ in range(count):
             with self.cast:

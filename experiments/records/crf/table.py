@@ -1,4 +1,4 @@
-"""The page of CRFs behind networks: how they were tuned, and the scores before and after.
+"""The page of CRFs behind networks: their tuning, and the scores before and after.
 
     python -m experiments.records.crf.table --hardware="2 CPU cores" runs/a runs/b \
         --trained runs/b runs/c

@@ -131,7 +131,7 @@ def search(examples: Sequence[Example], grid: dict[str, Sequence[float]]) -> lis
 
 
 def vertices(examples: Sequence[Example], alpha: float, beta: float) -> int:
-    """What the lattices of all images need; with greater deviations they need less."""
+    """Vertices that the lattices of all images need; greater deviations need fewer."""
 
     @jax.jit
     def needed(image):
@@ -187,7 +187,7 @@ def descend(
     """
     optimizer = optax.adam(lr)
     logs = {key: jnp.log(max(getattr(start, key), 0.05)) for key in PARAMETERS}
-    # Deviations may shrink on the way; a lattice without room gives NaN, which would be seen.
+    # Deviations may shrink on the way; a lattice without room gives NaN, which would show.
     capacity = vertices(examples, 0.5 * start.theta_alpha, 0.5 * start.theta_beta)
 
     @jax.jit

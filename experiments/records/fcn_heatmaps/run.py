@@ -2,9 +2,9 @@
 
     SEGJAX_WEIGHTS=DIR python -m experiments.records.fcn_heatmaps.run --hardware="2 CPU cores"
 
-Long, Shelhamer, Darrell 2015, section 3.1, figure 2. The page compares what the classifier says of
-the central 224 pixels with what it says of the whole photograph, and tells how much of the best
-class's map lies on the object. Writes heatmaps.json, heatmaps.jpg and README.md beside this file,
+Long, Shelhamer, Darrell 2015, section 3.1, figure 2. The page compares the best classes of the
+central 224 pixels with those of the whole photograph, and gives the share of the best class's map
+that lies on the object. Writes heatmaps.json, heatmaps.jpg and README.md beside this file,
 or into `--output`.
 """
 

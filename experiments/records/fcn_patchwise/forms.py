@@ -17,7 +17,7 @@ from segjax.models import layers
 
 
 class PatchNet(nnx.Module):
-    """VGG in small, without padding: so many 3 x 3 convolutions and a pooling a stage, then fc.
+    """A small VGG without padding: stages of 3 x 3 convolutions and a pooling, then fc.
 
     Args:
         widths: channels of each stage.
@@ -104,7 +104,7 @@ def convolutional(
     step = max(1, stride // net_stride)
     cells = [-(-((n - 1) * step + 1) // len(shifts)) for n in (rows, cols)]
     window = [field + (n - 1) * net_stride for n in cells]
-    # What begins beyond the last patch is cropped again: its window may leave the image.
+    # Windows that begin beyond the last patch may leave the image; their scores are cropped again.
     image = jnp.pad(image, ((0, net_stride), (0, net_stride), (0, 0)))
 
     def score(shift):

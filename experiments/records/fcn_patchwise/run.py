@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def measure(graph: Any, params: Any, image: jax.Array, stride: int) -> dict[str, Any]:
-    """Both forms in turn: median seconds, temporary bytes, how far apart their scores are."""
+    """Both forms in turn: median seconds, temporary bytes, the difference of their scores."""
     field, net_stride = forms.geometry(**NET)
     count = int(np.prod([(size - field) // stride + 1 for size in SIZE]))
     cut = {"field": field, "stride": stride}

@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def draw(side: int) -> np.ndarray:
-    """uint8 [side, side, 3], BGR: scenes side by side, each as large as the set draws them well."""
+    """Scenes side by side, each as large as the set draws them well: uint8 [side, side, 3], BGR."""
     source = catalog.load("scenes", size=(480, 640)).splits["val"]
     canvas = np.zeros((-(-side // 480) * 480, -(-side // 640) * 640, 3), np.uint8)
     places = [(y, x) for y in range(0, side, 480) for x in range(0, side, 640)]
