@@ -151,12 +151,12 @@ AUGMENTATIONS = {"standard": Augment}
 
 
 def build(
-    *, name: str = "", options: Mapping[str, Any] | None = None, **named: Any
+    *, name: str = "standard", options: Mapping[str, Any] | None = None, **named: Any
 ) -> Augmentation:
     """The augmentation that `config.augment` describes.
 
     Args:
-        name: one of AUGMENTATIONS, or "module:Name"; "" is the standard one.
+        name: one of AUGMENTATIONS, or "module:Name".
         options: of its constructor.
         **named: the other keys of `config.augment`, `base_scale` and `base_size`: options that it
             gets if its constructor takes them.
@@ -164,7 +164,7 @@ def build(
     Raises:
         InputError: on a name, an option or a value that is not allowed.
     """
-    name, key = name or "standard", "config.augment"
+    key = "config.augment"
     registry.deal(named, {"standard": registry.option_names(Augment, "standard", key)}, key)
     cls = registry.find(AUGMENTATIONS, name, f"{key}.name")
     made = registry.bind(cls, options or {}, f"{key}.options", name=name, offered=named)()

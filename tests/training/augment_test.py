@@ -281,7 +281,7 @@ def test_augmentation_multiplies_on_top_of_the_fixed_size(wide):
     assert (results[0] == results[1])[inside].mean() > 0.97
 
 
-@pytest.fixture(scope="module", params=["", "tests.training.augment_test:Grey"])
+@pytest.fixture(scope="module", params=["standard", "tests.training.augment_test:Grey"])
 def options(request) -> dict:
     """Ours, or a user's."""
     return LIVELY | {"name": request.param}
