@@ -8,6 +8,7 @@ import numpy as np
 
 from segjax import files, heatmaps
 from segjax.data.spec import DatasetSpec, hls_palette
+from segjax.photographs import saves
 from segjax.photographs.source import Photographs
 from segjax.pictures import label_maps, layout
 from segjax.runs import progress
@@ -50,7 +51,7 @@ def write(
         best = [f"{names[i]} {maps['probability'][i]:.2f}" for i in maps["best"]]
         print(f"{name}: {', '.join(best)}", flush=True)
     line.close()
-    print(f"Written: {len(photographs)} argmax images, heat maps and pictures in {output}.")
+    print(f"Written: {saves.told(frozenset([saves.HEATMAPS]), len(photographs))} in {output}.")
 
 
 def argmax_picture(image: np.ndarray, argmax: np.ndarray, names: list[str]) -> np.ndarray:

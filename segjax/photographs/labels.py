@@ -49,7 +49,7 @@ def write(
         line.show(done)
     line.close()
     print(
-        f"Written: {saves.listed(values)} of {len(images)} images in {output} (step {net.step}, "
+        f"Written: {saves.told(values, len(images))} in {output} (step {net.step}, "
         f"programs compiled: {net.programs})."
     )
 

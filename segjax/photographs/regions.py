@@ -51,7 +51,7 @@ def write(
             layout.write_png(output / f"{name}_mean.png", region_maps.means(image, labels))
         line.show(done, f"{name}: {labels.max() + 1} regions")
     line.close()
-    print(f"Written: {saves.listed(values)} of {len(photographs)} images in {output}.")
+    print(f"Written: {saves.told(values, len(photographs))} in {output}.")
 
 
 def _checked_box(box: Sequence[int], size: tuple[int, int], name: str) -> np.ndarray:

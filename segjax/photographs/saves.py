@@ -47,7 +47,8 @@ def of_network(values: frozenset[str], *, crf: bool, samples: bool) -> frozenset
     )
 
 
-def listed(values: frozenset[str]) -> str:
-    """The values in one order, for people."""
+def told(values: frozenset[str], count: int) -> str:
+    """Values and the number of images they were written of, for people."""
     known = dict.fromkeys([*OF_NETWORKS, *OF_METHODS])
-    return ", ".join(value for value in known if value in values)
+    names = ", ".join(value for value in known if value in values)
+    return f"{names} of {count} image{'' if count == 1 else 's'}"

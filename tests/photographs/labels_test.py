@@ -63,7 +63,7 @@ def test_labels_and_overlays_are_the_default(tmp_path, capsys):
     overlay = cv2.imread(str(tmp_path / "deep" / "er.x_overlay.png"), cv2.IMREAD_COLOR_RGB)
     np.testing.assert_array_equal(overlay, label_maps.overlay(IMAGE, CLASSES, tiny.SPEC))
     told = capsys.readouterr().out
-    assert f"Written: labels, overlay of 1 images in {tmp_path} (step 12, programs" in told
+    assert f"Written: labels, overlay of 1 image in {tmp_path} (step 12, programs" in told
 
 
 def test_a_crf_adds_a_picture_before_and_after_it(tmp_path):

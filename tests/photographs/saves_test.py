@@ -50,6 +50,6 @@ def test_a_value_that_the_protocol_does_not_give_is_refused():
         saves.of_network(frozenset(["uncertainty"]), crf=True, samples=False)
 
 
-def test_values_are_listed_in_one_order():
-    assert saves.listed(frozenset(["overlay", "labels"])) == "labels, overlay"
-    assert saves.listed(frozenset(saves.OF_METHODS)) == "labels, boundaries, mean"
+def test_values_are_told_in_one_order():
+    assert saves.told(frozenset(["overlay", "labels"]), 1) == "labels, overlay of 1 image"
+    assert saves.told(frozenset(saves.OF_METHODS), 2) == "labels, boundaries, mean of 2 images"
