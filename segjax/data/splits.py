@@ -1,4 +1,4 @@
-"""The splits that a run uses: opened, checked, and what their scans found."""
+"""Opened and checked splits of a data set, with the results of their scans."""
 
 import dataclasses
 
@@ -7,12 +7,12 @@ from segjax.data import catalog, scan, sources
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """A part of a data set.
+    """A split of a data set.
 
     Attributes:
-        name: of the split.
+        name: name of the split.
         source: its examples.
-        scan: what they hold.
+        scan: counts and digests of its examples.
     """
 
     name: str
@@ -21,22 +21,22 @@ class Split:
 
     @property
     def canvas(self) -> tuple[int, int]:
-        """The height and width that every image of the split fits into."""
+        """The smallest (height, width) into which every image of the split fits."""
         height, width = self.scan.sizes.max(axis=0)
         return int(height), int(width)
 
 
 def open_split(dataset: catalog.Dataset, name: str, *, cache: bool = False) -> Split:
-    """Opens and checks a split.
+    """Opens a split and scans its examples.
 
     Args:
-        dataset: of `catalog.load`.
-        name: of the split.
-        cache: keep decoded examples in memory.
+        dataset: result of `catalog.load`.
+        name: name of the split.
+        cache: whether to keep decoded examples in memory.
 
     Raises:
-        InputError: if there is no such split, or something is wrong with its files.
+        InputError: if there is no such split, or some of its examples have problems.
     """
     source = dataset.splits[name]
-    found = scan.scan(source, dataset.spec, name=f"{dataset.spec.name}/{name}")
-    return Split(name, sources.CachedSource(source) if cache else source, found)
+    result = scan.scan(source, dataset.spec, name=f"{dataset.spec.name}/{name}")
+    return Split(name, sources.CachedSource(source) if cache else source, result)

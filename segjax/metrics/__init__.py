@@ -1,6 +1,6 @@
-"""The registry of metrics, and `build`, which makes those of an evaluation.
+"""The registry of metrics, and `build`, which makes the metrics of an evaluation.
 
-Adding one is a file and a line here; one of a user's own is named in `config.eval.metrics`.
+A new metric takes a file and a line here; `config.eval.metrics` names a user's metrics.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ METRICS: Mapping[str, type[Metric]] = {
     "cross_entropy": CrossEntropy,
     "boundaries": ClassBoundaries,
 }
-"""In the order in which they are told; every evaluation has those of pixels."""
+"""Name -> class, in the order of reports; every evaluation has the metrics of pixels."""
 
 
 def build(
@@ -36,16 +36,16 @@ def build(
 
     Args:
         spec: the classes.
-        class_weights: of the loss, for the cross-entropy.
-        more: `config.eval.metrics`, added to those of METRICS.
-        details: whether metrics of whole images are taken, too.
+        class_weights: class weights of the loss, for the cross-entropy.
+        more: `config.eval.metrics`, additional to METRICS.
+        details: whether to include metrics of whole images.
 
     Raises:
-        InputError: on an unknown name or option, or two metrics of one name.
+        InputError: if a name or option is unknown, or two metrics have the same name.
     """
-    own = {"cross_entropy": {"class_weights": class_weights}}
-    made = [cls(spec, **own.get(name, {})) for name, cls in METRICS.items()]
-    made += [_own(spec, entry) for entry in more]
+    options = {"cross_entropy": {"class_weights": class_weights}}
+    made = [cls(spec, **options.get(name, {})) for name, cls in METRICS.items()]
+    made += [_build_entry(spec, entry) for entry in more]
     names = [metric.name for metric in made]
     for name in names:
         if names.count(name) > 1:
@@ -53,11 +53,12 @@ def build(
     return tuple(m for m in made if details or not isinstance(m, ImageMetric))
 
 
-def _own(spec: DatasetSpec, entry: str | tuple[str, Mapping]) -> Metric:
+def _build_entry(spec: DatasetSpec, entry: str | tuple[str, Mapping]) -> Metric:
+    """The metric of an entry of `config.eval.metrics`."""
     name, options = (entry, {}) if isinstance(entry, str) else entry
     cls = registry.find(METRICS, name, KEY)
     if not (isinstance(cls, type) and issubclass(cls, Metric)):
-        raise InputError(f"{KEY}: {name!r} is no subclass of segjax.metrics.Metric.")
+        raise InputError(f"{KEY}: {name!r} is not a subclass of segjax.metrics.Metric.")
     metric = registry.bind(cls, options, KEY, name=name, positional=("spec",))(spec)
     return metric if metric.name else _named(metric, name.rpartition(":")[2])
 
@@ -68,10 +69,10 @@ def _named(metric: Metric, name: str) -> Metric:
 
 
 def scalar_names(metrics: Sequence[Metric]) -> list[str]:
-    """The names of the scalars that metrics of pixels give: what may choose the best checkpoint.
+    """The names of the scalars of pixel metrics, by which the best checkpoint can be chosen.
 
     Raises:
-        InputError: if two metrics give scalars of one name, of which a log keeps one.
+        InputError: if two metrics give a scalar of the same name.
     """
     owners: dict[str, str] = {}
     for metric in metrics:

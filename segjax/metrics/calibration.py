@@ -1,8 +1,8 @@
-"""Whether probabilities mean what they say: expected calibration error.
+"""Expected calibration error: the gap between predicted probabilities and accuracy.
 
-Guo, Pleiss, Sun, Weinberger: On Calibration of Modern Neural Networks, ICML 2017, section 2: pixels
-are put in bins by the probability of their predicted class; the error is the mean distance between
-that probability and the accuracy of a bin, weighed by its pixels.
+Guo, Pleiss, Sun, Weinberger: On Calibration of Modern Neural Networks, ICML 2017, section 2: the
+probability of the predicted class sorts pixels into bins; the error is the mean distance between
+this probability and the accuracy in a bin, weighted by the bin's pixels.
 """
 
 from typing import Any
@@ -14,20 +14,23 @@ import numpy as np
 from segjax.metrics.metric import Counts, Metric, Pixels, percent
 
 BINS = 15
+"""Number of bins, equally wide."""
 
 
 def counts(confidence: jax.Array, right: jax.Array, valid: jax.Array) -> jax.Array:
-    """float32 [3, BINS]: pixels, sum of their confidence, and how many are right, by bin.
+    """Pixels, sum of their confidence, and correct pixels of each bin: float32 [3, BINS].
 
     Args:
-        confidence: float32 [...], of the predicted class, 0 to 1; a bin holds its upper end.
-        right, valid: bool [...]; what is not valid is left out.
+        confidence: float32 [...], probability of the predicted class, 0 to 1; a bin contains its
+            upper end.
+        right: bool [...], whether the prediction is correct.
+        valid: bool [...]; other pixels do not count.
     """
     index = jnp.clip(jnp.ceil(confidence * BINS).astype(jnp.int32) - 1, 0, BINS - 1)
     index = jnp.where(valid, index, BINS).ravel()
     columns = jnp.stack([jnp.ones_like(confidence), confidence, right.astype(jnp.float32)])
-    found = jnp.zeros((3, BINS + 1), jnp.float32)
-    return found.at[:, index].add(columns.reshape(3, -1))[:, :-1]
+    sums = jnp.zeros((3, BINS + 1), jnp.float32)
+    return sums.at[:, index].add(columns.reshape(3, -1))[:, :-1]
 
 
 def expected_error(counts: np.ndarray) -> float:

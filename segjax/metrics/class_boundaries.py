@@ -1,12 +1,12 @@
-"""How well classes meet at their boundaries, of semantic label maps.
+"""Class boundary scores of label maps: boundary F1, Boundary IoU and accuracy in bands.
 
 Boundary F1 (Csurka et al., BMVC 2013, as in Badrinarayanan et al., SegNet, PAMI 2017, section 4),
 Boundary IoU (Cheng et al., CVPR 2021) and accuracy in bands around the true boundaries (Kohli et
 al., IJCV 2009; Chen et al., DeepLab). The device counts, the host divides.
 
-Where the truth is VOID nothing is counted, and a VOID neighbour makes no boundary: labels around
-it are unknown, not different. Only the bands also lie along VOID, which marks the boundaries of
-some data sets.
+Pixels whose truth is VOID do not count, and a VOID neighbour makes no class boundary, because the
+labels around it are unknown and not different. Only the bands also follow VOID, which marks the
+boundaries in some data sets.
 """
 
 import functools
@@ -23,29 +23,29 @@ from segjax.metrics import confusion
 from segjax.metrics.metric import Counts, ImageMetric, by_class, number, numbers, percent
 
 TOLERANCE = 0.0075
-"""Of boundary F1: share of the image's diagonal, SegNet's."""
+"""Tolerance of boundary F1 as a share of the image's diagonal, as in SegNet."""
 
 RIM = 0.02
-"""Of Boundary IoU: width of a class's rim, as a share of the image's diagonal."""
+"""Width of a class's rim in Boundary IoU as a share of the image's diagonal."""
 
 BANDS = (1, 2, 4, 8, 16, 32)
-"""Widths of the bands to each side, in pixels."""
+"""Widths of the bands to each side of a boundary in pixels."""
 
-_OUTSIDE = 254  # a label of its own for what lies outside an image
+_OUTSIDE = 254  # label of pixels outside the image
 _STEPS = ((0, 1), (1, 0), (0, -1), (-1, 0))
 
 
 def radii(size: Sequence[int]) -> tuple[float, int]:
-    """Of an image of this size: boundary F1's tolerance, and the width of a rim, at least 1."""
+    """Tolerance of boundary F1, and width of a rim (at least 1), for an image of this size."""
     diagonal = math.hypot(*map(int, size))
     return TOLERANCE * diagonal, max(1, round(RIM * diagonal))
 
 
 @functools.lru_cache(maxsize=64)
 def disc(radius: float, capacity: int) -> np.ndarray:
-    """int32 [N, 2]: the (down, right) steps of at most `radius`, filled up with (0, 0).
+    """The (down, right) steps of at most `radius`, padded with (0, 0): int32 [N, 2].
 
-    N depends on `capacity` alone, a whole number; radii lie below capacity + 1.
+    N depends only on the integer `capacity`; `radius` must be below capacity + 1.
     """
     steps = np.stack(np.mgrid[-capacity : capacity + 1, -capacity : capacity + 1], -1)
     steps = steps.reshape(-1, 2)
@@ -65,22 +65,22 @@ def counts(
     num_classes: int,
     capacity: int,
 ) -> dict[str, jax.Array]:
-    """Counts of one image; add images up, or keep them, and divide by the functions below.
+    """Class boundary counts of one image, from which the functions below compute scores.
 
     Args:
         prediction: uint8 [H, W], classes.
         label: uint8 [H, W], classes or VOID.
         size: int32 [2], the image's height and width on this canvas.
-        steps: int32 [N, 2], of `disc`.
+        steps: int32 [N, 2], result of `disc`.
         rim: int32 [], width of a rim.
         num_classes: K, below 254.
-        capacity: of `disc`.
+        capacity: see `disc`.
 
     Returns:
-        `contour` int32 [4, K]: by class, boundary pixels of the prediction that are near one of the
-        truth, all of them, those of the truth near one of the prediction, all of them. `rim` int32
-        [3, K] and `bands` int32 [len(BANDS), 3, K]: pixels that are right, of the truth, and of
-        the prediction, among those in a rim or a band.
+        `contour` int32 [4, K], boundary pixels of each class: those of the prediction near the
+        truth's, all of the prediction, those of the truth near the prediction's, all of the truth.
+        `rim` int32 [3, K] and `bands` int32 [len(BANDS), 3, K]: correct, true and predicted pixels
+        of each class in a rim or a band.
     """
     valid = label != VOID
     predicted = jnp.where(valid, prediction, VOID)
@@ -98,27 +98,27 @@ def counts(
     inside = (rows < size[0]) & (cols < size[1])
     rims = [_rim(labels, inside, rim) & valid for labels in (predicted, label)]
     both = rims[0] & rims[1] & (predicted == label)
-    found = [
+    in_rims = [
         _by_class(label, both, num_classes),
         _by_class(label, rims[1], num_classes),
         _by_class(predicted, rims[0], num_classes),
     ]
     return {
         "contour": contour,
-        "rim": jnp.stack(found),
+        "rim": jnp.stack(in_rims),
         "bands": _bands(predicted, label, inside, num_classes),
     }
 
 
 def boundary_f1(contour: np.ndarray) -> tuple[float, np.ndarray]:
-    """SegNet's boundary F1 from counts of every image: int [n, 4, K] -> mean, float64 [K].
+    """SegNet's boundary F1 from the counts of each image: int [n, 4, K] -> mean, float64 [K].
 
-    The F1 of each class with a boundary in the truth is averaged over an image's classes, then
-    over images. By class, the mean is over the images that have it. nan where there is none.
+    The mean averages the F1 of the classes with a boundary in the truth over each image's classes,
+    then over images. The F1 of a class averages over the images that have it. nan if there is none.
     """
-    right, drawn, found, true = np.moveaxis(np.asarray(contour, np.float64), 1, 0)
+    right, drawn, matched, true = np.moveaxis(np.asarray(contour, np.float64), 1, 0)
     precision = right / np.maximum(drawn, 1)
-    recall = found / np.maximum(true, 1)
+    recall = matched / np.maximum(true, 1)
     f1 = 2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)
     f1 = np.where(true > 0, f1, np.nan)
     by_image = [row[~np.isnan(row)].mean() for row in f1 if not np.isnan(row).all()]
@@ -127,16 +127,16 @@ def boundary_f1(contour: np.ndarray) -> tuple[float, np.ndarray]:
 
 
 def boundary_iou(rim: np.ndarray) -> tuple[float, np.ndarray]:
-    """Boundary IoU from counts of every image: int [n, 3, K] -> mean, float64 [K].
+    """Boundary IoU from the counts of each image: int [n, 3, K] -> mean, float64 [K].
 
-    Pixels are added up over images first, as for IoU; nan for a class that is absent.
+    Counts are summed over images first, as for IoU; nan for an absent class.
     """
     total = np.asarray(rim, np.int64).sum(0)
     return float(confusion.miou(total)), confusion.iou(total)
 
 
 def band_scores(bands: np.ndarray) -> dict[int, dict[str, float]]:
-    """By width: `pixel_accuracy` and `miou` in the band; int [n, len(BANDS), 3, K], of images."""
+    """Width -> `pixel_accuracy` and `miou` in the band, from counts int [n, len(BANDS), 3, K]."""
     total = np.asarray(bands, np.int64).sum(0)
     return {
         width: {
@@ -148,7 +148,7 @@ def band_scores(bands: np.ndarray) -> dict[int, dict[str, float]]:
 
 
 def _edges(labels: jax.Array) -> jax.Array:
-    """Pixels with a 4-neighbour of another class; VOID is none."""
+    """Pixels with a 4-neighbour of another class; VOID is not a class: bool [H, W]."""
     edges = jnp.zeros(labels.shape, bool)
     known = jnp.pad(labels, 1, constant_values=VOID)
     for step in _STEPS:
@@ -157,20 +157,20 @@ def _edges(labels: jax.Array) -> jax.Array:
     return edges & (labels != VOID)
 
 
-def _near(own: jax.Array, other: jax.Array, steps: jax.Array, reach: int) -> jax.Array:
-    """Pixels of `own` with one of the same class in `other` at one of `steps`; VOID is none."""
+def _near(labels: jax.Array, other: jax.Array, steps: jax.Array, reach: int) -> jax.Array:
+    """Non-VOID pixels with the same class in `other` at one of `steps`: bool [H, W]."""
     framed = jnp.pad(other, reach, constant_values=VOID)
 
-    def look(n, found):
+    def look(n, matched):
         start = steps[n] + reach
-        return found | (jax.lax.dynamic_slice(framed, start, own.shape) == own)
+        return matched | (jax.lax.dynamic_slice(framed, start, labels.shape) == labels)
 
-    found = jax.lax.fori_loop(0, steps.shape[0], look, jnp.zeros(own.shape, bool))
-    return found & (own != VOID)
+    matched = jax.lax.fori_loop(0, steps.shape[0], look, jnp.zeros(labels.shape, bool))
+    return matched & (labels != VOID)
 
 
 def _rim(labels: jax.Array, inside: jax.Array, width: jax.Array) -> jax.Array:
-    """Pixels with another class, or the image's border, in the window (2 width + 1)^2."""
+    """Pixels with another class or the image's border in the (2 width + 1)^2 window: bool."""
     labels = jnp.where(inside, labels, _OUTSIDE).astype(jnp.int16)
     least = jnp.where(labels == VOID, VOID, labels)
     most = jnp.where(labels == VOID, -1, labels)
@@ -184,7 +184,7 @@ def _rim(labels: jax.Array, inside: jax.Array, width: jax.Array) -> jax.Array:
 
 
 def _window(choose, x: jax.Array) -> jax.Array:
-    """The least or the most in 3 x 3, first down, then across."""
+    """Minimum or maximum over 3 x 3 windows, first down, then across."""
     for axis in (0, 1):
         width = [(0, 0), (0, 0)]
         width[axis] = (1, 1)
@@ -198,19 +198,19 @@ def _window(choose, x: jax.Array) -> jax.Array:
 
 
 def _bands(predicted, label, inside, num_classes: int) -> jax.Array:
-    """int32 [len(BANDS), 3, K]."""
+    """Correct, true and predicted pixels of each class in each band: int32 [len(BANDS), 3, K]."""
     framed = jnp.pad(jnp.where(inside, label, _OUTSIDE), 1, constant_values=_OUTSIDE)
     band = jnp.zeros(label.shape, bool)
     for step in _STEPS:
         other = _shifted(framed, step, label.shape)
         band |= (other != label) & (other != _OUTSIDE) & inside
-    found, done = [], 1
+    counted, done = [], 1
     for width in BANDS:
         band = jax.lax.fori_loop(done, width, lambda _, mask: _grown(mask), band)
-        done, here = width, band & (label != VOID)
-        kinds = (label, here & (predicted == label)), (label, here), (predicted, here)
-        found.append(jnp.stack([_by_class(*kind, num_classes) for kind in kinds]))
-    return jnp.stack(found)
+        done, in_band = width, band & (label != VOID)
+        kinds = (label, in_band & (predicted == label)), (label, in_band), (predicted, in_band)
+        counted.append(jnp.stack([_by_class(*kind, num_classes) for kind in kinds]))
+    return jnp.stack(counted)
 
 
 def _grown(mask: jax.Array) -> jax.Array:
@@ -223,14 +223,14 @@ def _grown(mask: jax.Array) -> jax.Array:
 
 
 def _by_class(labels: jax.Array, mask: jax.Array, num_classes: int) -> jax.Array:
-    """int32 [K]: the pixels of each class in a mask."""
+    """Number of pixels of each class in a mask: int32 [K]."""
     index = jnp.where(mask, labels, num_classes).astype(jnp.int32)
     index = jnp.minimum(index, num_classes)
     return jnp.zeros(num_classes + 1, jnp.int32).at[index.ravel()].add(1)[:-1]
 
 
 def _shifted(framed: jax.Array, step: tuple[int, int], shape: tuple[int, ...]) -> jax.Array:
-    """The neighbours at a step, of a map that is framed by one pixel."""
+    """The neighbours at `step` in a map framed by one pixel: [*shape]."""
     y, x = 1 + step[0], 1 + step[1]
     return framed[y : y + shape[0], x : x + shape[1]]
 
@@ -259,15 +259,15 @@ class ClassBoundaries(ImageMetric):
         return counts(prediction, label, size, num_classes=classes, capacity=capacity, **inputs)
 
     def keep(self, counts: Counts) -> Counts:
-        """All counts: boundary F1 is a mean over images."""
+        """All counts, because boundary F1 is a mean over images."""
         return {key: np.asarray(value, np.int64) for key, value in counts.items()}
 
     def scores(self, total: Counts) -> dict[str, float]:
-        """None for the log: boundary F1 needs every image."""
+        """No scalars for the log, because boundary F1 needs the counts of each image."""
         return {}
 
     def describe(self, total: Counts, images: Counts) -> tuple[str, dict[str, Any]]:
-        """The scores in words, and by class and width as fields."""
+        """The scores in words; the scores by class and by width as fields."""
         f1, f1_by_class = boundary_f1(images["contour"])
         iou, iou_by_class = boundary_iou(images["rim"])
         bands = band_scores(images["bands"])

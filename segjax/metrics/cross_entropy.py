@@ -1,4 +1,4 @@
-"""The cross-entropy of an evaluation, class weights included."""
+"""The cross-entropy of an evaluation, with class weights."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ class CrossEntropy(Metric):
 
     Args:
         spec: the classes.
-        class_weights: of the loss, or None.
+        class_weights: class weights of the loss, or None.
     """
 
     name = "cross_entropy"
@@ -26,13 +26,13 @@ class CrossEntropy(Metric):
         self.class_weights = class_weights
 
     def count(self, pixels: Pixels) -> dict[str, jax.Array]:
-        """`loss` float32 [], summed; `pixels` int32 [], how many are labelled."""
+        """`loss` float32 [], the sum; `pixels` int32 [], the number of labelled pixels."""
         weights = None if self.class_weights is None else jnp.asarray(self.class_weights)
         loss = pixel_losses.cross_entropy(pixels.logits, pixels.label, weights)
         return {"loss": jnp.sum(loss), "pixels": jnp.sum(pixels.valid, dtype=jnp.int32)}
 
     def scores(self, total: Counts) -> dict[str, float]:
-        """`loss`: the mean."""
+        """`loss`, the mean over labelled pixels."""
         pixels = float(total["pixels"])
         return {"loss": float(total["loss"]) / pixels if pixels else float(np.nan)}
 

@@ -1,4 +1,4 @@
-"""Mean IoU and the accuracies, from confusion matrices, with an interval for mIoU."""
+"""Mean IoU with its interval, and accuracies, from confusion matrices."""
 
 from typing import Any
 
@@ -10,13 +10,13 @@ from segjax.metrics.metric import Counts, Metric, Pixels, by_class, number, perc
 
 
 class MeanIoU(Metric):
-    """The scores of Long et al. 2015, section 5; of every image its marginals are kept."""
+    """The scores of Long et al. 2015, section 5; keeps the marginals of each image."""
 
     name = "mean_iou"
     by_image = True
 
     def count(self, pixels: Pixels) -> dict[str, jax.Array]:
-        """`confusion` int32 [B, K, K], pixels by (truth, prediction) of every image."""
+        """`confusion` int32 [B, K, K], pixels by (truth, prediction) for each image."""
         classes = self.spec.num_classes
         by_image = jax.vmap(lambda p, t: confusion.count(p, t, classes))
         return {"confusion": by_image(pixels.prediction, pixels.label)}
@@ -30,7 +30,7 @@ class MeanIoU(Metric):
         return confusion.report(total["confusion"]).scalars()
 
     def describe(self, total: Counts, images: Counts) -> tuple[str, dict[str, Any]]:
-        """The means in words; the interval and the scores of every class as fields."""
+        """The means in words; the interval and the scores of each class as fields."""
         report = confusion.report(total["confusion"])
         interval = bootstrap.miou(images["marginals"])
         summary = (

@@ -1,6 +1,6 @@
-"""What a metric is: what the device counts, how counts add up, what they come to.
+"""The interface of a metric: counts on the device, their sums, and the scores from them.
 
-A metric of one's own is a subclass of `Metric`, named in `config.eval.metrics` as "module:Name" or
+A user's metric is a subclass of `Metric`, named in `config.eval.metrics` as "module:Name" or
 ("module:Name", {option: value}); see docs/extending.md.
 """
 
@@ -15,12 +15,12 @@ import numpy as np
 from segjax.data.spec import VOID, DatasetSpec
 
 Counts = dict[str, np.ndarray]
-"""Name -> what was counted; `jax.Array` on the device."""
+"""Name -> counts; `jax.Array` on the device."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Pixels:
-    """Scored pixels of a batch: a block of its rows.
+    """The scored pixels of a batch, or of a block of its rows.
 
     Attributes:
         logits: float32 [B, r, W, K].
@@ -34,13 +34,13 @@ class Pixels:
 
     @classmethod
     def of(cls, logits: jax.Array, label: jax.Array) -> "Pixels":
-        """Pixels with their predictions; `logits` of any float type."""
+        """The pixels with their predictions; `logits` may have any float type."""
         logits = logits.astype(jnp.float32)
         return cls(logits, label, jnp.argmax(logits, axis=-1).astype(jnp.uint8))
 
     @property
     def valid(self) -> jax.Array:
-        """Whether a pixel has a truth: bool [B, r, W]."""
+        """Whether each pixel has a truth: bool [B, r, W]."""
         return self.label != VOID
 
     @property
@@ -52,13 +52,13 @@ class Pixels:
 class Metric:
     """A metric of pixels.
 
-    `count` runs on the device, once for every block of rows of every batch; the rest runs on the
-    host when all counts have been added up.
+    `count` runs on the device for every block of rows of every batch; the other methods run on the
+    host with the summed counts.
 
     Attributes:
-        name: of the metric, in results.
-        by_image: whether the first axis of every count is the image, [B, ...]; else counts are
-            those of the whole batch.
+        name: name of the metric in results.
+        by_image: whether the first axis of every count is the image, [B, ...]; else counts belong
+            to the whole batch.
     """
 
     name = ""
@@ -68,15 +68,15 @@ class Metric:
         self.spec = spec
 
     def count(self, pixels: Pixels) -> dict[str, jax.Array]:
-        """Counts that add up over rows and images. Ratios do not: leave them to `scores`."""
+        """Counts that can be summed over rows and images; ratios cannot and belong to `scores`."""
         raise NotImplementedError
 
     def keep(self, counts: Counts) -> Counts:
-        """What is kept of every image, [n, ...] each; of metrics that count by image."""
+        """Arrays [n, ...] to keep for each image, if the metric counts by image."""
         return {}
 
     def scores(self, total: Counts) -> dict[str, float]:
-        """Scalars for the log; nan where nothing was counted.
+        """Scalars for the log; nan if nothing was counted.
 
         Args:
             total: counts of all images, int64 or float64.
@@ -84,16 +84,16 @@ class Metric:
         raise NotImplementedError
 
     def describe(self, total: Counts, images: Counts) -> tuple[str, dict[str, Any]]:
-        """The scores as a phrase for people, and what the file of scores holds beside the scalars.
+        """The scores as a phrase for people, and further fields for the file of scores.
 
         Args:
-            total: as of `scores`.
-            images: what `keep` kept, of all images.
+            total: see `scores`.
+            images: results of `keep` for all images.
         """
         return ", ".join(f"{key} {value:.4f}" for key, value in self.scores(total).items()), {}
 
     def empty(self) -> Counts:
-        """The total of no image."""
+        """The counts of no image, all 0."""
         row = jnp.zeros((1, 1, 1, self.spec.num_classes))
         shapes = jax.eval_shape(
             lambda logits: self.count(Pixels.of(logits, jnp.zeros((1, 1, 1), jnp.uint8))), row
@@ -105,19 +105,19 @@ class Metric:
 
 
 class ImageMetric(Metric):
-    """A metric of whole label maps, which blocks of rows cannot count: one image at a time.
+    """A metric of whole label maps, counted one image at a time and not by blocks of rows.
 
-    Such metrics are counted by `segjax.evaluate`, not while a network trains.
+    `segjax.evaluate` counts such metrics; training does not.
     """
 
     by_image = True
 
     def inputs(self, sizes: np.ndarray, canvas: tuple[int, int]) -> dict[str, np.ndarray]:
-        """What the host tells the device of each image: arrays [B, ...].
+        """Arrays [B, ...] that the host computes for `count_image`.
 
         Args:
-            sizes: int32 [B, 2], of the images.
-            canvas: (height, width) that they lie on.
+            sizes: int32 [B, 2], sizes of the images.
+            canvas: (height, width) of their canvas.
         """
         return {}
 
@@ -127,20 +127,20 @@ class ImageMetric(Metric):
         """Counts of one image.
 
         Args:
-            prediction, label: uint8 [H, W]; the label is VOID beyond the image.
-            size: int32 [2], of the image on this canvas.
-            **inputs: of `inputs`, of this image.
+            prediction, label: uint8 [H, W]; the label is VOID outside the image.
+            size: int32 [2], size of the image on this canvas.
+            **inputs: this image's rows of `inputs`.
         """
         raise NotImplementedError
 
 
 def add(total: Counts, counts: Counts, *, by_image: bool) -> Counts:
-    """A total with the counts of a batch added, in 64 bits.
+    """The sum of a total and the counts of a batch, in 64 bits.
 
     Args:
-        total: {} before the first batch.
-        counts: of `Metric.count`.
-        by_image: whether their first axis is the image.
+        total: the total so far; {} before the first batch.
+        counts: result of `Metric.count`.
+        by_image: whether the first axis of the counts is the image.
     """
     added = {}
     for key, value in counts.items():
@@ -151,6 +151,7 @@ def add(total: Counts, counts: Counts, *, by_image: bool) -> Counts:
 
 
 def _wide(dtype: Any) -> type:
+    """The 64-bit type of sums of a dtype."""
     return np.float64 if np.issubdtype(dtype, np.floating) else np.int64
 
 
@@ -160,12 +161,12 @@ def percent(value: float) -> str:
 
 
 def number(value: float) -> float | None:
-    """A number for JSON, which has no nan: None."""
+    """A number for JSON, with None for nan."""
     return None if np.isnan(value) else float(value)
 
 
 def numbers(values: dict[str, float]) -> dict[str, float | None]:
-    """The same of every value."""
+    """`number` of every value."""
     return {key: number(value) for key, value in values.items()}
 
 

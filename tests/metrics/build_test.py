@@ -1,4 +1,4 @@
-"""The metrics of an evaluation: ours, and those that a config adds."""
+"""The metrics of an evaluation: the built-in ones and those that a config adds."""
 
 import pytest
 
@@ -16,7 +16,7 @@ def names(**options) -> list[str]:
     return [metric.name for metric in metrics.build(tiny.SPEC, **options)]
 
 
-def test_every_evaluation_has_ours_and_those_of_whole_images_only_in_detail():
+def test_metrics_of_whole_images_are_built_only_for_details():
     assert names() == ["mean_iou", "calibration", "cross_entropy"]
     assert names(details=True) == ["mean_iou", "calibration", "cross_entropy", "boundaries"]
     assert names(details=True) == list(metrics.METRICS)
@@ -28,7 +28,7 @@ def test_class_weights_go_to_the_cross_entropy():
     assert all(metric.spec is tiny.SPEC for metric in found)
 
 
-def test_those_of_a_config_follow_with_their_options_and_names():
+def test_a_configs_metrics_follow_with_their_options_and_names():
     more = (SURE, CONFIDENT, CORNER)
     assert names(more=more)[3:] == ["sure", "Confident"]
     assert names(more=more, details=True)[4:] == ["sure", "Confident", "corner"]
@@ -49,24 +49,27 @@ def test_those_of_a_config_follow_with_their_options_and_names():
         ),
         ((SURE, SURE), "config.eval.metrics: two metrics are named 'sure'"),
         (("mean_iou",), "config.eval.metrics: two metrics are named 'mean_iou'"),
-        (("tests.metrics.made:scored",), "is no subclass of segjax.metrics.Metric"),
+        (("tests.metrics.made:scored",), "is not a subclass of segjax.metrics.Metric"),
         (("tests.metrics.made:NOT_A_METRIC",), "is a int, which cannot be called"),
     ],
 )
-def test_what_is_no_metric_is_refused(more, told):
+def test_an_entry_that_is_not_a_metric_is_refused(more, told):
     with pytest.raises(InputError, match=told):
         metrics.build(tiny.SPEC, more=more)
 
 
-def test_scalars_that_may_choose_a_checkpoint_are_those_of_pixels():
+def test_only_scalars_of_pixel_metrics_can_choose_a_checkpoint():
     found = metrics.build(tiny.SPEC, more=(SURE, CORNER), details=True)
     assert metrics.scalar_names(found) == [
         "miou", "pixel_accuracy", "mean_accuracy", "fwiou", "ece", "loss", "sure"
     ]  # fmt: skip
 
 
-def test_two_scalars_of_one_name_are_refused():
-    """One would take the other's place in the log and in the file of scores."""
+def test_two_scalars_with_the_same_name_are_refused():
+    """One would replace the other in the log and in the file of scores."""
     found = metrics.build(tiny.SPEC, more=(LOUD,))
-    with pytest.raises(InputError, match="config.eval.metrics: two metrics give a scalar 'loss': cross_entropy and Loud"):
+    with pytest.raises(
+        InputError,
+        match="config.eval.metrics: two metrics give a scalar 'loss': cross_entropy and Loud",
+    ):
         metrics.scalar_names(found)

@@ -1,4 +1,4 @@
-"""Boundary scores against closed forms, brute force, and OpenCV's and scipy's morphology."""
+"""Class boundary scores against closed forms, brute force and OpenCV's and scipy's morphology."""
 
 import functools
 import math
@@ -15,11 +15,11 @@ K = 3
 
 
 def counts(prediction, label, *, size=None, near=None, rim=None):
-    """`contours.counts` of small arrays; radii of the image's own size unless given."""
+    """`class_boundaries.counts` of small arrays, by default with the radii of the image's size."""
     prediction, label = np.asarray(prediction, np.uint8), np.asarray(label, np.uint8)
     size = label.shape if size is None else size
-    own = class_boundaries.radii(size)
-    near, rim = own[0] if near is None else near, own[1] if rim is None else rim
+    tolerance, width = class_boundaries.radii(size)
+    near, rim = tolerance if near is None else near, width if rim is None else rim
     capacity = math.floor(near)
     fn = jax.jit(functools.partial(class_boundaries.counts, num_classes=K, capacity=capacity))
     found = fn(
@@ -29,11 +29,11 @@ def counts(prediction, label, *, size=None, near=None, rim=None):
 
 
 def halves(height: int, width: int, at: int) -> np.ndarray:
-    """Class 0 left of column `at`, class 1 from it on."""
+    """A label map with class 0 left of column `at` and class 1 from it on."""
     return np.broadcast_to((np.arange(width) >= at).astype(np.uint8), (height, width)).copy()
 
 
-def test_a_shifted_edge_is_found_up_to_the_tolerance():
+def test_a_shifted_boundary_matches_up_to_the_tolerance():
     label = halves(20, 40, 20)
     for shift, hits in ((0, 1), (1, 1), (3, 1), (4, 0)):
         found = counts(halves(20, 40, 20 + shift), label, near=3.5)["contour"]
@@ -45,18 +45,18 @@ def test_a_shifted_edge_is_found_up_to_the_tolerance():
 
 
 def test_boundary_f1_averages_classes_then_images():
-    # right, drawn, found, true of two images; class 2 has no boundary in the truth of the first
+    # right, drawn, matched, true of two images; class 2 has no boundary in the first one's truth
     first = [[4, 0, 0], [8, 5, 6], [3, 0, 0], [4, 10, 0]]
     second = [[0, 0, 2], [0, 0, 2], [0, 0, 2], [0, 0, 2]]
     f1, by_class = class_boundaries.boundary_f1(np.array([first, second]))
-    own = 2 * 0.5 * 0.75 / 1.25
-    assert f1 == pytest.approx(((own + 0) / 2 + 1) / 2)
-    np.testing.assert_allclose(by_class, [own, 0, 1])
+    single = 2 * 0.5 * 0.75 / 1.25
+    assert f1 == pytest.approx(((single + 0) / 2 + 1) / 2)
+    np.testing.assert_allclose(by_class, [single, 0, 1])
     assert math.isnan(class_boundaries.boundary_f1(np.zeros((2, 4, K), int))[0])
 
 
 def brute(prediction, label, near: float, rim: int):
-    """Everything again, pixel by pixel."""
+    """All counts again, pixel by pixel."""
     height, width = label.shape
     predicted = np.where(label == VOID, VOID, prediction).astype(int)
     label = label.astype(int)
@@ -131,7 +131,7 @@ def test_counts_equal_those_of_brute_force(seed):
         np.testing.assert_array_equal(found[key], value, err_msg=key)
 
 
-def test_what_fills_a_canvas_up_counts_nowhere():
+def test_pixels_that_fill_up_the_canvas_do_not_count():
     rng = np.random.default_rng(5)
     label, prediction = rng.integers(0, K, (2, 12, 17), np.uint8)
     placed = np.full((2, 20, 24), VOID, np.uint8)
@@ -152,17 +152,17 @@ def test_boundary_iou_of_squares():
     rim = counts(prediction, label, rim=4)["rim"]
     ring = 30**2 - 22**2
     assert rim[1, 1] == rim[2, 1] == ring
-    overlap = 28 * 30 - 2 * (22 * 2) - 20 * 22  # both squares, less one's or both's inside
+    overlap = 28 * 30 - 2 * (22 * 2) - 20 * 22  # of both squares, without the inner parts
     assert rim[0, 1] == overlap
     _, by_class = class_boundaries.boundary_iou(rim[None])
     assert by_class[1] == pytest.approx(overlap / (2 * ring - overlap))
     assert np.isnan(by_class[2])
-    # The whole image is its own rim's frame: the border is a boundary.
+    # The border of the image is a boundary, so the frame of a uniform image is a rim.
     whole = counts(np.zeros((30, 30)), np.zeros((30, 30)), rim=2)["rim"]
     assert whole[0, 0] == 30**2 - 26**2
 
 
-def test_bands_grow_from_the_boundary_and_are_right_or_not():
+def test_bands_grow_from_the_boundary_and_count_correct_pixels():
     label, prediction = halves(10, 100, 50), halves(10, 100, 53)
     bands = counts(prediction, label)["bands"]
     scores = class_boundaries.band_scores(bands[None])
@@ -188,7 +188,7 @@ def patches(seed: int, shape=(97, 133)) -> np.ndarray:
     return coarse.repeat(13, 0).repeat(17, 1)[: shape[0], : shape[1]]
 
 
-def test_rims_are_what_erosion_takes_away():
+def test_rims_are_the_pixels_that_erosion_removes():
     label = patches(0)
     prediction = np.roll(label, (2, 3), (0, 1))
     found = counts(prediction, label)["rim"]

@@ -15,7 +15,7 @@ WEIGHTS = (1.0, 2.0, 0.5, 1.0, 3.0)
 
 
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
-def test_it_is_the_mean_over_labelled_pixels_class_weights_included(weights):
+def test_the_loss_is_the_mean_of_weighted_losses_over_labelled_pixels(weights):
     logits, label = made.scored()
     metric = CrossEntropy(tiny.SPEC, weights)
     total = add({}, metric.count(Pixels.of(logits, label)), by_image=metric.by_image)
@@ -31,6 +31,6 @@ def test_it_is_the_mean_over_labelled_pixels_class_weights_included(weights):
     assert metric.describe(total, {})[0] == f"loss {metric.scores(total)['loss']:.4f}"
 
 
-def test_without_a_labelled_pixel_there_is_none():
+def test_the_loss_without_labelled_pixels_is_nan():
     metric = CrossEntropy(tiny.SPEC)
     assert math.isnan(metric.scores(metric.empty())["loss"])

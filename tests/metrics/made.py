@@ -1,4 +1,4 @@
-"""Metrics of one's own, as a user would write them; and scored pixels."""
+"""Metrics as a user would write them, and scored pixels."""
 
 from typing import Any
 
@@ -13,11 +13,11 @@ from tests import tiny
 
 
 class Sure(Metric):
-    """The share of labelled pixels that are predicted with more than some probability, and right.
+    """The share of labelled pixels that are correct and predicted with a high probability.
 
     Args:
         spec: the classes.
-        above: the probability.
+        above: the probability to exceed.
     """
 
     name = "sure"
@@ -45,7 +45,7 @@ class Sure(Metric):
 
 
 class Confident(Metric):
-    """The mean probability of the predicted class; it has no name of its own."""
+    """The mean probability of the predicted class; a metric without a name."""
 
     def count(self, pixels: Pixels) -> dict[str, jax.Array]:
         return {
@@ -58,7 +58,7 @@ class Confident(Metric):
 
 
 class Corner(ImageMetric):
-    """Whether the last pixel of an image is right, which no block of rows knows alone."""
+    """Whether the last pixel of an image is correct, which needs the whole image."""
 
     name = "corner"
 
@@ -78,7 +78,7 @@ class Corner(ImageMetric):
 
 
 class Loud(Confident):
-    """A metric whose scalar has the name of one of ours."""
+    """A metric whose scalar has the name of a built-in one."""
 
     def scores(self, total: Counts) -> dict[str, float]:
         return {"loss": 1.0}

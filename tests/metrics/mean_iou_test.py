@@ -19,7 +19,7 @@ def counted():
     return metric, logits, label, counts
 
 
-def test_every_image_has_a_confusion_matrix_of_its_own(counted):
+def test_every_image_has_its_confusion_matrix(counted):
     _, logits, label, counts = counted
     assert counts["confusion"].dtype == np.int32
     for row in range(3):
@@ -51,7 +51,7 @@ def test_marginals_of_every_image_are_kept_and_give_the_interval(counted):
     np.testing.assert_allclose(list(fields["iou"].values()), report.iou)
 
 
-def test_classes_that_are_absent_are_said_to_be():
+def test_absent_classes_are_marked():
     metric = MeanIoU(tiny.SPEC)
     matrix = np.zeros((1, tiny.K, tiny.K), int)
     matrix[0, 0, 0], matrix[0, 1, 0] = 6, 2

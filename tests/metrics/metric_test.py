@@ -1,4 +1,4 @@
-"""What a metric counts adds up over blocks of rows, images and batches."""
+"""Counts of metrics add up over blocks of rows, images and batches."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ EVERY = metrics.build(tiny.SPEC, class_weights=(1.0, 2.0, 0.5, 1.0, 3.0)) + (
 
 
 def total(metric, pieces):
-    """Counts of pieces of a batch, added up as an evaluation does."""
+    """The summed counts of pieces of a batch, as an evaluation sums them."""
     added = {}
     for logits, label in pieces:
         counts = jax.jit(lambda x, y: metric.count(Pixels.of(x, y)))(logits, label)
@@ -45,7 +45,7 @@ def test_counts_add_up_over_rows_and_over_images(metric):
 
 
 @pytest.mark.parametrize("metric", EVERY, ids=lambda metric: metric.name)
-def test_nothing_labelled_counts_nothing_and_scores_nothing(metric):
+def test_without_labelled_pixels_counts_are_0_and_scores_nan(metric):
     logits, label = made.scored()
     nothing = total(metric, [(logits, np.full_like(label, VOID))])
     for key, value in metric.empty().items():
@@ -58,7 +58,7 @@ def test_nothing_labelled_counts_nothing_and_scores_nothing(metric):
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
-def test_pixels_are_float32_with_the_first_of_the_largest_as_prediction(dtype):
+def test_pixels_are_float32_and_predict_the_first_largest_logit(dtype):
     logits = jnp.asarray([[[[0, 1, 1], [2, 0, 0]]]], dtype)
     pixels = Pixels.of(logits, jnp.asarray([[[1, VOID]]], jnp.uint8))
     assert pixels.logits.dtype == jnp.float32
@@ -69,7 +69,7 @@ def test_pixels_are_float32_with_the_first_of_the_largest_as_prediction(dtype):
     np.testing.assert_allclose(pixels.confidence[0, 0], expected, rtol=1e-6)
 
 
-def test_totals_are_exact_beyond_what_a_device_counts():
+def test_totals_are_exact_beyond_32_bits():
     huge = {"pixels": np.int32(2**31 - 1), "loss": np.float32(2**24)}
     one = {"pixels": np.int32(1), "loss": np.float32(1)}
     added = {}
@@ -80,7 +80,7 @@ def test_totals_are_exact_beyond_what_a_device_counts():
     assert metrics_of.add({}, by_image, by_image=True) == {"pixels": 2**32}
 
 
-def test_numbers_of_a_file_are_json_and_words_say_what_is_absent():
+def test_numbers_are_json_and_absent_ones_are_marked():
     assert metrics_of.numbers({"a": np.float64(0.5), "b": np.nan}) == {"a": 0.5, "b": None}
     assert metrics_of.percent(np.nan) == "absent"
     assert metrics_of.percent(0.12345) == "12.35"
@@ -88,7 +88,7 @@ def test_numbers_of_a_file_are_json_and_words_say_what_is_absent():
     assert found == {"a": 0.5, "b": "absent", "c": 1.0, "d": 0.0, "e": "absent"}
 
 
-def test_a_metric_that_says_no_more_has_its_scores_as_words():
+def test_the_default_description_lists_the_scores():
     metric = made.Confident(tiny.SPEC)
     found = total(metric, [made.scored()])
     words, fields = metric.describe(found, {})
