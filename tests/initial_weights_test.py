@@ -6,11 +6,12 @@ import ml_collections
 import numpy as np
 import pytest
 
-from segjax import initial_weights, sharding
+from segjax import initial_weights, network, sharding
 from segjax.data import catalog
 from segjax.errors import InputError
+from segjax.models import functional
 from segjax.models.importers import files
-from segjax.training import assembly, state
+from segjax.training import assembly, loop, state
 from tests import programs, tiny
 from tests.models.importers import keras_test
 
@@ -31,12 +32,12 @@ def config(head: str, source: object = "", **changes) -> ml_collections.ConfigDi
     )
 
 
-def assemble(made: ml_collections.ConfigDict) -> assembly.Experiment:
+def assemble(made: ml_collections.ConfigDict) -> assembly.Training:
     return assembly.assemble(made, catalog.load(**made.data).spec, None, jax.devices()[:1])
 
 
 def first_state(made: ml_collections.ConfigDict) -> state.TrainState:
-    return initial_weights.initial_state(assemble(made), initial_weights.start_of(made))
+    return loop.initial_state(assemble(made), initial_weights.start_of(made))
 
 
 def weights_of(workdir: pathlib.Path) -> dict[str, np.ndarray]:
@@ -51,7 +52,7 @@ def weights_of(workdir: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def loaded(ts: state.TrainState) -> dict[str, np.ndarray]:
-    return tiny.by_name(initial_weights.flatten(ts.params, ts.batch_stats))
+    return tiny.by_name(functional.by_path(ts.params, ts.batch_stats))
 
 
 def stored(workdir: pathlib.Path) -> dict:
@@ -144,9 +145,9 @@ def test_a_crf_is_put_behind_a_trained_network(coarse):
 
 def test_images_are_made_as_the_weights_know_them_and_recorded(coarse, middle):
     assert stored(coarse) == stored(middle) == as_json(PREPROCESS)
-    parts, *_ = assembly.restore(middle, "latest")
-    assert parts.preprocess.mean == PREPROCESS["mean"]
-    assert parts.preprocess.bgr is True
+    preprocess = network.load(middle, "latest").network.model.preprocess
+    assert preprocess.mean == PREPROCESS["mean"]
+    assert preprocess.bgr is True
 
 
 def test_the_config_may_decide_about_the_images(coarse):
@@ -220,8 +221,8 @@ def test_other_classes_are_refused_until_the_head_is_skipped(coarse):
     made = config("fcn32s", coarse)
 
     def state_of(made):
-        parts = tiny.assemble(made)  # five classes
-        return initial_weights.initial_state(parts, initial_weights.start_of(made))
+        training = tiny.assemble(made)  # five classes
+        return loop.initial_state(training, initial_weights.start_of(made))
 
     with pytest.raises(InputError, match=r"2 misshapen: head/score_top/bias \[\d+\] for \[5\]"):
         state_of(made)
@@ -246,10 +247,10 @@ def test_weights_of_another_library_start_a_network_on_all_devices(tmp_path, mon
         "std": [1.0, 1.0, 1.0],
         "bgr": True,
     }
-    parts = tiny.assemble(made, devices=8)
-    ts = initial_weights.initial_state(parts, start)
+    training = tiny.assemble(made, devices=8)
+    ts = loop.initial_state(training, start)
     kernel = ts.params["backbone"]["stage3"]["1"]["conv"]["kernel"]
-    assert kernel.sharding == sharding.replicated(parts.mesh)
+    assert kernel.sharding == sharding.replicated(training.mesh)
     assert kernel.dtype == np.float32
     np.testing.assert_array_equal(kernel, keras_test.make()["block3_conv2/kernel"])
 

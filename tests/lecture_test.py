@@ -9,11 +9,9 @@ import pytest
 
 from segjax.configs import fcn8_lecture, fcn8s
 from segjax.data import catalog, png
-from segjax.errors import InputError
-from segjax.evaluation import evaluator
 from segjax.models.preprocess import Preprocess
-from segjax.training import assembly, optim
-from tests import programs, tiny
+from segjax.training import optim
+from tests import programs
 
 SIZES = ((40, 60), (64, 33))
 COUNT = 9  # images; the last three are for validation
@@ -89,22 +87,6 @@ def test_images_are_from_minus_one_to_one_blue_first():
     preprocess = Preprocess(**fcn8_lecture.get_config().preprocess)
     image = np.array([[0, 51, 255]], np.uint8)
     np.testing.assert_allclose(preprocess(image), [[1, 51 / 127.5 - 1, -1]], atol=1e-6)
-
-
-def test_images_that_are_seen_at_one_size_are_never_filled_up():
-    sizes = np.array([(40, 60 + i) for i in range(20)], np.int32)
-    for changes, bucket in (({"input_size": (24, 32)}, 1), ({}, 64)):
-        parts = tiny.assemble(tiny.short_config(**changes))
-        assert evaluator.protocol(parts, "val", sizes)["bucket"] == bucket
-    parts = tiny.assemble(tiny.short_config(input_size=(24, 32), eval__bucket=32))
-    with pytest.raises(InputError, match="config.eval.bucket is 32; with config.input_size"):
-        evaluator.protocol(parts, "val", sizes)
-
-
-def test_a_scale_and_a_size_of_the_input_exclude_each_other():
-    config = tiny.short_config(input_size=(24, 32), input_scale=0.5)
-    with pytest.raises(InputError, match="only one of them"):
-        assembly.assemble(config, tiny.SPEC, None)
 
 
 def directions(gradients: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

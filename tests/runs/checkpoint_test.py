@@ -8,6 +8,7 @@ import pytest
 from segjax import sharding as shardings
 from segjax.errors import InputError
 from segjax.runs import checkpoint
+from tests import programs
 
 MESH_SIZES = (1, 2, 8)
 
@@ -147,3 +148,12 @@ def test_a_full_disk_is_one_clear_error(tmp_path, monkeypatch):
         checkpoints.save(tree(2), 2, meta={})
     monkeypatch.undo()
     checkpoints.close()
+
+
+def test_checkpoint_files_are_only_known_to_one_module():
+    importers = [
+        path.name
+        for path in (programs.ROOT / "segjax").rglob("*.py")
+        if "import orbax" in path.read_text() or "from orbax" in path.read_text()
+    ]
+    assert importers == [checkpoint.__name__.split(".")[-1] + ".py"]

@@ -1,6 +1,7 @@
+"""The training step."""
+
 import functools
 
-import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,9 +9,6 @@ import pytest
 
 from segjax import sharding
 from segjax.data.spec import VOID
-from segjax.evaluation import steps
-from segjax.models import functional
-from segjax.models.preprocess import Preprocess
 from segjax.training import assembly, state
 from tests import tiny
 
@@ -24,26 +22,26 @@ QUIET = {  # no augmentation, so that numpy knows what the network saw
 }
 
 
-def run(parts: assembly.Experiment, step, ts: state.TrainState, *batches: dict):
+def run(training: assembly.Training, step, ts: state.TrainState, *batches: dict):
     """The state after these batches, and each step's scalars; `ts` stays alive."""
     ts = jax.tree.map(lambda x: x + 0, ts)
     found = []
     for batch in batches:
-        ts, scalars = step(ts, sharding.put_batch(parts.mesh, batch))
+        ts, scalars = step(ts, sharding.put_batch(training.mesh, batch))
         found.append(jax.device_get(scalars))
     return ts, found
 
 
 @pytest.fixture(scope="module")
 def deep():
-    """FCN-8s with batch norm, dropout and averaged weights: fn(devices, space) -> parts, step."""
+    """FCN-8s, batch norm, dropout and averaged weights: fn(devices, space) -> training, step."""
 
     @functools.cache
     def compiled(devices: int, space: int, options: tuple = ()):
-        parts = tiny.assemble(tiny.deep_config(mesh__space=space, ema_decay=0.9), devices)
-        rows = sharding.put_batch(parts.mesh, tiny.batch(0))
-        lowered = parts.train_step.lower(parts.state_shapes(), rows)
-        return parts, lowered.compile(compiler_options=dict(options))
+        training = tiny.assemble(tiny.deep_config(mesh__space=space, ema_decay=0.9), devices)
+        rows = sharding.put_batch(training.mesh, tiny.batch(0))
+        lowered = training.step.lower(training.state_shapes(), rows)
+        return training, lowered.compile(compiler_options=dict(options))
 
     return compiled
 
@@ -54,8 +52,8 @@ def reference(deep):
 
     @functools.cache
     def step_of(options: tuple = ()):
-        parts, step = deep(1, 1, options)
-        ts, (scalars,) = run(parts, step, tiny.awake_state(parts), tiny.batch(5))
+        training, step = deep(1, 1, options)
+        ts, (scalars,) = run(training, step, tiny.awake_state(training), tiny.batch(5))
         return jax.device_get(ts), scalars
 
     return step_of
@@ -72,8 +70,8 @@ AS_USERS = tuple(tiny.OPTIMISED.items())
 )
 def test_a_step_on_many_devices_is_the_step_on_one(deep, reference, devices, space, options):
     """With void in unequal shares, batch norm, dropout, and the image's height split over space."""
-    parts, step = deep(devices, space)
-    ts, (scalars,) = run(parts, step, tiny.awake_state(parts), tiny.batch(5))
+    training, step = deep(devices, space)
+    ts, (scalars,) = run(training, step, tiny.awake_state(training), tiny.batch(5))
     expected, expected_scalars = reference(options)
     tiny.assert_close(ts.params, expected.params)
     tiny.assert_close(ts.batch_stats, expected.batch_stats)
@@ -86,33 +84,33 @@ def test_a_step_on_many_devices_is_the_step_on_one(deep, reference, devices, spa
 
 
 def test_a_step_reaches_every_weight(deep, reference):
-    parts, _ = deep(1, 1)
-    before, after = tiny.by_name(tiny.awake_state(parts)), tiny.by_name(reference()[0])
+    training, _ = deep(1, 1)
+    before, after = tiny.by_name(tiny.awake_state(training)), tiny.by_name(reference()[0])
     for name in before:
         if name != "skipped":
             assert (before[name] != after[name]).any(), name
 
 
 def test_training_twice_gives_the_same_bits(deep):
-    parts, step = deep(1, 1)
+    training, step = deep(1, 1)
     batches = [tiny.batch(seed) for seed in range(3)]
-    first, scalars = run(parts, step, parts.initial_state(), *batches)
-    again, scalars_again = run(parts, step, parts.initial_state(), *batches)
+    first, scalars = run(training, step, training.initial_state(), *batches)
+    again, scalars_again = run(training, step, training.initial_state(), *batches)
     tiny.assert_same_bits(again, first)
     assert scalars == scalars_again
 
 
 def test_dropout_changes_from_step_to_step(deep):
-    parts, step = deep(1, 1)
-    ts = tiny.awake_state(parts)
+    training, step = deep(1, 1)
+    ts = tiny.awake_state(training)
     later = ts.replace(step=ts.step + 1)
-    losses = [run(parts, step, x, tiny.batch(0))[1][0]["loss"] for x in (ts, later)]
+    losses = [run(training, step, x, tiny.batch(0))[1][0]["loss"] for x in (ts, later)]
     assert losses[0] != losses[1]
 
 
 @pytest.fixture(scope="module")
 def short():
-    """The short network without batch norm or dropout: fn(**config) -> parts."""
+    """The short network without batch norm or dropout: fn(**config) -> training."""
 
     @functools.cache
     def assemble(**changes):
@@ -121,10 +119,10 @@ def short():
     return assemble
 
 
-def one_step(parts, batch=None, ts=None):
+def one_step(training, batch=None, ts=None):
     batch = tiny.batch(0) if batch is None else batch
-    ts = tiny.awake_state(parts) if ts is None else ts
-    ts, (scalars,) = run(parts, parts.train_step, ts, batch)
+    ts = tiny.awake_state(training) if ts is None else ts
+    ts, (scalars,) = run(training, training.step, ts, batch)
     return ts, scalars
 
 
@@ -157,25 +155,25 @@ def test_a_sum_is_the_mean_times_the_valid_pixels(short):
 
 
 def test_the_gradient_is_the_slope_of_the_loss(short):
-    parts = short()
-    start = tiny.awake_state(parts)
-    ts, scalars = one_step(parts, ts=start)
+    training = short()
+    start = tiny.awake_state(training)
+    ts, scalars = one_step(training, ts=start)
     gradient = momentum_of(ts)
     length = np.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(gradient)))
     assert scalars["grad_norm"] == pytest.approx(length, rel=1e-5)
 
     def loss_at(distance):
         moved = jax.tree.map(lambda p, g: p + distance * g / length, start.params, gradient)
-        return one_step(parts, ts=start.replace(params=moved))[1]["loss"]
+        return one_step(training, ts=start.replace(params=moved))[1]["loss"]
 
     slope = (loss_at(0.01) - loss_at(-0.01)) / 0.02
     assert slope == pytest.approx(length, rel=5e-3)
 
 
 def test_weights_move_against_the_gradient_and_biases_twice_as_far(short):
-    parts = short()
-    start = tiny.awake_state(parts)
-    ts, scalars = one_step(parts, ts=start)
+    training = short()
+    start = tiny.awake_state(training)
+    ts, scalars = one_step(training, ts=start)
     gradient = momentum_of(ts)
     assert scalars["lr"] == pytest.approx(LR)
     before, after, speed = map(tiny.by_name, (start.params, ts.params, gradient))
@@ -200,34 +198,34 @@ def broken(params: dict, how: str) -> dict:
 
 @pytest.mark.parametrize("how", ["nan", "loss", "gradient"])
 def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(short, how):
-    parts = short(ema_decay=0.9, optim__schedule="poly", total_steps=100)
-    start = tiny.awake_state(parts)
+    training = short(ema_decay=0.9, optim__schedule="poly", total_steps=100)
+    start = tiny.awake_state(training)
     bad = start.replace(step=start.step + 6, params=broken(start.params, how))
-    ts, scalars = run(parts, parts.train_step, bad, tiny.batch(0), tiny.batch(1))
+    ts, scalars = run(training, training.step, bad, tiny.batch(0), tiny.batch(1))
     assert ts.step == 8
     assert ts.skipped == 2
     assert [s["skipped"] for s in scalars] == [1, 2]
     assert np.isfinite([s["loss"] for s in scalars]).all() == (how == "gradient")
     tiny.assert_same_bits(ts.replace(step=bad.step, skipped=bad.skipped), bad)
     # Whole weights again: the count starts anew, and the schedule has gone on.
-    ts, (scalars,) = run(parts, parts.train_step, ts.replace(params=start.params), tiny.batch(0))
+    ts, (scalars,) = run(training, training.step, ts.replace(params=start.params), tiny.batch(0))
     assert ts.skipped == scalars["skipped"] == 0
     assert ts.step == 9
     assert scalars["lr"] == pytest.approx(LR * (1 - 8 / 100) ** 0.9)
 
 
 def test_averaged_weights_follow_their_formula(short):
-    parts = short(ema_decay=0.15)
-    start = tiny.awake_state(parts)
+    training = short(ema_decay=0.15)
+    start = tiny.awake_state(training)
     average = tiny.by_name(start.ema["params"])
     ts = start
     for step in range(3):
-        ts, _ = run(parts, parts.train_step, ts, tiny.batch(step))
+        ts, _ = run(training, training.step, ts, tiny.batch(step))
         decay = min(0.15, (1 + step) / (10 + step))
         now = tiny.by_name(ts.params)
         average = {name: decay * old + (1 - decay) * now[name] for name, old in average.items()}
         tiny.assert_close(ts.ema["params"], average)
-    assert parts.initial_state().ema["params"].keys() == ts.ema["params"].keys()
+    assert training.initial_state().ema["params"].keys() == ts.ema["params"].keys()
 
 
 def test_bfloat16_computes_near_float32_and_keeps_float32_weights(short):
@@ -241,115 +239,17 @@ def test_bfloat16_computes_near_float32_and_keeps_float32_weights(short):
     tiny.assert_close(ts.params, expected.params, 0.05)
 
 
-def logits_of(parts: assembly.Experiment, ts: state.TrainState, image: np.ndarray) -> np.ndarray:
-    """The evaluation graph's scores, brought to the network's input with OpenCV."""
-    image = (image - np.array(parts.preprocess.mean)) / np.array(parts.preprocess.std)
-    _, graph = functional.graphs(parts.build)
-
-    @jax.jit
-    def scores(params, batch_stats, x):
-        return functional.merge(graph, params, batch_stats)(x)[0].values
-
-    values = np.asarray(scores(ts.params, ts.batch_stats, image.astype(np.float32)))
-    height, width = image.shape[1:3]
-    assert values.shape[1:3] == (height // 8, width // 8)
-    return np.stack(
-        [cv2.resize(v, (width, height), interpolation=cv2.INTER_LINEAR) for v in values]
-    )
-
-
-@pytest.mark.parametrize(
-    ("changes", "seen"),
-    [({}, (32, 48)), ({"input_scale": 0.5}, (16, 24)), ({"input_size": (40, 24)}, (40, 24))],
-)
-def test_evaluation_counts_its_own_predictions_and_no_filling_rows(short, changes, seen):
-    parts = short(**changes, augment__size=(16, 24))
-    ts = tiny.awake_state(parts)
-    batch = tiny.batch(0) | {"weight": np.array([1, 1, 0, 1, 1, 0, 1, 1], np.float32)}
-    found = jax.device_get(
-        parts.eval_step(ts.params, ts.batch_stats, sharding.put_batch(parts.mesh, batch))
-    )
-    prediction, counted = found["prediction"], batch["weight"] > 0
-    assert prediction.dtype == np.uint8
-    assert prediction.shape == batch["label"].shape
-    label = np.where(counted[:, None, None], batch["label"], VOID)
-    valid = label != VOID
-    for row in range(len(label)):
-        expected = np.zeros((tiny.K, tiny.K), int)
-        np.add.at(expected, (label[row][valid[row]], prediction[row][valid[row]]), 1)
-        np.testing.assert_array_equal(found["confusion"][row], expected)
-    assert found["pixels"] == found["calibration"][0].sum() == valid.sum()
-
-    image = batch["image"].astype(np.float32)
-    image = np.stack([cv2.resize(i, seen[::-1], interpolation=cv2.INTER_LINEAR) for i in image])
-    logits = logits_of(parts, ts, image)
-    logits = np.stack([cv2.resize(x, (48, 32), interpolation=cv2.INTER_LINEAR) for x in logits])
-    assert (prediction == logits.argmax(-1)).mean() > 0.999  # of rows without weight too
-    assert len(np.unique(prediction)) > 1
-    shifted = logits - logits.max(-1, keepdims=True)
-    log_share = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-    target = np.where(valid, label, 0)[..., None]
-    loss = -(np.take_along_axis(log_share, target, -1)[..., 0] * valid).sum()
-    assert found["loss"] == pytest.approx(loss, rel=1e-4)
-    sure, right = np.exp(log_share.max(-1))[valid].sum(), (prediction == label)[valid].sum()
-    assert found["calibration"][1].sum() == pytest.approx(sure, rel=1e-4)
-    assert found["calibration"][2].sum() == right
-
-
-def test_evaluation_is_the_same_on_many_devices_and_its_rows_come_back(short):
-    one, many = short(), tiny.assemble(tiny.short_config(**QUIET, mesh__space=2), 8)
-    results = []
-    for parts in (one, many):
-        ts = tiny.awake_state(parts)
-        batch = sharding.put_batch(parts.mesh, tiny.batch(0))
-        results.append(parts.eval_step(ts.params, ts.batch_stats, batch))
-    expected, found = results
-    rows = sharding.local_rows(found["prediction"])
-    assert (rows == np.asarray(expected["prediction"])).mean() > 0.999
-    np.testing.assert_array_equal(np.asarray(found["prediction"]), rows)
-    assert int(found["pixels"]) == int(expected["pixels"])
-    assert float(found["loss"]) == pytest.approx(float(expected["loss"]), rel=1e-5)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_both_steps_lower_for_accelerators_from_a_cpu_host(dtype):
-    parts = tiny.assemble(tiny.config(dtype=dtype, **{f"augment__{n}": 0.1 for n in COLOURS}))
-    ts, batch = parts.state_shapes(), sharding.put_batch(parts.mesh, tiny.batch(0))
-    computed = {"float32": "xf32", "bfloat16": "xbf16"}[dtype]
-    for traced in (
-        parts.train_step.trace(ts, batch),
-        parts.eval_step.trace(ts.params, ts.batch_stats, batch),
-    ):
-        for platform in ("cuda", "tpu"):
-            text = traced.lower(lowering_platforms=(platform,)).as_text()
-            convolutions = [line for line in text.splitlines() if "stablehlo.convolution" in line]
-            assert len(convolutions) >= 13 + 1 + 3, platform  # fc6 is one, as on no CPU
-            assert all(computed in line for line in convolutions)
-
-
 COLOURS = ("brightness", "contrast", "saturation", "hue")
 
 
-def test_images_are_normalised_channel_by_channel():
-    image = np.array([[10, 20, 30], [110, 220, 130]], np.uint8)
-    prepare = Preprocess(mean=(10.0, 20.0, 40.0), std=(1.0, 2.0, 5.0), bgr=False)
-    expected = [[0, 0, -2], [100, 100, 18]]
-    got = prepare(jnp.asarray(image))
-    assert got.dtype == jnp.float32
-    np.testing.assert_allclose(got, expected)
-    swapped = Preprocess(mean=(10.0, 20.0, 40.0), std=(1.0, 2.0, 5.0), bgr=True)
-    np.testing.assert_allclose(swapped(jnp.asarray(image)), np.array(expected)[:, ::-1])
-
-
-@pytest.mark.parametrize(
-    ("size", "scale", "expected"),
-    [
-        ((360, 480), 0.5, (180, 240)),
-        ((33, 47), 1.0, (33, 47)),
-        ((1, 3), 0.25, (1, 1)),
-        ((35, 90), 2.0, (70, 180)),
-    ],
-)
-def test_the_network_sees_an_image_of_the_scaled_size(size, scale, expected):
-    assert steps.input_size(size, scale) == expected
-    assert steps.input_size(size, scale, (224, 200)) == (224, 200)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_it_lowers_for_accelerators_from_a_cpu_host(dtype):
+    training = tiny.assemble(tiny.config(dtype=dtype, **{f"augment__{n}": 0.1 for n in COLOURS}))
+    batch = sharding.put_batch(training.mesh, tiny.batch(0))
+    computed = {"float32": "xf32", "bfloat16": "xbf16"}[dtype]
+    traced = training.step.trace(training.state_shapes(), batch)
+    for platform in ("cuda", "tpu"):
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        convolutions = [line for line in text.splitlines() if "stablehlo.convolution" in line]
+        assert len(convolutions) >= 13 + 1 + 3, platform  # fc6 is one, as on no CPU
+        assert all(computed in line for line in convolutions)

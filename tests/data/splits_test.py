@@ -1,0 +1,54 @@
+"""Splits of a data set, opened and checked."""
+
+import cv2
+import numpy as np
+import pytest
+
+from segjax.data import catalog, sources
+from segjax.data.splits import open_split
+from segjax.errors import InputError
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Two images of 20 x 30 and 10 x 40."""
+    for kind in ("images", "labels"):
+        (tmp_path / kind / "train").mkdir(parents=True)
+    for name, size in (("a", (20, 30)), ("b", (10, 40))):
+        label = np.indices(size).sum(0).astype(np.uint8) % 3
+        cv2.imwrite(str(tmp_path / "images" / "train" / f"{name}.png"), np.stack([label] * 3, -1))
+        cv2.imwrite(str(tmp_path / "labels" / "train" / f"{name}.png"), label)
+    return tmp_path
+
+
+def test_a_split_has_its_source_its_scan_and_a_canvas_that_holds_every_image(root):
+    dataset = catalog.load(name="folder", root=str(root))
+    split = open_split(dataset, "train")
+    assert split.name == "train"
+    assert len(split.source) == 2
+    assert split.scan.sizes.tolist() == [[20, 30], [10, 40]]
+    assert split.canvas == (20, 40)
+    assert isinstance(split.canvas[0], int)
+
+
+def test_decoded_examples_are_kept_only_where_they_shall_be(root):
+    dataset = catalog.load(name="folder", root=str(root))
+    plain, cached = (open_split(dataset, "train", cache=keep) for keep in (False, True))
+    assert isinstance(cached.source, sources.CachedSource)
+    assert not isinstance(plain.source, sources.CachedSource)
+    for a, b in zip(plain.source[1], cached.source[1], strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert plain.scan.fingerprint == cached.scan.fingerprint
+
+
+def test_a_split_that_is_not_there_is_named_with_the_near_miss(root):
+    dataset = catalog.load(name="folder", root=str(root))
+    with pytest.raises(InputError, match='trian.*Did you mean "train"'):
+        open_split(dataset, "trian")
+
+
+def test_files_that_do_not_fit_are_said(root):
+    cv2.imwrite(str(root / "labels" / "train" / "b.png"), np.zeros((9, 9), np.uint8))
+    dataset = catalog.load(name="folder", root=str(root))
+    with pytest.raises(InputError, match="b.png"):
+        open_split(dataset, "train")

@@ -1,0 +1,63 @@
+"""What can happen to a run, and what is done about it."""
+
+import signal
+import threading
+
+import numpy as np
+import pytest
+
+from segjax.training import guards
+
+
+def test_stacks_are_printed_only_when_a_step_hangs(tmp_path, monkeypatch):
+    armed = []
+    monkeypatch.setattr(
+        guards.faulthandler,
+        "dump_traceback_later",
+        lambda seconds, **_: armed.append(seconds),
+    )
+    with guards.Guards(tmp_path, 3, None) as guard:
+        guard.beat()
+        assert armed[-1] == guards._HANG_SECONDS
+        guard._took = [60.0] * 10
+        guard.beat()
+        assert armed[-1] == pytest.approx(60 * guards._HANG_FACTOR)
+
+
+def test_an_order_to_stop_is_heard_and_the_handler_before_comes_back(tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    with guards.Guards(tmp_path, 3, None) as guard:
+        assert not guard.stopping(1)
+        signal.raise_signal(signal.SIGTERM)
+        assert guard.stopping(1)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_training_in_another_thread_listens_to_no_signal(tmp_path):
+    """Python delivers them to the main thread alone; a notebook may train elsewhere."""
+    before, seen = signal.getsignal(signal.SIGTERM), []
+
+    def train():
+        with guards.Guards(tmp_path, 3, None) as guard:
+            seen.append((guard.stopping(1), signal.getsignal(signal.SIGTERM)))
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join()
+    assert seen == [(False, before)]
+
+
+def test_batches_of_non_finite_steps_are_kept_until_there_are_too_many(tmp_path):
+    batch = {"image": np.full((2, 3, 4, 3), 7, np.uint8), "position": np.arange(2)}
+    guard = guards.Guards(tmp_path, 2, None)
+    assert not guard.broken(4, {"skipped": 0.0}, batch)
+    assert not (tmp_path / "nonfinite").exists()
+    assert not guard.broken(5, {"skipped": 1.0}, batch)
+    assert guard.broken(6, {"skipped": 2.0}, batch)
+    assert [path.name for path in sorted((tmp_path / "nonfinite").iterdir())] == [
+        "step-0000005.npz", "step-0000006.npz"
+    ]  # fmt: skip
+    with np.load(tmp_path / "nonfinite" / "step-0000006.npz") as saved:
+        assert int(saved["step"]) == 6
+        np.testing.assert_array_equal(saved["image"], batch["image"])
+    assert "for 2 steps in a row, up to step 6" in str(guard.error(6))
