@@ -102,7 +102,7 @@ def test_the_method_of_extending_runs_over_a_data_set(beside):
     for name in ("my_methods.py", "my_levels.py"):
         (beside / name).write_text(pages.files("docs/extending.md")[name])
     config = recipe_files.load("my_levels.py")
-    config.data = {"name": "scenes", "size": (24, 32), "val_count": 8}
+    config.data = {"name": "scenes", "size": (48, 64), "val_count": 8}
     study.run(config, beside / "run")
     assert "covering" in json.loads((beside / "run" / "eval-val.json").read_text())["scores"]
 
@@ -217,21 +217,27 @@ def imports(path: pathlib.Path) -> set[str]:
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-    return {name for name in found if name.startswith("segjax.")}
+    return {name.removeprefix("segjax.") for name in found if name.startswith("segjax.")}
 
 
 def test_a_room_imports_only_rooms_above_it_in_the_table():
-    level = {room: row for row, names in enumerate(rooms()) for room in names}
-    package = programs.ROOT / "segjax"
-    for path in [*package.rglob("*.py"), *(programs.ROOT / "configs").glob("*.py")]:
-        inside = path.relative_to(package if package in path.parents else programs.ROOT)
-        room = inside.with_suffix("").parts[0]
-        for name in imports(path):
-            other = name.split(".")[1]
-            if other in level and other != room:
-                assert level[other] < level[room], f"{path} imports {name}"
-    there = {path.stem for path in package.iterdir() if path.stem != "__pycache__"} - {"py"}
-    assert level.keys() == there
+    rows = {room: row for row, names in enumerate(rooms()) for room in names}
+
+    def room_of(*parts: str) -> str:
+        return next(
+            room for room in ("/".join(parts[:2]), parts[0], "") if room in rows or not room
+        )
+
+    package, there = programs.ROOT / "segjax", set()
+    for folder, start in ((package, ()), (programs.ROOT / "configs", ("configs",))):
+        for path in folder.rglob("*.py"):
+            room = room_of(*start, *path.relative_to(folder).with_suffix("").parts)
+            there.add(room)
+            for name in imports(path):
+                other = room_of(*name.split("."))
+                if other not in ("", room):
+                    assert rows[other] < rows[room], f"{path} imports {name}"
+    assert there == rows.keys()
 
 
 def builder():

@@ -66,11 +66,11 @@ def commands(page: str) -> Iterator[str]:
     """The command lines of a page: those of bash blocks, and programs of segjax in the text."""
     for block in blocks(page, "bash"):
         for line in block.code.replace("\\\n", " ").splitlines():
-            parts = [part.strip() for part in re.split(r"&&|;", line.partition(" # ")[0])]
+            parts = [part.strip() for part in re.split(r"&&|;", re.sub(r" [#>] .*", "", line))]
             yield from filter(None, parts)
     for code in re.findall(r"`([^`]+)`", prose(page)):
         if re.match(r"(segjax|python -m segjax\.\w+) ", code):
-            yield " ".join(code.split())
+            yield re.sub(r" > .*", "", " ".join(code.split()))
 
 
 def links(page: str) -> list[str]:
