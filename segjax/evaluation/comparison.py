@@ -3,14 +3,16 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 
 from segjax import files, tables
 from segjax.data import catalog
+from segjax.data.dataset import Dataset
 from segjax.data.sources import Source
+from segjax.data.splits import open_split
 from segjax.errors import InputError
 from segjax.evaluation import kept_labels, report
 from segjax.metrics import bootstrap, confusion
@@ -91,10 +93,9 @@ def aligned(a: Stored, b: Stored) -> Stored:
     """`b` with its images in the order of `a`.
 
     Raises:
-        InputError: if data set, classes or images differ.
+        InputError: if classes or images differ.
     """
     for what, one, two in (
-        ("data set", a.fields["data"], b.fields["data"]),
         ("classes", [*a.fields["iou"]], [*b.fields["iou"]]),
         ("images", sorted(a.names), sorted(b.names)),
     ):
@@ -103,6 +104,25 @@ def aligned(a: Stored, b: Stored) -> Stored:
     where = {name: i for i, name in enumerate(b.names)}
     order = [where[name] for name in a.names]
     return dataclasses.replace(b, names=a.names, marginals=b.marginals[order], index=b.index[order])
+
+
+def check_data(a: Stored, b: Stored, dataset: Dataset, names: Collection[str]) -> None:
+    """Passes two evaluations of the same data, be their fingerprints of the old rule or the new.
+
+    Args:
+        a, b: the evaluations.
+        dataset: the data as they are now.
+        names: that the spec may have had when the old rule counted its name.
+
+    Raises:
+        InputError: if the data differ.
+    """
+    stored = {a.fields["data"], b.fields["data"]}
+    if len(stored) == 1:
+        return
+    scan = open_split(dataset, a.fields["protocol"]["split"]).scan
+    if not stored <= {scan.fingerprint, *map(scan.old_fingerprint, names)}:
+        raise InputError(f"compare: {a.path} and {b.path} are of different data sets.")
 
 
 def run(first: pathlib.Path, second: pathlib.Path, split: str, output: pathlib.Path) -> None:
@@ -116,13 +136,16 @@ def run(first: pathlib.Path, second: pathlib.Path, split: str, output: pathlib.P
     Raises:
         InputError: if they cannot be read, or are not of the same images.
     """
-    a = load(first, split)
-    b = aligned(a, load(second, split))
+    a, b = load(first, split), load(second, split)
+    configs = [run_folder.read_config(stored.path.parent) for stored in (a, b)]
+    dataset = catalog.load(**configs[0].data)
+    source = dataset.splits[a.fields["protocol"]["split"]]
+    roots = [pathlib.Path(config.data.get("root", "")).name for config in configs]
+    check_data(a, b, dataset, {dataset.spec.name, *roots})
+    b = aligned(a, b)
     rows, fields = differences(a, b)
     print(f"A: {a.title}\nB: {b.title}")
     print(tables.format_table(rows, ("", "A %", "B %", "A - B", "interval")))
-    dataset = catalog.load(**run_folder.read_config(a.path.parent).data)
-    source = dataset.splits[a.fields["protocol"]["split"]]
     maps = kept_labels.Reader(a.path), kept_labels.Reader(b.path)
     images = disagreements(a, source, maps, dataset.spec.num_classes)
     fields["disagreement"] = {image.name: image.share for image in images}

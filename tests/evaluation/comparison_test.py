@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from segjax import compare, files
-from segjax.data import catalog
+from segjax.data import catalog, splits
 from segjax.data.spec import VOID
 from segjax.errors import InputError
 from segjax.evaluation import comparison, kept_labels
@@ -136,7 +136,7 @@ def test_evaluations_that_cannot_be_compared_are_one_line(pair, tmp_path):
     broken = store(tmp_path / "broken", dict.fromkeys(ITEMS, 0))
     files.write_npz(broken.with_suffix(".npz"), confusion=np.zeros((K, K)))
     for second, expected in {
-        other: "are of different data set",
+        other: "are of different data sets",
         fewer: "are of different images",
         bare: "has no label maps beside it",
         broken: "hold no scores by image",
@@ -146,6 +146,20 @@ def test_evaluations_that_cannot_be_compared_are_one_line(pair, tmp_path):
         with pytest.raises(InputError, match=expected):
             comparison.run(pair[0], second, "", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_evaluations_from_before_and_after_the_rule_of_fingerprints_changed_are_compared(
+    pair, tmp_path, capsys
+):
+    scanned = splits.open_split(SCENES, "val").scan
+    before = scanned.old_fingerprint(SCENES.spec.name)
+    wrong = dict.fromkeys(ITEMS, 0.125)
+    old = store(tmp_path / "old", wrong, data=before)
+    new = store(tmp_path / "new", wrong, data=scanned.fingerprint)
+    comparison.run(old, new, "", tmp_path / "out")
+    assert "+0.00" in capsys.readouterr().out
+    with pytest.raises(InputError, match="different data sets"):
+        comparison.run(old, pair[0], "", tmp_path / "out")
 
 
 def test_two_words_are_needed(pair):
