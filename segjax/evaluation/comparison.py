@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -106,13 +106,12 @@ def aligned(a: Stored, b: Stored) -> Stored:
     return dataclasses.replace(b, names=a.names, marginals=b.marginals[order], index=b.index[order])
 
 
-def check_data(a: Stored, b: Stored, dataset: Dataset, names: Collection[str]) -> None:
+def check_data(a: Stored, b: Stored, dataset: Dataset) -> None:
     """Passes two evaluations of the same data, be their fingerprints of the old rule or the new.
 
     Args:
         a, b: the evaluations.
         dataset: the data as they are now.
-        names: that the spec may have had when the old rule counted its name.
 
     Raises:
         InputError: if the data differ.
@@ -121,7 +120,11 @@ def check_data(a: Stored, b: Stored, dataset: Dataset, names: Collection[str]) -
     if len(stored) == 1:
         return
     scan = open_split(dataset, a.fields["protocol"]["split"]).scan
-    if not stored <= {scan.fingerprint, *map(scan.old_fingerprint, names)}:
+    # The old rule counted the name, which may have been that of the data's folder.
+    configs = [run_folder.read_config(one.path.parent) for one in (a, b)]
+    roots = {pathlib.Path(config.data.get("root", "")).name for config in configs}
+    known = {scan.old_fingerprint(name) for name in {dataset.spec.name, *roots}}
+    if not stored <= {scan.fingerprint, *known}:
         raise InputError(f"compare: {a.path} and {b.path} are of different data sets.")
 
 
@@ -137,11 +140,9 @@ def run(first: pathlib.Path, second: pathlib.Path, split: str, output: pathlib.P
         InputError: if they cannot be read, or are not of the same images.
     """
     a, b = load(first, split), load(second, split)
-    configs = [run_folder.read_config(stored.path.parent) for stored in (a, b)]
-    dataset = catalog.load(**configs[0].data)
+    dataset = catalog.load(**run_folder.read_config(a.path.parent).data)
     source = dataset.splits[a.fields["protocol"]["split"]]
-    roots = [pathlib.Path(config.data.get("root", "")).name for config in configs]
-    check_data(a, b, dataset, {dataset.spec.name, *roots})
+    check_data(a, b, dataset)
     b = aligned(a, b)
     rows, fields = differences(a, b)
     print(f"A: {a.title}\nB: {b.title}")
