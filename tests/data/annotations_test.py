@@ -61,7 +61,7 @@ def test_a_labelled_data_set_is_also_a_region_data_set():
 
 
 def test_a_region_data_set_is_refused_where_classes_are_needed(tmp_path):
-    with pytest.raises(InputError, match="no classes .*configs/slic.py:bsds500"):
+    with pytest.raises(InputError, match="'bsds500' has regions, but no classes .*such as slic"):
         catalog.load("bsds500", root=str(tmp_path))
 
 
