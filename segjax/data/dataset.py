@@ -1,6 +1,6 @@
-"""A data set: what its labels mean, and its examples by split.
+"""Data sets: the meaning of the labels, and the examples by split.
 
-One that is not in the catalogue is a function in a module that lies where the command runs.
+A user's data set is a function in a module of the folder where the command runs.
 `config.data = {"name": "my_data:discs", "count": 100}` calls `discs(count=100)` of this my_data.py:
 
     from segjax.data.dataset import Dataset, numbered
@@ -37,10 +37,10 @@ class Dataset:
     """Images with class labels.
 
     Attributes:
-        spec: what the labels mean.
+        spec: the meaning of the labels.
         splits: split name -> source, see `sources.Source`. Its labels are classes of `spec` and
-            VOID. A source with a constant `size` (height, width) draws its images: `scan` then
-            reads a sample of them.
+            VOID. A source with a constant `size` (height, width) generates its images; `scan` reads
+            only a sample of them.
     """
 
     spec: DatasetSpec
@@ -52,10 +52,10 @@ class Dataset:
 
 @dataclasses.dataclass(frozen=True)
 class RegionDataset:
-    """Images with several segmentations each, and no classes.
+    """Images with several segmentations each, without classes.
 
     Attributes:
-        name: for messages.
+        name: name of the data set, used in messages.
         splits: split name -> source, see `annotations.RegionSource`.
     """
 
@@ -69,12 +69,12 @@ class RegionDataset:
 class Splits(Mapping[str, sources.Source]):
     """Split name -> source, opened at the first access.
 
-    A run that never touches `test` does not need it to be there, or to be whole.
+    A run that never uses `test` does not need its files.
 
     Args:
-        names: lists the splits that are present.
-        open_split: makes the source of one of them.
-        expected: where a split would have to be, for errors.
+        names: returns the names of the splits that exist.
+        open_split: opens the source of a split.
+        expected: the expected place of a split, for errors.
     """
 
     def __init__(
@@ -88,13 +88,13 @@ class Splits(Mapping[str, sources.Source]):
 
     @classmethod
     def of(cls, splits: Mapping[str, sources.Source]) -> "Splits":
-        """A mapping as `Splits`, for its errors."""
+        """The mapping as `Splits`, which raises InputError for a missing split."""
         if isinstance(splits, Splits):
             return splits
         return cls(lambda: tuple(splits), splits.__getitem__)
 
     def __getitem__(self, split: str) -> sources.Source:
-        """Raises InputError naming the splits that are present, if this one is not."""
+        """The source of a split; InputError naming the existing splits if it is missing."""
         if split not in self._opened:
             names = self._names()
             if split not in names:
@@ -116,11 +116,11 @@ class Splits(Mapping[str, sources.Source]):
 
 
 def numbered(name: str, classes: Sequence[str]) -> DatasetSpec:
-    """The spec of masks that hold class k as id k, and VOID as 255; colours around the hue circle.
+    """The spec of masks that store class k as id k and VOID as 255; colours from the hue circle.
 
     Args:
-        name: of the data set.
-        classes: their names, in order.
+        name: name of the data set.
+        classes: names of the classes in order.
     """
     return DatasetSpec(
         name=name,
