@@ -1,1 +1,1 @@
-"""Data sets: what labels mean, where examples lie, and the host's pipeline."""
+"""Data sets: specs, sources, scans, splits and the data path on the host."""
