@@ -14,14 +14,17 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from segjax.errors import InputError, choose, near
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Table = Mapping[str, Callable | str]
 """Name -> callable, or the "module:Name" of one that is imported only when it is asked for."""
 
-Settings = TypeVar("Settings")
+Settings = TypeVar("Settings", bound="DataclassInstance")
 """A dataclass, one of whose fields is `name`."""
 
 
@@ -66,7 +69,7 @@ def _imported(path: str, key: str) -> Callable:
         raise InputError(
             f"{key}: cannot import {path!r}: {place} has no {attribute!r}.{near(attribute, public)}"
         )
-    found = getattr(module, attribute)
+    found: Callable = getattr(module, attribute)
     if not callable(found):
         raise InputError(f"{key}: {path!r} is a {type(found).__name__}, which cannot be called.")
     return found
@@ -206,10 +209,12 @@ def option_names(
 
 def _parameters(fn: Callable, name: str, key: str) -> list[inspect.Parameter]:
     """The parameters of a call of `fn`; a class's are those of its constructor."""
-    constructor = isinstance(fn, type) and fn.__init__ is not object.__init__
+    # mypy warns that a subclass may have another constructor; that of this very class is meant.
+    init = fn.__init__ if isinstance(fn, type) else object.__init__  # type: ignore[misc]
+    constructor = init is not object.__init__
     try:
         # Not the class's own signature: a metaclass such as that of flax's modules hides it.
-        parameters = inspect.signature(fn.__init__ if constructor else fn).parameters.values()
+        parameters = inspect.signature(init if constructor else fn).parameters.values()
     except (TypeError, ValueError):
         raise InputError(f"{key}: {name} does not say which options it takes.") from None
     return list(parameters)[constructor:]
@@ -243,7 +248,7 @@ def parse(key: str, text: str) -> tuple[str, dict[str, Any]]:
         call = ast.parse(f"dict({rest})", mode="eval").body
         if not isinstance(call, ast.Call) or call.args:
             raise ValueError("no key")
-        changes = {word.arg: ast.literal_eval(word.value) for word in call.keywords}
+        changes = {word.arg or "**": ast.literal_eval(word.value) for word in call.keywords}
     except (SyntaxError, ValueError):
         raise InputError(
             f"{key}: {text!r} is not a preset with key=value after it, such as "

@@ -6,6 +6,7 @@ cuts something out also takes `box` int32 [4] (top, left, bottom, right; half-op
 
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import jax
 
@@ -24,7 +25,7 @@ METHODS = {
 Method = Callable[..., jax.Array]
 
 
-def build(name: str, **options) -> Method:
+def build(name: str, **options: Any) -> Method:
     """A method with its options fixed.
 
     Args:

@@ -94,7 +94,8 @@ def solve(
         return forest._replace(level=forest.level + 1)
 
     def settle(carry):
-        forest, count = _push(*carry, grid)
+        forest, count = carry
+        forest, count = _push(forest, count, grid)
         return _resume(_adopt(forest, count, grid), count, grid)
 
     forest = lax.while_loop(
@@ -151,9 +152,9 @@ def _get(array: jax.Array, index: jax.Array) -> jax.Array:
     return lax.dynamic_slice(array, (index,), (1,), allow_negative_indices=False)[0]
 
 
-def _put(array: jax.Array, index: jax.Array, value: jax.Array) -> jax.Array:
-    value = jnp.asarray(value, array.dtype)[None]
-    return lax.dynamic_update_slice(array, value, (index,), allow_negative_indices=False)
+def _put(array: jax.Array, index: jax.Array, value: jax.Array | int) -> jax.Array:
+    row = jnp.asarray(value, array.dtype)[None]
+    return lax.dynamic_update_slice(array, row, (index,), allow_negative_indices=False)
 
 
 def _lowest(bits: jax.Array) -> jax.Array:

@@ -1,11 +1,13 @@
 """Barriers that keep expensive intermediate arrays out of XLA's fusions on a CPU."""
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 
-Arrays = jax.Array | tuple[jax.Array, ...]
+Arrays = TypeVar("Arrays")
+"""An array, or a container of arrays that jax knows."""
 
 
 def materialize(function: Callable[[], Arrays], anchor: jax.Array) -> Arrays:
@@ -17,7 +19,7 @@ def materialize(function: Callable[[], Arrays], anchor: jax.Array) -> Arrays:
     unknown at compile time.
 
     Args:
-        function: takes no argument and returns an array or a tuple of arrays.
+        function: takes no argument and returns arrays.
         anchor: a float scalar computed from the data; it makes the number of trips unknown.
     """
 

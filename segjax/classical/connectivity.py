@@ -108,7 +108,7 @@ def _depth(links: tuple[jax.Array, ...]) -> jax.Array:
     return jnp.stack([inner ^ deep, deep])
 
 
-def flood(links: tuple[jax.Array], reached: jax.Array) -> jax.Array:
+def flood(links: tuple[jax.Array, ...], reached: jax.Array) -> jax.Array:
     """All pixels that links connect to `reached`: uint32 [slab, ...] -> uint32 [slab, ...]."""
 
     def wave(_, reached):

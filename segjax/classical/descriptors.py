@@ -1,11 +1,13 @@
 """Descriptors of pixels for clustering: colour, position and texture."""
 
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from segjax import arrays
 from segjax.classical import barriers, color
 from segjax.errors import InputError
 
@@ -102,7 +104,7 @@ def filter_energy(lightness: jax.Array) -> jax.Array:
 def _scale_energy(lightness: jax.Array, sigma: float, anchor: jax.Array) -> jax.Array:
     taps = [sigma**order * gaussian_taps(sigma, order) for order in range(3)]
     down = [
-        barriers.materialize(lambda tap=tap: convolve(lightness, tap, axis=0), anchor)
+        barriers.materialize(functools.partial(convolve, lightness, tap, axis=0), anchor)
         for tap in taps
     ]
 
@@ -155,7 +157,7 @@ def convolve(values: jax.Array, taps: np.ndarray, *, axis: int) -> jax.Array:
     pads[axis] = (radius, radius)
     size = values.shape[axis]
     padded = jnp.pad(values, pads, mode="edge")
-    return sum(
+    return arrays.total(
         float(tap) * jax.lax.slice_in_dim(padded, start, start + size, axis=axis)
         for start, tap in enumerate(taps[::-1])
     )

@@ -34,7 +34,7 @@ class Mixtures(NamedTuple):
 class _Moments(NamedTuple):
     """Number of pixels [G, K], mean [G, K, 3] and covariance [G, K, 3, 3] of every component."""
 
-    count: jax.Array
+    number: jax.Array
     mean: jax.Array
     covariance: jax.Array
 
@@ -64,7 +64,7 @@ def split(colors: jax.Array, groups: jax.Array, *, components: int) -> jax.Array
     owners = jnp.zeros_like(groups)
     for new in range(1, components):
         moments = _moments(colors, groups, owners, new)
-        scatter = moments.covariance * moments.count[..., None, None]
+        scatter = moments.covariance * moments.number[..., None, None]
         axis, spread = _principal(scatter)
         parent = jnp.argmax(spread, -1)
         for group in range(GROUPS):
@@ -83,7 +83,7 @@ def split(colors: jax.Array, groups: jax.Array, *, components: int) -> jax.Array
 
 def learn(colors: jax.Array, groups: jax.Array, owners: jax.Array, *, components: int) -> Mixtures:
     """Mixtures fitted to the pixels of each component; a group without pixels becomes uniform."""
-    count, mean, covariance = _moments(colors, groups, owners, components)
+    number, mean, covariance = _moments(colors, groups, owners, components)
     a, b, c = (covariance[..., i, i] + _VARIANCE for i in range(3))
     # The Cholesky factor and its inverse, entry by entry; 3 x 3 needs no solver.
     l00 = jnp.sqrt(a)
@@ -96,8 +96,8 @@ def learn(colors: jax.Array, groups: jax.Array, owners: jax.Array, *, components
     i20 = -(l20 * i00 + l21 * i10) * i22
     zero = jnp.zeros_like(i00)
     rows = [jnp.stack(row, -1) for row in ((i00, zero, zero), (i10, i11, zero), (i20, i21, i22))]
-    total = jnp.sum(count, -1, keepdims=True)
-    log_weights = jnp.log(jnp.maximum(count, 1e-6) / jnp.maximum(total, 1))
+    total = jnp.sum(number, -1, keepdims=True)
+    log_weights = jnp.log(jnp.maximum(number, 1e-6) / jnp.maximum(total, 1))
     log_weights += jnp.log(i00 * i11 * i22) - 1.5 * math.log(2 * math.pi)
     return Mixtures(
         jnp.where(total > 0, log_weights, -math.log(256.0**3 * components)),
@@ -140,13 +140,13 @@ def _moments(colors: jax.Array, groups: jax.Array, owners: jax.Array, components
     members = (chosen == places[:, None, None]).astype(jnp.float32)
     sums = jnp.einsum("khw,fhw->kf", members, features, precision="highest")
     sums = sums.reshape(GROUPS, components, 10)
-    count = sums[..., 0]
-    sums = sums / jnp.maximum(count, 1)[..., None]
+    number = sums[..., 0]
+    sums = sums / jnp.maximum(number, 1)[..., None]
     mean = sums[..., 1:4]
     xx, yx, yy, zx, zy, zz = (sums[..., 4 + i] for i in range(6))
     rows = [jnp.stack(row, -1) for row in ((xx, yx, zx), (yx, yy, zy), (zx, zy, zz))]
     covariance = jnp.stack(rows, -2) - mean[..., :, None] * mean[..., None, :]
-    return _Moments(count, mean, covariance)
+    return _Moments(number, mean, covariance)
 
 
 def _principal(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:

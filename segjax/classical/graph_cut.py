@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from segjax import arrays
 from segjax.classical import augmenting, batches, gmm, pushing
 from segjax.errors import InputError
 
@@ -129,11 +130,11 @@ def contrast(
         raise InputError(f"sigma: got {sigma}; allowed: numbers > 0, or None.")
     planes = jnp.moveaxis(image.astype(jnp.int32), -1, 0)
     steps = augmenting.STEPS[: connectivity // 2]
-    squares = []
+    distances = []
     for k in range(len(steps)):
         differences = [plane - pushing.neighbor(plane, 2 * k, 0) for plane in planes]
-        squares.append(sum(difference**2 for difference in differences))
-    squares = jnp.stack(squares).astype(jnp.float32)
+        distances.append(arrays.total(difference**2 for difference in differences))
+    squares = jnp.stack(distances).astype(jnp.float32)
     inside = _within(jnp.ones_like(squares))
     variance = sigma**2 if sigma is not None else jnp.sum(squares * inside) / jnp.sum(inside)
     weights = jnp.array([smoothness / math.hypot(*step) for step in steps], jnp.float32)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from segjax import arrays
 from segjax.classical import barriers
 
 _ROWS, _LANES = 16, 64  # of a block; the fastest size tried on a CPU, it fits the first cache
@@ -197,8 +198,8 @@ def sums(blocks: Blocks, label: jax.Array, clusters: int, *, anchor: jax.Array) 
             parts = [jnp.where(member, plane[:, None], 0) for plane in blocks.values]
             return _over_rows([*parts, member.astype(jnp.int32)])
 
-        *totals, sizes = [_total(each) for each in barriers.materialize(partial, anchor)]
-        totals = jnp.stack(totals, axis=1)
+        *features, sizes = [_total(each) for each in barriers.materialize(partial, anchor)]
+        totals = jnp.stack(features, axis=1)
     # All padding has the same label and adds only its number.
     padding = label.size - blocks.size
     sizes = sizes.at[label.ravel()[-1]].add(-padding)
@@ -221,9 +222,9 @@ def _sums_by_products(blocks: Blocks, label: jax.Array, clusters: int) -> tuple[
     return jax.lax.fori_loop(0, strips, add, start)
 
 
-def _distance(values: jax.Array, centre: jax.Array) -> jax.Array:
+def _distance(values: jax.Array, centre: jax.Array | Sequence[jax.Array]) -> jax.Array:
     """Squared distance to one centre: [F, ...], [F] -> [...]."""
-    return sum((plane - place) ** 2 for plane, place in zip(values, centre, strict=True))
+    return arrays.total((plane - place) ** 2 for plane, place in zip(values, centre, strict=True))
 
 
 def _inertia(blocks: Blocks, centres: jax.Array, label: jax.Array) -> jax.Array:

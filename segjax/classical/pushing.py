@@ -40,7 +40,7 @@ def solve(
     def body(carry):
         excess, caps, heights, sweeps = carry
         excess, caps, _ = lax.fori_loop(
-            0, _SWEEPS, lambda _, state: _sweep(*state, far), (excess, caps, heights)
+            0, _SWEEPS, lambda _, state: _sweep(state, far), (excess, caps, heights)
         )
         return excess, caps, _distances(excess, caps, far), sweeps + _SWEEPS
 
@@ -59,8 +59,9 @@ def neighbor(x: jax.Array, direction: int, outside: int) -> jax.Array:
     return x[1 + dy : 1 + dy + height, 1 + dx : 1 + dx + width]
 
 
-def _sweep(excess, caps, heights, far):
+def _sweep(state, far):
     """Pushes excess along every direction in turn, then relabels the pixels with excess."""
+    excess, caps, heights = state
     caps = list(caps)
     for d in range(len(caps)):
         downhill = heights == neighbor(heights, d, far) + 1

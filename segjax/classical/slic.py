@@ -5,15 +5,17 @@ State-of-the-Art Superpixel Methods", PAMI 2012. K-means in CIELAB and position,
 cell of a grid: a pixel is compared only with the centres of its cell and the adjoining cells.
 """
 
+import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from segjax import arrays
 from segjax.classical import barriers, connectivity
 from segjax.classical import color as colors
 from segjax.errors import InputError, choose
@@ -129,17 +131,18 @@ class _Centers(NamedTuple):
 
 def _pixels(image: jax.Array, cell: tuple, grid: tuple, color: str) -> _Pixels:
     """The blurred image in blocks, in the colour space of the distances."""
+    values: Iterable[jax.Array]
     if color == "lab" and image.dtype == jnp.uint8:
         # Three channels packed in one word are blurred and moved in a third of the time.
-        words = sum(image[..., k].astype(jnp.int32) << (10 * k) for k in range(3))
+        words = arrays.total(image[..., k].astype(jnp.int32) << (10 * k) for k in range(3))
         for axis in range(words.ndim):
             words = (_sum_121(words, axis) + _HALF >> 2) & _BYTES
         words = _to_blocks(words, cell, grid)
 
-        def planes():
+        def converted() -> tuple[jax.Array, ...]:
             return colors.lab_planes(jnp.stack([words >> (10 * k) & 255 for k in range(3)], -1))
 
-        values = barriers.materialize(planes, words[0, 0].astype(jnp.float32))
+        values = barriers.materialize(converted, words[0, 0].astype(jnp.float32))
     else:
         smooth = image.astype(jnp.float32)
         for axis in range(smooth.ndim - 1):
@@ -153,8 +156,12 @@ def _pixels(image: jax.Array, cell: tuple, grid: tuple, color: str) -> _Pixels:
     inside = True
     for axis, length in enumerate(image.shape[:-1]):
         inside &= places[:, axis, None] + cell[axis] * corners[axis] < length
-    features = [*values, *(place[:, None] for place in places.T), 1]
-    features = jnp.stack([jnp.where(inside, feature, 0) for feature in features], 1)
+    planes: list[jax.Array | np.ndarray | int] = [
+        *values,
+        *(place[:, None] for place in places.T),
+        1,
+    ]
+    features = jnp.stack([jnp.where(inside, plane, 0) for plane in planes], 1)
     return _Pixels(features.astype(jnp.float32), jnp.asarray(places))
 
 
@@ -225,11 +232,14 @@ class _Rule:
 
     def read(self, codes: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Centre, int32 [P, N], 0 to N - 1, and squared distance from the codes of `nearest`."""
-        label = np.arange(math.prod(self.grid), dtype=np.int32)
+        cells = np.arange(math.prod(self.grid), dtype=np.int32)
         axes = len(self.cell)
-        for axis in range(axes):
-            offset = (codes & _CODE) // 3 ** (axes - 1 - axis) % 3 - 1
-            label = label + offset * math.prod(self.grid[axis + 1 :])
+
+        def moved(axis: int) -> jax.Array:
+            steps = (codes & _CODE) // 3 ** (axes - 1 - axis) % 3 - 1
+            return steps * math.prod(self.grid[axis + 1 :])
+
+        label = arrays.total(itertools.chain([cells], map(moved, range(axes))))
         return label, jax.lax.bitcast_convert_type(codes & ~_CODE, jnp.float32)
 
     def move(self, pixels: _Pixels, centers: _Centers) -> _Centers:
@@ -240,22 +250,29 @@ class _Rule:
             nearest, pixels.features, cpu=self._sums_by_row, default=self._sums_at_once
         )
         channels, axes = len(centers.values), len(self.cell)
-        total = 0
-        for k, step in enumerate(self.steps):  # shifts sums back to the cells of the centres
-            part = sums[k].reshape(-1, *self.grid)
+
+        def shifted(k: int) -> jax.Array:
+            """The sums of a candidate, in the cells of the centres."""
+            step, part = self.steps[k], sums[k].reshape(-1, *self.grid)
             moved = [part[channels + a] - step[a] * self.cell[a] * part[-1] for a in range(axes)]
             part = jnp.stack([*part[:channels], *moved, part[-1]])
-            total = total + _seen(part, [-way for way in step], 0)
+            return _seen(part, [-way for way in step], 0)
+
+        total = arrays.total(map(shifted, range(len(self.steps))))
         old = jnp.concatenate([centers.values, centers.places])
         new = jnp.where(total[-1] > 0, total[:-1] / jnp.maximum(total[-1], 1), old)
-        spread = centers.spread
-        if self.adaptive:
-            spread = 1
-            for k, step in enumerate(self.steps):
-                member = (nearest == k) & (pixels.features[:, -1] > 0)
-                widest = jnp.max(jnp.where(member, apart, 0), axis=0).reshape(self.grid)
-                spread = jnp.maximum(spread, _seen(widest, [-way for way in step], 0))
+        spread = self._spread(pixels, nearest, apart) if self.adaptive else centers.spread
         return _Centers(new[:channels], new[channels:], spread)
+
+    def _spread(self, pixels: _Pixels, nearest: jax.Array, apart: jax.Array) -> jax.Array:
+        """The largest squared colour distance of each centre's pixels, 1 or more."""
+
+        def widest(k: int) -> jax.Array:
+            member = (nearest == k) & (pixels.features[:, -1] > 0)
+            most = jnp.max(jnp.where(member, apart, 0), axis=0).reshape(self.grid)
+            return _seen(most, [-way for way in self.steps[k]], 0)
+
+        return functools.reduce(jnp.maximum, map(widest, range(len(self.steps))), jnp.float32(1))
 
     def _sums_by_row(self, nearest: jax.Array, features: jax.Array) -> jax.Array:
         """Sums of the features of each candidate's pixels: [P, N], [P, F, N] -> [K, F, N].
@@ -281,21 +298,28 @@ class _Rule:
 
         A code is the bits of the squared distance, with the candidate's number in the lowest bits.
         """
-        best = chosen = None
-        for k, step in enumerate(self.steps):
-            apart = pull = 0
-            for channel, center in enumerate(_seen(centers.values, step, _FAR)):
-                apart = apart + (pixels.features[:, channel] - center.ravel()) ** 2
-            for axis, center in enumerate(_seen(centers.places, step, 0)):
-                corner = step[axis] * self.cell[axis]
-                pull = pull + (pixels.places[:, axis, None] - (center.ravel() + corner)) ** 2
-            spread = _seen(centers.spread, step, 1).ravel() if self.adaptive else 1
-            distance = apart / spread + self.pull * pull
-            # Non-negative floats are ordered like their bits; the lowest bits hold the number.
-            code = jax.lax.bitcast_convert_type(distance, jnp.int32) & ~_CODE | k
-            chosen = apart if chosen is None else jnp.where(code < best, apart, chosen)
-            best = code if best is None else jnp.minimum(best, code)
+        best, chosen = self._compared(pixels, centers, 0)
+        for k in range(1, len(self.steps)):
+            code, apart = self._compared(pixels, centers, k)
+            chosen = jnp.where(code < best, apart, chosen)
+            best = jnp.minimum(best, code)
         return best, chosen
+
+    def _compared(self, pixels: _Pixels, centers: _Centers, k: int) -> tuple[jax.Array, jax.Array]:
+        """The code and the squared colour distance of each pixel and its candidate k."""
+        step = self.steps[k]
+        apart = arrays.total(
+            (pixels.features[:, channel] - center.ravel()) ** 2
+            for channel, center in enumerate(_seen(centers.values, step, _FAR))
+        )
+        pull = arrays.total(
+            (pixels.places[:, axis, None] - (center.ravel() + step[axis] * self.cell[axis])) ** 2
+            for axis, center in enumerate(_seen(centers.places, step, 0))
+        )
+        spread = _seen(centers.spread, step, 1).ravel() if self.adaptive else 1
+        distance = apart / spread + self.pull * pull
+        # Non-negative floats are ordered like their bits; the lowest bits hold the number.
+        return jax.lax.bitcast_convert_type(distance, jnp.int32) & ~_CODE | k, apart
 
 
 def _seen(values: jax.Array, step: Sequence[int], fill: float) -> jax.Array:

@@ -41,8 +41,8 @@ def grid_edges(across: jax.Array, down: jax.Array) -> Edges:
     pairs = [_neighbors(height, width, *step) for step in ((0, 1), (1, 0), (1, 1), (1, -1))]
     down_right = across[:, :-1] + down[:, :, 1:]
     down_left = down[:, :, 1:] - across[:, 1:]
-    weight = [_length(steps).ravel() for steps in (across, down, down_right, down_left)]
-    weight = jnp.concatenate(weight)
+    weights = [_length(steps).ravel() for steps in (across, down, down_right, down_left)]
+    weight = jnp.concatenate(weights)
     one, other = (jnp.concatenate([pixels[pair[k]].ravel() for pair in pairs]) for k in (0, 1))
     at = order(weight)
     return Edges(weight[at], one[at], other[at])

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from segjax import arrays
 from segjax.classical import batches, color, eigen, kmeans, regions
 from segjax.errors import InputError, choose
 
@@ -70,7 +71,7 @@ def spectral(
     Raises:
         InputError: if an option is out of its range.
     """
-    height, width = graph_shape(image.shape[:2], side)
+    height, width = graph_shape(arrays.image_size(image), side)
     _check(segments, height * width, radius, sigma_color, sigma_position, laplacian, assign)
 
     def segment(image: jax.Array) -> jax.Array:
@@ -84,7 +85,7 @@ def spectral(
         if laplacian == "symmetric":
             rows = unit_rows(rows)
         labels = cluster(rows, segments, assign, seed).reshape(height, width)
-        return regions.relabel(enlarge(labels, image.shape[:2]))
+        return regions.relabel(enlarge(labels, arrays.image_size(image)))
 
     return batches.one_by_one(segment, image)
 
@@ -225,7 +226,7 @@ def _solve(links: Links, mass: jax.Array, start: jax.Array, **options):
     """`eigen.smallest` for M^-1/2 L M^-1/2, with vectors u as input and output."""
     height, width, vectors = start.shape
     root = jnp.sqrt(mass)
-    diagonal = degrees(links, mass.shape) / mass
+    diagonal = degrees(links, (height, width)) / mass
     steps = [down * width + right for down, right in links]
     # Pixels are flattened, with zeros before and after for neighbours outside the image.
     reach = max([abs(step) for step in steps], default=0)

@@ -15,7 +15,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from segjax import registry
+from segjax import arrays, registry
+from segjax.arrays import Size
 from segjax.crf import kernels, mean_field, permutohedral
 from segjax.errors import InputError, choose
 
@@ -87,12 +88,25 @@ class DenseCrf:
             int32 [], the capacity that the image needs if the lattice had no room, else 0.
         """
         logits = logits.astype(_dtype(logits))
-        size, classes = logits.shape[:2], logits.shape[2]
-        kind = {"normalization": self.normalization, "mask": mask, "dtype": logits.dtype}
         if near is None:
-            near = kernels.spatial(size, self.theta_gamma, by=self.spatial, **kind)
-        far = kernels.bilateral(image, self.theta_alpha, self.theta_beta, capacity=capacity, **kind)
-        unary = logits.reshape(-1, classes)
+            near = kernels.spatial(
+                arrays.image_size(logits),
+                self.theta_gamma,
+                by=self.spatial,
+                normalization=self.normalization,
+                mask=mask,
+                dtype=logits.dtype,
+            )
+        far = kernels.bilateral(
+            image,
+            self.theta_alpha,
+            self.theta_beta,
+            capacity=capacity,
+            normalization=self.normalization,
+            mask=mask,
+            dtype=logits.dtype,
+        )
+        unary = logits.reshape(-1, logits.shape[2])
         if self.unary == "probabilities":
             unary = mean_field.logits_of_probabilities(jax.nn.softmax(unary, axis=-1))
         for pixels in (known, mask):  # 0 times a number that is not finite would spread as NaN
@@ -122,7 +136,9 @@ class DenseCrf:
 
         [B, H, W, 3], [B, H, W, K], bool [B, H, W] or None -> [B, H, W, K], int32 [B].
         """
-        near = self.spatial_filter(logits.shape[1:3], _dtype(logits)) if mask is None else None
+        near = None
+        if mask is None:
+            near = self.spatial_filter(arrays.map_size(logits), _dtype(logits))
 
         def refined(row):
             image, logits, mask = row
@@ -131,7 +147,7 @@ class DenseCrf:
         return by_image(refined, (image, logits, mask))
 
     def spatial_filter(
-        self, size: tuple[int, int], dtype: jax.typing.DTypeLike = jnp.float32
+        self, size: Size, dtype: jax.typing.DTypeLike = jnp.float32
     ) -> kernels.Filter:
         """The spatial kernel of all images of size (H, W) without a mask, to be built once."""
         return kernels.spatial(
@@ -190,11 +206,11 @@ class Room:
     def __init__(self, share: float = 1.0):
         self.share = share
 
-    def capacity(self, size: tuple[int, int]) -> int:
+    def capacity(self, size: Size) -> int:
         """The capacity in vertices for an image of size (H, W)."""
         return max(1, math.ceil(self.share * size[0] * size[1]))
 
-    def grow(self, size: tuple[int, int], wanted: int) -> None:
+    def grow(self, size: Size, wanted: int) -> None:
         """Makes room for an image of size (H, W) that needs `wanted` vertices.
 
         Raises:
@@ -220,7 +236,7 @@ PRESETS = {
     # Zheng et al., ICCV 2015: initial parameters. Training takes 5 iterations, evaluation 10.
     "crf_rnn": DenseCrf(5.0, 160.0, 3.0, 3.0, 3.0),
 }
-PRESETS = {name: preset.replace(name=name) for name, preset in PRESETS.items()}
+PRESETS = {name: dataclasses.replace(preset, name=name) for name, preset in PRESETS.items()}
 
 
 def build(preset: str, **changes: Any) -> DenseCrf | None:

@@ -10,6 +10,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from segjax import arrays
+from segjax.arrays import Size
 from segjax.crf import gaussian, permutohedral
 from segjax.errors import choose
 
@@ -71,14 +73,14 @@ def bilateral(
         dtype: type of the computation.
     """
     colours = jnp.moveaxis(image.astype(dtype), -1, 0) / theta_beta
-    places = _places(image.shape[:2], theta_alpha, dtype)
+    places = _places(arrays.image_size(image), theta_alpha, dtype)
     features = jnp.concatenate([places, colours]).reshape(5, -1)
     flat = None if mask is None else mask.reshape(-1)
     return normalized(permutohedral.build(features, capacity, flat), normalization, flat)
 
 
 def spatial(
-    size: tuple[int, int],
+    size: Size,
     theta_gamma: float | jax.Array,
     *,
     by: str,
@@ -107,6 +109,7 @@ def spatial(
     """
     choose("crf spatial", by, SPATIAL)
     flat = None if mask is None else mask.reshape(-1)
+    operator: permutohedral.Lattice | gaussian.Gaussian
     if by == "gaussian":
         there = jnp.ones(size, dtype) if mask is None else mask.astype(dtype)
         operator = gaussian.build(there, theta_gamma, reach)
@@ -159,7 +162,7 @@ def normalized(
     return Filter(operator, *((None, inverse) if normalization == "after" else (inverse, None)))
 
 
-def _enough(size: tuple[int, int], theta: float | jax.Array) -> int:
+def _enough(size: Size, theta: float | jax.Array) -> int:
     """A number of vertices that the spatial lattice cannot exceed.
 
     In units of the deviation, triangles have sides of 1, each vertex has an area of sqrt(3) / 2 and
@@ -173,7 +176,7 @@ def _enough(size: tuple[int, int], theta: float | jax.Array) -> int:
     return min(most, math.ceil(2 / math.sqrt(3) * height * width))
 
 
-def _places(size: tuple[int, int], theta: float | jax.Array, dtype) -> jax.Array:
+def _places(size: Size, theta: float | jax.Array, dtype) -> jax.Array:
     """float [2, H, W]: x and y, in standard deviations."""
     x = jnp.broadcast_to(jnp.arange(size[1], dtype=dtype), size)
     y = jnp.broadcast_to(jnp.arange(size[0], dtype=dtype)[:, None], size)

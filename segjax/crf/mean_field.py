@@ -57,7 +57,7 @@ def infer(
     first = None if relaxation == 1 else jax.nn.softmax(unary, axis=-1)
     (energy, q), _ = jax.lax.scan(iteration, (no_energy, first), None, length=iterations)
     scores = unary - energy
-    if relaxation != 1:
+    if q is not None:  # the relaxation is not 1
         mixed = (1 - relaxation) * q + relaxation * jax.nn.softmax(scores, axis=-1)
         scores = jnp.log(jnp.maximum(mixed, jnp.finfo(mixed.dtype).tiny))
     return scores[:, :classes]

@@ -24,6 +24,8 @@ _REACH = 1 << 15  # coordinates are packed into 16 bits, two to a word
 _LEVELS = 4  # number of table sizes to choose from
 _LOAD = 1.5  # slots of the hash table per corner, so that it is never full
 
+_Words = jax.Array | Sequence[jax.Array]  # the packed coordinates of keys, word by word
+
 
 @flax.struct.dataclass
 class Lattice:
@@ -276,7 +278,7 @@ def _unpack(words: Sequence[jax.Array], dims: int) -> list[jax.Array]:
     return [(words[i // 2] << 16 * (i % 2)) >> 16 for i in range(dims)]
 
 
-def _probe(words: Sequence[jax.Array], size: int) -> tuple[jax.Array, jax.Array]:
+def _probe(words: _Words, size: int) -> tuple[jax.Array, jax.Array]:
     """The first slot to probe for a key in a table of `size` = 2^b slots, and the odd step on."""
     mixed = jnp.zeros_like(words[0], jnp.uint32)
     for word in words:
@@ -371,7 +373,7 @@ def _neighbours(
     return jnp.stack([before, after.at[:, 0].set(0)], 1)
 
 
-def _all_equal(keys: Sequence[jax.Array], others: Sequence[jax.Array]) -> jax.Array:
+def _all_equal(keys: _Words, others: _Words) -> jax.Array:
     """Whether all words of two keys are equal, elementwise."""
     same = [key == other for key, other in zip(keys, others, strict=True)]
     return functools.reduce(jnp.logical_and, same)

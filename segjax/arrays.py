@@ -1,0 +1,35 @@
+"""The sizes of arrays of images and maps, and their sum."""
+
+from collections.abc import Iterable
+from typing import Any, Protocol, cast
+
+import jax
+import numpy as np
+
+Size = tuple[int, int]
+"""Height and width in pixels."""
+
+
+class Shaped(Protocol):
+    """An array of numpy or jax, or what stands for one (`jax.ShapeDtypeStruct`)."""
+
+    @property
+    def shape(self) -> Any:
+        """The length of every axis."""
+
+
+def image_size(x: Shaped) -> Size:
+    """H and W of [H, W, ...]."""
+    height, width = x.shape[:2]
+    return height, width
+
+
+def map_size(x: Shaped) -> Size:
+    """H and W of [B, H, W, ...]."""
+    height, width = x.shape[1:3]
+    return height, width
+
+
+def total(parts: Iterable[jax.Array | np.ndarray]) -> jax.Array:
+    """The sum of one array or more, at least one of them jax's."""
+    return cast(jax.Array, sum(parts))  # without parts it would be 0
