@@ -205,7 +205,7 @@ def _parse(argv: list[str]) -> list[str]:
         fail(InputError(text))
 
 
-def _of_interest(record) -> bool:
+def _of_interest(record: std_logging.LogRecord) -> bool:
     """Our own lines, and the errors of others; not orbax's, fifty a save.
 
     What orbax calls an error it also raises, and `checkpoint` says it in one line.

@@ -37,7 +37,8 @@ class Maps:
 
     def __call__(self, image: np.ndarray) -> dict[str, np.ndarray]:
         """uint8 [H, W, 3] RGB -> the results of `maps`, on the host."""
-        return jax.device_get(self._run(self._network, image))
+        on_host: dict[str, np.ndarray] = jax.device_get(self._run(self._network, image))
+        return on_host
 
 
 def maps(network: Network, image: jax.Array, *, window: int, top: int) -> dict[str, jax.Array]:
@@ -55,7 +56,7 @@ def maps(network: Network, image: jax.Array, *, window: int, top: int) -> dict[s
         [top], the most probable classes; `best_maps` float32 [H, W, top], their softmax at each
         place, nothing pooled; `argmax` uint16 [H, W].
     """
-    size = image.shape[:2]
+    size = (image.shape[0], image.shape[1])
     scores = network(image[None])
     values = scores.values.astype(jnp.float32)
     pooled = resize.apply(values, *(_means(length, window) for length in values.shape[1:3]))

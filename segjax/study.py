@@ -47,6 +47,10 @@ class Task:
         return (self.image,) if self.box is None else (self.image, self.box)
 
 
+Labelled = tuple[list[Task], list[np.ndarray]]
+"""Tasks of one size, and the labels int32 [H, W] of each."""
+
+
 @dataclasses.dataclass(frozen=True)
 class _Shown:
     """A task for the picture, with its labels and scores."""
@@ -71,13 +75,11 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     source = catalog.load_regions(**config.data).splits[config.eval.split]
     mesh = sharding.make_mesh(1)
     check_batch(config.eval.batch_size, mesh)
-    chosen = np.arange(len(source))
-    if 0 < config.eval.limit < len(source):
-        chosen = np.linspace(0, len(source) - 1, config.eval.limit).round().astype(int)
+    chosen = _spread(len(source), config.eval.limit or len(source))
     measures = annotations.sizes(source, chosen)
     run_folder.claim(workdir, config)
     tasks = _tasks(annotations.batches(source, chosen, measures, 1), classical.takes_box(method))
-    wanted = {int(i) for i in chosen[_spread(len(chosen), config.eval.pictures)]}
+    wanted = {chosen[place] for place in _spread(len(chosen), config.eval.pictures)}
     rows: list[dict] = []
     shown: dict[int, _Shown] = {}
     line = progress.ProgressLine("image", len(chosen))
@@ -117,10 +119,11 @@ def check_batch(batch_size: int, mesh: Mesh) -> None:
 class _Clock:
     """Time spent waiting for the devices, without the first batch of every size, which compiles."""
 
-    def __init__(self):
-        self._seconds, self._rows, self._seen = 0.0, 0, set()
+    def __init__(self) -> None:
+        self._seconds, self._rows = 0.0, 0
+        self._seen: set[tuple[int, ...]] = set()  # sizes
 
-    def watch(self, batches: Iterator) -> Iterator:
+    def watch(self, batches: Iterator[Labelled]) -> Iterator[Labelled]:
         """Yields the batches, and takes the time that each needs."""
         while True:
             start = time.perf_counter()
@@ -141,7 +144,7 @@ class _Clock:
 
 def outputs(
     method: classical.Method, tasks: Iterator[Task], mesh: Mesh, batch_size: int
-) -> Iterator[tuple[list[Task], list[np.ndarray]]]:
+) -> Iterator[Labelled]:
     """Yields (tasks of one size, up to `batch_size`; their labels int32 [H, W]).
 
     Args:
@@ -198,11 +201,11 @@ def _score(task: Task, labels: np.ndarray) -> dict:
     if task.box is not None:
         target, found = task.humans[0] == 1, (labels > 0) & (task.humans[0] >= 0)
         return {"iou": float((target & found).sum() / (target | found).sum())}
-    scores = partitions.partition_scores(labels, task.humans)
-    scores |= partitions.superpixel_scores(task.image, labels, task.humans)
-    return scores | {
-        f"f_{k}": v for k, v in region_boundaries.f_counts(labels, task.humans).items()
-    }
+    humans = [*task.humans]
+    scores = partitions.partition_scores(labels, humans)
+    scores |= partitions.superpixel_scores(task.image, labels, humans)
+    counts = region_boundaries.f_counts(labels, humans)
+    return scores | {f"f_{key}": count for key, count in counts.items()}
 
 
 def summary(rows: Sequence[dict]) -> dict[str, float]:
@@ -260,23 +263,24 @@ def _write(
 
 
 def _panel(shown: Sequence[_Shown]) -> np.ndarray:
-    """The picture of some tasks: uint8 [H, W, 3]."""
-    rows = []
+    """The picture of some tasks, all with a box or none: uint8 [H, W, 3]."""
+    cutouts, drawn = [], []
     for one in shown:
         task, scores = one.task, one.scores
         if task.box is not None:
-            text = f"IoU {scores['iou']:.3f}"
-            truth = (task.humans[0] == 1, task.box)
+            text = f"{one.name}: IoU {scores['iou']:.3f}"
+            cutouts.append((text, task.image, one.labels, task.humans[0] == 1, task.box))
         else:
             keys = ("covering", "vi", "rec2", "ev")
             values = ", ".join(f"{key} {scores[key]:.3f}" for key in keys)
-            text = f"{scores['regions']} regions, {values}"
-            truth = (task.humans[0],)
-        rows.append((f"{one.name}: {text}", task.image, one.labels, *truth))
-    boxed = shown[0].task.box is not None
-    return region_maps.cutout_panel(rows) if boxed else region_maps.partition_panel(rows)
+            text = f"{one.name}: {scores['regions']} regions, {values}"
+            drawn.append((text, task.image, one.labels, task.humans[0]))
+    if cutouts:
+        return region_maps.cutout_panel(cutouts)
+    return region_maps.partition_panel(drawn)
 
 
 def _spread(count: int, wanted: int) -> list[int]:
     """Up to `wanted` of `count` places, evenly."""
-    return np.linspace(0, count - 1, min(wanted, count)).round().astype(int).tolist()
+    places = np.linspace(0, count - 1, min(wanted, count)).round()
+    return [int(place) for place in places]

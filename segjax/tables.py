@@ -30,7 +30,7 @@ def format_table(rows: Sequence[Sequence], header: Sequence[str]) -> str:
     return "\n".join([line(header), rule, *map(line, cells)])
 
 
-def _cell(value) -> str:
+def _cell(value: object) -> str:
     if isinstance(value, float | np.floating):
         return f"{value:.4f}" if math.isfinite(value) else "-"
     return str(value)

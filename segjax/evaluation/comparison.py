@@ -153,7 +153,8 @@ def run(first: pathlib.Path, second: pathlib.Path, split: str, output: pathlib.P
     shown = []
     for image in images[:SHOWN]:
         caption = f"{image.name}: {100 * image.share:.1f} % differ"
-        shown.append((caption, *source[image.index], *(labels[image.name] for labels in maps)))
+        picture, truth = source[image.index]
+        shown.append((caption, picture, truth, maps[0][image.name], maps[1][image.name]))
     layout.write_png(output / "disagreements.png", label_maps.disagreements(shown, dataset.spec))
     files.write_json(output / "compare.json", fields)
     print(f"Written: {output / 'compare.json'} and disagreements.png")

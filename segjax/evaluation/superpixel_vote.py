@@ -39,7 +39,8 @@ class Vote:
         self._classes = num_classes
         self._method = jax.jit(method)
         self._count = jax.jit(self._confusions, static_argnames="capacity")
-        self.counts = {"vote": 0, "oracle": 0}
+        empty = np.zeros((num_classes, num_classes), np.int64)
+        self.counts = {"vote": empty, "oracle": empty}
         self._regions: list[int] = []
 
     def add(self, image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> None:
@@ -52,7 +53,9 @@ class Vote:
         for key, value in counts.items():
             self.counts[key] = self.counts[key] + np.asarray(value, np.int64)
 
-    def _confusions(self, labels, truth, prediction, *, capacity: int) -> dict[str, jax.Array]:
+    def _confusions(
+        self, labels: jax.Array, truth: jax.Array, prediction: jax.Array, *, capacity: int
+    ) -> dict[str, jax.Array]:
         options = {"regions": capacity, "classes": self._classes}
         voted = {
             "vote": regions.vote(labels, prediction, **options),

@@ -67,11 +67,11 @@ def _write_image(
         files.write(path(".png"), png.encode_indices(label, [*spec.palette]))
     if saves.OVERLAY in values:
         layout.write_png(path("_overlay.png"), label_maps.overlay(image, label, spec))
-    if saves.CRF in values:
+    if saves.CRF in values and labelled.before is not None:
         picture = label_maps.before_after(image, labelled.before, label, spec)
         layout.write_png(path("_crf.png"), picture)
-    if saves.UNCERTAINTY in values:
-        variance = labelled.uncertainty
+    variance = labelled.uncertainty
+    if saves.UNCERTAINTY in values and variance is not None:
         buffer = io.BytesIO()
         np.save(buffer, variance)
         files.write(path("_uncertainty.npy"), buffer.getvalue())

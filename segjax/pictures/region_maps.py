@@ -24,11 +24,12 @@ def means(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
     flat = labels.ravel()
     count = np.maximum(np.bincount(flat), 1)
     sums = [np.bincount(flat, channel.ravel()) for channel in np.moveaxis(image, -1, 0)]
-    colors = np.round(np.stack(sums, axis=1) / count[:, None])
-    return colors.astype(np.uint8)[labels]
+    colors = np.round(np.stack(sums, axis=1) / count[:, None]).astype(np.uint8)
+    picture: np.ndarray = colors[labels]
+    return picture
 
 
-def cutout(image: np.ndarray, mask: np.ndarray, box: Sequence[int]) -> np.ndarray:
+def cutout(image: np.ndarray, mask: np.ndarray, box: Sequence[int] | np.ndarray) -> np.ndarray:
     """The image with everything outside the mask dimmed, and the box drawn: uint8 [H, W, 3].
 
     Args:
@@ -75,7 +76,7 @@ def partition_panel(rows: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray
 
 
 def cutout_panel(
-    rows: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray, Sequence[int]]],
+    rows: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray, np.ndarray]],
 ) -> np.ndarray:
     """What was cut out of boxes beside the targets: uint8 [H', W', 3].
 

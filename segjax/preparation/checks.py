@@ -13,7 +13,8 @@ def check(dataset: Dataset, *, log: Callable[[str], None] = print) -> None:
     Raises:
         InputError: at the end, if there was any problem.
     """
-    problems, bad = 0, []
+    problems = 0
+    bad: list[str] = []
     for split in dataset.splits:
         name = f"{dataset.spec.name} {split}"
         try:
@@ -21,7 +22,8 @@ def check(dataset: Dataset, *, log: Callable[[str], None] = print) -> None:
             result = scan.scan(source, dataset.spec, name=name, fresh=True)
         except InputError as error:
             lines = getattr(error, "problems", None) or [str(error)]
-            problems, bad = problems + len(lines), [*bad, split]
+            problems += len(lines)
+            bad.append(split)
             for line in lines:
                 log(line)
         else:

@@ -63,7 +63,7 @@ class EventLog:
     def __enter__(self) -> "EventLog":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:

@@ -45,14 +45,14 @@ class ProgressLine:
     def show(self, done: int, text: str = "") -> None:
         """Says that `done` of the total are done; `text` follows."""
         now = self._clock()
-        if self._first is None:
-            self._first = (done, now)
+        first, since = self._first = self._first or (done, now)
         every = _REDRAW_EVERY if self._terminal else _LINE_EVERY
         if now - self._shown < every and done < self._total:
             return
         self._shown = now
         percent = 100 * done // max(1, self._total)
-        parts = [f"{self._noun} {done}/{self._total} {percent}%", f"{self._left(done, now)} left"]
+        left = self._left(done - first, self._total - done, now - since)
+        parts = [f"{self._noun} {done}/{self._total} {percent}%", f"{left} left"]
         line = " | ".join([*parts, text] if text else parts)
         if self._terminal:  # carriage return, text that does not wrap, erase to the end of the line
             line = f"\r{line[: shutil.get_terminal_size().columns - 1]}\x1b[K"
@@ -67,12 +67,11 @@ class ProgressLine:
             self._stream.write("\n")
             self._stream.flush()
 
-    def _left(self, done: int, now: float) -> str:
+    def _left(self, counted: int, missing: int, took: float) -> str:
         """Time to the end as h:mm:ss, "-:--:--" while the rate is not known."""
-        first, first_time = self._first
-        if done >= self._total:
+        if missing <= 0:
             return "0:00:00"
-        if done <= first:
+        if counted <= 0:
             return "-:--:--"
-        seconds = round((now - first_time) / (done - first) * (self._total - done))
+        seconds = round(took / counted * missing)
         return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"

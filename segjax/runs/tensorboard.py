@@ -4,6 +4,7 @@ import contextlib
 import pathlib
 import time
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from tensorboardX import event_file_writer
@@ -61,7 +62,7 @@ class Board:
         with self._refusals():
             self._file.close()
 
-    def _write(self, step: int, **content) -> None:
+    def _write(self, step: int, **content: Any) -> None:
         event = event_pb2.Event(wall_time=time.time(), step=step, **content)
         with self._refusals():
             self._file.write_event(event)
