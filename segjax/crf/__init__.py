@@ -89,14 +89,7 @@ class DenseCrf:
         """
         logits = logits.astype(_dtype(logits))
         if near is None:
-            near = kernels.spatial(
-                arrays.image_size(logits),
-                self.theta_gamma,
-                by=self.spatial,
-                normalization=self.normalization,
-                mask=mask,
-                dtype=logits.dtype,
-            )
+            near = self.spatial_filter(arrays.image_size(logits), logits.dtype, mask)
         far = kernels.bilateral(
             image,
             self.theta_alpha,
@@ -147,11 +140,19 @@ class DenseCrf:
         return by_image(refined, (image, logits, mask))
 
     def spatial_filter(
-        self, size: Size, dtype: jax.typing.DTypeLike = jnp.float32
+        self,
+        size: Size,
+        dtype: jax.typing.DTypeLike = jnp.float32,
+        mask: jax.Array | None = None,
     ) -> kernels.Filter:
-        """The spatial kernel of all images of size (H, W) without a mask, to be built once."""
+        """The spatial kernel of size (H, W); without a mask one serves all images of that size."""
         return kernels.spatial(
-            size, self.theta_gamma, by=self.spatial, normalization=self.normalization, dtype=dtype
+            size,
+            self.theta_gamma,
+            by=self.spatial,
+            normalization=self.normalization,
+            mask=mask,
+            dtype=dtype,
         )
 
     def to_json(self) -> dict[str, Any]:
