@@ -10,6 +10,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from segjax import registry
 from segjax.data import annotations, class_list, class_tables, layouts, scan, sources
@@ -25,7 +26,7 @@ def data_home() -> Path:
     return Path(os.environ.get("SEGJAX_DATA") or "data")
 
 
-def load(name: str, **options) -> Dataset:
+def load(name: str, **options: Any) -> Dataset:
     """Opens a data set with classes; nothing is read before a split is asked for.
 
     Args:
@@ -45,7 +46,7 @@ def load(name: str, **options) -> Dataset:
     return dataset
 
 
-def load_regions(name: str, **options) -> RegionDataset:
+def load_regions(name: str, **options: Any) -> RegionDataset:
     """Opens any data set for the classical methods; label maps serve as segmentations.
 
     Args:
@@ -65,7 +66,7 @@ def load_regions(name: str, **options) -> RegionDataset:
     )
 
 
-def load_any(name: str, **options) -> Dataset | RegionDataset:
+def load_any(name: str, **options: Any) -> Dataset | RegionDataset:
     """Opens a data set, whichever kind it is.
 
     Args:
@@ -109,8 +110,10 @@ def scenes(
         "test": (_SCENES_TEST_SEED, val_count),
     }
 
+    height, width = size
+
     def open_split(split: str) -> sources.Source:
-        return street.Scenes(seed=splits[split][0], count=splits[split][1], size=tuple(size))
+        return street.Scenes(seed=splits[split][0], count=splits[split][1], size=(height, width))
 
     return Dataset(street.SPEC, Splits(lambda: tuple(splits), open_split))
 

@@ -46,7 +46,7 @@ class Dataset:
     spec: DatasetSpec
     splits: Mapping[str, sources.Source]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "splits", Splits.of(self.splits))
 
 
@@ -62,7 +62,7 @@ class RegionDataset:
     name: str
     splits: Mapping[str, annotations.RegionSource]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "splits", Splits.of(self.splits))
 
 

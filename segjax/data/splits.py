@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from segjax.data import catalog, scan, sources
+from segjax.data import scan, sources
+from segjax.data.dataset import Dataset
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Split:
         return int(height), int(width)
 
 
-def open_split(dataset: catalog.Dataset, name: str, *, cache: bool = False) -> Split:
+def open_split(dataset: Dataset, name: str, *, cache: bool = False) -> Split:
     """Opens a split and scans its examples.
 
     Args:

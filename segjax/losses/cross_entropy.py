@@ -19,7 +19,7 @@ class CrossEntropy:
 
     label_smoothing: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_share("label_smoothing", self.label_smoothing)
 
     def __call__(self, place: Place) -> tuple[jax.Array, jax.Array]:

@@ -25,7 +25,7 @@ class Dice:
 
     counts = "images"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_classes(self.region_classes)
 
     def __call__(self, place: Place) -> tuple[jax.Array, jax.Array]:
@@ -43,7 +43,7 @@ def dice(place: Place, *, classes: str) -> jax.Array:
         float32 [B].
     """
 
-    def sums(logits, label):
+    def sums(logits: jax.Array, label: jax.Array) -> jax.Array:
         truth = jax.nn.one_hot(label, logits.shape[-1])  # VOID has no class
         p = jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
         p = jnp.where((label != VOID)[..., None], p, 0)

@@ -21,7 +21,7 @@ class Focal:
 
     focal_gamma: float = 2.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.focal_gamma >= 0:
             raise InputError(f"config.loss.focal_gamma is at least 0, got {self.focal_gamma}.")
 

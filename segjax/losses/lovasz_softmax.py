@@ -23,7 +23,7 @@ class LovaszSoftmax:
 
     counts = "images"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_classes(self.region_classes)
 
     def __call__(self, place: Place) -> tuple[jax.Array, jax.Array]:
@@ -45,7 +45,7 @@ def lovasz_softmax(place: Place, *, classes: str) -> jax.Array:
     valid = place.label != VOID
 
     @jax.checkpoint
-    def of_class(index):
+    def of_class(index: jax.Array) -> tuple[jax.Array, jax.Array]:
         p = jnp.exp(place.one_class(index) - total)
         truth = place.label == index
         error = jnp.where(valid, jnp.abs(truth - p), -1.0)  # VOID ranks last

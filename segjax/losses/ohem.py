@@ -30,7 +30,7 @@ class Ohem:
     ohem_share: float = 1 / 16
     label_smoothing: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for option in ("ohem_threshold", "ohem_share", "label_smoothing"):
             check_share(option, getattr(self, option))
 
@@ -52,7 +52,7 @@ def hard_pixels(place: Place, *, threshold: float, share: float) -> jax.Array:
         uint8 [B, H, W], VOID where easy.
     """
 
-    def of_truth(logits, label):
+    def of_truth(logits: jax.Array, label: jax.Array) -> jax.Array:
         valid, target = pixels.targets(label)
         nll = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), target)
         return jnp.where(valid, jnp.exp(-nll), 2.0)  # VOID lies behind all
@@ -71,7 +71,7 @@ def _lowest(x: jax.Array, count: jax.Array) -> jax.Array:
     """
     bits = jax.lax.bitcast_convert_type(x, jnp.int32)
 
-    def halve(_, ends):
+    def halve(_: int, ends: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         low, high = ends
         middle = (low + high) // 2
         enough = jnp.sum(bits <= middle, dtype=jnp.int32) >= count

@@ -53,8 +53,9 @@ class Place:
     def one_class(self, index: jax.Array) -> jax.Array:
         """The logits of one class: float32 [B, H, W]."""
         values = jnp.take(self.scores.values, index, axis=-1)[..., None]
+        height, width = self.label.shape[1:]
         if not self.at_scores:
-            values = resize.brought(values, *self.scores.matrices(self.label.shape[1:]))
+            values = resize.brought(values, *self.scores.matrices((height, width)))
         return values[..., 0].astype(jnp.float32)
 
     def sum_pixels(
@@ -70,7 +71,7 @@ class Place:
         """
         weights = self.class_weights if self.weighted_count else None
 
-        def block(logits, label):
+        def block(logits: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
             return jnp.sum(fn(logits, label)), pixels.count(label, weights)
 
         loss, count = self.map(block)

@@ -93,7 +93,7 @@ class Augment:
     saturation: float
     hue: float
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         pairs = {"augment.size": self.size, "augment.scale": self.scale}
         for key, values in (pairs | {"input_size": self.base_size}).items():
             if len(values) != 2:  # a flag that is given twice is one of four numbers
@@ -167,7 +167,9 @@ def build(
     key = "config.augment"
     registry.deal(named, {"standard": registry.option_names(Augment, "standard", key)}, key)
     cls = registry.find(AUGMENTATIONS, name, f"{key}.name")
-    made = registry.bind(cls, options or {}, f"{key}.options", name=name, offered=named)()
+    made: Augmentation = registry.bind(
+        cls, options or {}, f"{key}.options", name=name, offered=named
+    )()
     if not callable(made):
         raise InputError(f"{key}.name: {name} makes a {type(made).__name__}, no augmentation.")
     return made
@@ -195,7 +197,9 @@ def batch(
         InputError: if the augmentation gives anything else.
     """
 
-    def one(image, label, size, position):
+    def one(
+        image: jax.Array, label: jax.Array, size: jax.Array, position: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
         return augmentation(jax.random.fold_in(key, position), image, label, size, fill)
 
     image, label = jax.vmap(one)(batch["image"], batch["label"], batch["size"], batch["position"])
@@ -220,7 +224,8 @@ def _sources(key: jax.Array, size: jax.Array, options: Augment) -> tuple[jax.Arr
     at scale 1 without rotation pixels are copied, not blended.
     """
     key_scale, key_place, key_flip, key_turn = jax.random.split(key, 4)
-    logs = np.linspace(*np.log(options.scale), _LEVELS)
+    low, high = np.log(options.scale)
+    logs = np.linspace(low, high, _LEVELS)
     zoom = _draw(key_scale, _ONE / (options.base_scale * np.exp(logs)))  # seen per crop pixel
     seen = jnp.array(options.base_size, jnp.int32) if any(options.base_size) else size
     # Source per crop pixel: zoom x size / seen, rounded down, so that the last pixel of the whole
@@ -297,7 +302,8 @@ def _smooth(image: jax.Array) -> jax.Array:
         pads[axis] = (2, 2)
         wide, size = jnp.pad(image, pads, mode="reflect"), image.shape[axis]
         parts = (jax.lax.slice_in_dim(wide, k, k + size, axis=axis) for k in range(5))
-        image = sum(tap * part for tap, part in zip(_BLUR, parts, strict=True))
+        total: Any = sum(tap * part for tap, part in zip(_BLUR, parts, strict=True))
+        image = total
     return image
 
 

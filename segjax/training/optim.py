@@ -57,7 +57,7 @@ def adamw(
     return [optax.scale_by_adam(b1=momentum, b2=b2), *add_decay]
 
 
-OPTIMIZERS = {"sgd": sgd, "adamw": adamw}
+OPTIMIZERS: registry.Table = {"sgd": sgd, "adamw": adamw}
 
 
 def build(
@@ -127,13 +127,17 @@ def _chosen(
     key = "config.optim.options"
     make = registry.find(OPTIMIZERS, name, "config.optim.name")
     shape = registry.find(schedules.SCHEDULES, schedule, "config.optim.schedule")
-    calls = {name: {"keywords": ("add_decay",)}, schedule: {"positional": ("t", "span")}}
-    made = {name: make, schedule: shape}
-    known = {one: registry.option_names(made[one], one, key, **calls[one]) for one in made}
+    decay, place = ("add_decay",), ("t", "span")
+    known = {
+        name: registry.option_names(make, name, key, keywords=decay),
+        schedule: registry.option_names(shape, schedule, key, positional=place),
+    }
     dealt = registry.deal(options, known, key)
-    return tuple(
-        registry.bind(made[one], dealt[one], key, name=one, offered=settings, **calls[one])
-        for one in made
+    return (
+        registry.bind(make, dealt[name], key, name=name, keywords=decay, offered=settings),
+        registry.bind(
+            shape, dealt[schedule], key, name=schedule, positional=place, offered=settings
+        ),
     )
 
 
@@ -178,17 +182,20 @@ def multipliers(params: Any, parts: Sequence[Part]) -> tuple[Any, Any]:
     return jax.tree.unflatten(treedef, rates), jax.tree.unflatten(treedef, decays)
 
 
-def _rate(lr: float, warmup_steps: int, factor: Callable) -> Callable[[jax.Array], jax.Array]:
+def _rate(
+    lr: float, warmup_steps: int, factor: Callable[[jax.Array], jax.Array]
+) -> Callable[[jax.Array], jax.Array]:
     def rate(step: jax.Array) -> jax.Array:
         step = jnp.asarray(step, jnp.float32)
         warm = jnp.minimum(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
-        return lr * warm * factor(step - warmup_steps)
+        now: jax.Array = lr * warm * factor(step - warmup_steps)
+        return now
 
     return rate
 
 
 def _add_decay(decays: Any) -> optax.GradientTransformation:
-    def update(updates, params):
+    def update(updates: Any, params: Any) -> Any:
         return jax.tree.map(lambda u, p, decay: u + decay * p, updates, params, decays)
 
     return optax.stateless(update)

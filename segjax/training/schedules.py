@@ -16,6 +16,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from segjax import registry
 from segjax.errors import InputError
 
 Schedule = Callable[..., jax.Array]
@@ -54,7 +55,7 @@ def step(t: jax.Array, span: int, *, decay: float, step_every: int) -> jax.Array
     return decay ** jnp.floor(t / step_every)
 
 
-SCHEDULES = {
+SCHEDULES: registry.Table = {
     "constant": constant,
     "poly": poly,
     "cosine": cosine,
