@@ -170,9 +170,9 @@ def batches(
         for start in range(0, len(items), batch_size)
     ]
 
-    def load(part) -> Batch:
+    def load(part: tuple[tuple[int, int], list[int]]) -> Batch:
         size, items = part
-        batch = {
+        batch: Batch = {
             "image": np.zeros((batch_size, *size, 3), np.uint8),
             "segmentations": np.full((batch_size, most, *size), -1, np.int32),
             "annotators": np.zeros(batch_size, np.int32),

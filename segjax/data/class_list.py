@@ -49,7 +49,8 @@ def _name(words: list[str], where: str) -> tuple[str, Color | None]:
     is_number = [word.isdecimal() for word in words]
     color = None
     if len(words) >= 3 and all(is_number[-3:]):
-        color = tuple(int(word) for word in words[-3:])
+        red, green, blue = (int(word) for word in words[-3:])
+        color = red, green, blue
         words, is_number = words[:-3], is_number[:-3]
     # "car 64 0" is an incomplete colour; "level 2" is a name.
     if not words or all(is_number[-2:]) or max(color or (0,)) > 255:
@@ -72,7 +73,7 @@ def _spec_of_entries(path: Path, entries: list[tuple[int, str, Color | None]]) -
         # Ids of one class may share a colour; a colour shared by two classes is ambiguous.
         classes_of = {color: {n for _, n, c in entries if c == color} for _, _, color in entries}
         complete = all(len(classes) == 1 for classes in classes_of.values())
-    first_id = {color: raw for raw, _, color in reversed(entries)}
+    first_id = {color: raw for raw, _, color in reversed(entries) if color}
     return DatasetSpec(
         name=path.absolute().parent.name,
         classes=tuple(names),

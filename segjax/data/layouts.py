@@ -84,13 +84,16 @@ def _voc_pairs(root: Path, split: str) -> Pairs:
     images, labels, added = (
         root / name for name in ("JPEGImages", "SegmentationClass", "SegmentationClassAug")
     )
+    listed = _voc_list(root, split)
+    if listed is None:
+        raise InputError(f"{root}: has no list of the split {split!r} in ImageSets.")
     masks = sources.files_by_stem(labels, _VOC_FILES)
     if split == "trainaug":
         # VOC's mask takes precedence over the augmented set's. The usual archive holds VOC's masks
         # in both folders; masks converted from SBD alone are coarser and may lack some images.
         masks = sources.files_by_stem(added, _VOC_FILES) | masks
     return _pair_listed(
-        _voc_list(root, split),
+        listed,
         sources.files_by_stem(images, _VOC_FILES),
         masks,
         expected=(f"{images}/<id>.jpg", f"{added if split == 'trainaug' else labels}/<id>.png"),

@@ -64,7 +64,7 @@ def train_batches(
             f"config.batch_size {batch_size} does not divide over {processes} processes."
         )
 
-    def load(position: int, index: int) -> Batch:
+    def load(position: int, index: int) -> dict[str, np.ndarray | np.generic]:
         return _example(source, int(index), canvas, fill, position=position)
 
     order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
@@ -119,7 +119,7 @@ def resolve_bucket(bucket: int, sizes: np.ndarray) -> int:
 
 def eval_batches(
     source: Source,
-    plan: list[tuple[tuple[int, int], np.ndarray]],
+    plan: Sequence[tuple[tuple[int, int], np.ndarray]],
     *,
     fill: Sequence[float],
     process: int,
@@ -174,7 +174,9 @@ def place(
     return placed, placed_label
 
 
-def _example(source, index: int, canvas, fill, *, position: int) -> Batch:
+def _example(
+    source: Source, index: int, canvas: tuple[int, int], fill: Sequence[float], *, position: int
+) -> dict[str, np.ndarray | np.generic]:
     image, label = source[index]
     size = np.array(label.shape, np.int32)
     image, label = place(image, label, canvas, fill)
@@ -202,7 +204,9 @@ def nothing(canvas: tuple[int, int], fill: Sequence[float], rows: int) -> Batch:
     }
 
 
-def _iterate(dataset, *, threads: int, workers: int, prefetch: int) -> Iterator[Batch]:
+def _iterate(
+    dataset: grain.MapDataset, *, threads: int, workers: int, prefetch: int
+) -> Iterator[Batch]:
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
     if not workers:
         return iter(dataset.to_iter_dataset(options))

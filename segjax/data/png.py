@@ -36,7 +36,8 @@ def read_chunks(data: bytes, where: str) -> list[tuple[bytes, bytes]]:
     """
     if not data.startswith(SIGNATURE):
         raise BadFileError(f"{where}: not a PNG file; masks are stored as PNG.", "not a PNG")
-    chunks, start = [], len(SIGNATURE)
+    chunks: list[tuple[bytes, bytes]] = []
+    start = len(SIGNATURE)
     while not chunks or chunks[-1][0] != b"IEND":
         head = data[start : start + 8]
         if len(head) < 8:

@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from absl import logging
@@ -29,6 +30,8 @@ SAMPLED = 200
 
 _CACHE_VERSION = 2  # changes with the meaning of a cached field
 _LOG_SECONDS = 5.0
+
+Parsed = TypeVar("Parsed")
 
 
 class ScanError(InputError):
@@ -97,7 +100,7 @@ class _Finding:
     """One examined example: size, pixels by raw id, digest of the content, problems."""
 
     size: tuple[int, int] = (0, 0)
-    counts: np.ndarray | None = None
+    counts: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(256, np.int64))
     digest: str = ""
     problems: list[tuple[str, str]] = dataclasses.field(default_factory=list)  # (kind, message)
 
@@ -132,18 +135,24 @@ def scan(
     """
     while isinstance(source, sources.CachedSource):
         source = source.source
-    has_files = isinstance(source, sources.FolderSource)
-    memory = _Cache(cache, "scan", [_nameless(spec), *_stamps(source)]) if has_files else None
+    folder = source if isinstance(source, sources.FolderSource) else None
+    memory = None
+    if folder is not None:
+        memory = _Cache(cache, "scan", [_nameless(spec), *_stamps(folder)])
     if memory and not fresh and (known := memory.read(lambda fields: _from_json(fields, spec))):
         log(f"{name}: {len(source)} examples, unchanged since their last scan.")
         return known
-    generated = not has_files and hasattr(source, "size")
+    generated = folder is None and hasattr(source, "size")
     count = min(SAMPLED, len(source)) if generated else len(source)
     if not count:
         raise InputError(f"{name}: contains no example.")
-    examine = _examine_files if has_files else _examine_arrays
-    findings = _parallel(lambda i: examine(source, i, spec), count, name, log)
-    result = _sum(findings, source, spec, name)
+
+    def examine(index: int) -> _Finding:
+        if folder is None:
+            return _examine_arrays(source, index, spec)
+        return _examine_files(folder, index, spec)
+
+    result = _sum(_parallel(examine, count, name, log), source, spec, name)
     if memory:
         memory.write(_to_json(result))
     return result
@@ -198,7 +207,9 @@ def find_ids(
 def _examine_files(source: sources.FolderSource, index: int, spec: DatasetSpec) -> _Finding:
     """Examines a pair of files; a problem with one file does not hide those of the other."""
     image_path, label_path = source.pairs[index]
-    finding, digests, arrays = _Finding(), [source.name(index)], []
+    finding = _Finding()
+    arrays: list[np.ndarray | None] = []
+    digests: list[str | int] = [source.name(index)]
     for path, decode in (
         (image_path, sources.decode_image),
         (label_path, lambda data, where: sources.decode_ids(data, where, spec)),
@@ -272,7 +283,7 @@ def _sum(
             f"({', '.join(f'{kind} {n}' for kind, n in kinds)}); first: {problems[0][1]}",
             [message for _, message in problems],
         )
-    if len(sizes) < len(source):
+    if len(sizes) < len(source) and hasattr(source, "size"):
         sizes = [source.size] * len(source)
     return Scan(
         sizes=np.array(sizes, np.int32),
@@ -309,12 +320,11 @@ class _Cache:
     """One JSON file that stores the result for a key; failures to read or write are no errors."""
 
     def __init__(self, folder: Path | None, kind: str, key: Sequence):
-        if folder is None:
-            folder = os.environ.get("SEGJAX_CACHE") or Path.home() / ".cache" / "segjax"
+        place = folder or os.environ.get("SEGJAX_CACHE") or Path.home() / ".cache" / "segjax"
         text = json.dumps([_CACHE_VERSION, *key])
-        self.path = Path(folder) / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
+        self.path = Path(place) / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
 
-    def read(self, parse: Callable[[dict], object]):
+    def read(self, parse: Callable[[dict], Parsed]) -> Parsed | None:
         """The parsed content; None if it is missing or damaged."""
         try:
             return parse(json.loads(self.path.read_text()))

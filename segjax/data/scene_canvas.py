@@ -69,8 +69,8 @@ def _bank() -> np.ndarray:
     fine, other, third, fourth = raw
 
     def smooth(noise: np.ndarray, down: int, right: int) -> np.ndarray:
-        total = sum(np.roll(noise, i, 0) for i in range(down))
-        return sum(np.roll(total, i, 1) for i in range(right))
+        total = functools.reduce(np.add, (np.roll(noise, i, 0) for i in range(down)))
+        return functools.reduce(np.add, (np.roll(total, i, 1) for i in range(right)))
 
     y, x = np.mgrid[:_TILE, :_TILE]
     blob = smooth(other, 3, 3) // 5

@@ -285,8 +285,8 @@ def side(view: View, dice: Dice, street: Street, way: int) -> None:
         facade.put(view.wall(x, near, far, height), height)
     if open_side and dice.chance(80):
         height, z = dice(130, 220), dice(700, 1400)
-        ends = sorted((back, way * 4 * z))
-        _rails(dice, view, view.front(*ends, z, height), z, height)
+        left, right = sorted((back, way * 4 * z))
+        _rails(dice, view, view.front(left, right, z, height), z, height)
     if dice.chance(80 if open_side else 40):
         fence(view, dice, back - way * dice(0, 60), dice(130, 220))
 

@@ -122,19 +122,6 @@ class CachedSource:
         """The name in the source."""
         return self.source.name(index)
 
-    @property
-    def pairs(self) -> tuple[tuple[Path, Path], ...]:
-        """The source's files."""
-        return self.source.pairs
-
-    def image_path(self, index: int) -> Path:
-        """The image's file."""
-        return self.source.image_path(index)
-
-    def label_path(self, index: int) -> Path:
-        """The mask's file."""
-        return self.source.label_path(index)
-
 
 def read_bytes(path: Path) -> bytes:
     """The content of a file; BadFileError naming it if it cannot be read."""

@@ -4,6 +4,7 @@ import colorsys
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -27,8 +28,8 @@ def hls_palette(count: int) -> tuple[Color, ...]:
     colors = []
     for i in range(count):
         lightness = (0.62, 0.42)[i % 2]
-        rgb = colorsys.hls_to_rgb(i / max(count, 1), lightness, 0.7)
-        colors.append(tuple(round(255 * c) for c in rgb))
+        red, green, blue = colorsys.hls_to_rgb(i / max(count, 1), lightness, 0.7)
+        colors.append((round(255 * red), round(255 * green), round(255 * blue)))
     return tuple(colors)
 
 
@@ -60,7 +61,7 @@ class DatasetSpec:
     void_color: Color = (0, 0, 0)
     channel: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 1 <= len(self.classes) <= MAX_CLASSES:
             raise InputError(
                 f"{self.name}: {len(self.classes)} classes; 1 to {MAX_CLASSES} are allowed."
@@ -110,7 +111,7 @@ class DatasetSpec:
         Raises:
             InputError: naming `where`, the undeclared ids and the number of their pixels.
         """
-        label = self.lookup[raw]
+        label: np.ndarray = self.lookup[raw]
         if (label == _UNDECLARED).any():
             ids = _most_common(raw[label == _UNDECLARED], str)
             allowed = _ranges([raw for raw, _ in self.table])
@@ -138,7 +139,8 @@ class DatasetSpec:
         if unknown.any():
             colors = _most_common(code[unknown], _color_text)
             raise InputError(f"{where}: colour {colors} is not a mask colour of {self.name}.")
-        return ids[place]
+        raw: np.ndarray = ids[place]
+        return raw
 
     def decode(self, label: np.ndarray) -> np.ndarray:
         """Converts classes to raw ids, the inverse of `encode`: uint8 [H, W] -> uint8 [H, W].
@@ -148,7 +150,8 @@ class DatasetSpec:
         lookup = np.full(256, VOID, np.uint8)
         for raw, index in reversed(self.table):
             lookup[index] = raw
-        return lookup[label]
+        ids: np.ndarray = lookup[label]
+        return ids
 
     def to_json(self) -> dict:
         """The fields as lists and strings; `from_json` restores the spec."""
@@ -161,7 +164,7 @@ class DatasetSpec:
     def from_json(cls, fields: dict) -> "DatasetSpec":
         """The spec whose `to_json` is `fields`, also after a round trip through a JSON file."""
 
-        def freeze(value):
+        def freeze(value: Any) -> Any:
             return tuple(map(freeze, value)) if isinstance(value, list | tuple) else value
 
         return cls(**{key: freeze(value) for key, value in fields.items()})

@@ -216,9 +216,10 @@ def test_missing_and_empty_folders_are_named(tmp_path: Path):
 
 def test_a_cached_source_reads_once_and_its_arrays_are_read_only(tmp_path: Path):
     _pair(tmp_path, "a")
-    source = sources.CachedSource(_source(tmp_path))
+    folder = _source(tmp_path)
+    source = sources.CachedSource(folder)
     image, _ = source[0]
-    source.image_path(0).unlink()
+    folder.image_path(0).unlink()
     assert source[0][0] is image
     assert (len(source), source.name(0)) == (1, "a")
     with pytest.raises(ValueError, match="read-only"):
