@@ -164,9 +164,9 @@ def build(
             "sum": nothing, the unnormalised loss of the FCN release.
         aux_weight: of every output of the network but the first.
         blocks: the number of row blocks, for upsampling and softmax.
-        at: "image", scores are brought to the label; "scores", each output is held against the
-            label at its own places (DeepLab v1 and v2). A grid of fewer places than the first's
-            then counts in proportion more, as if each output had its own mean.
+        at: "image", scores are resized to the label; "scores", each output is compared with the
+            label sampled at its scores (DeepLab v1 and v2). An output of fewer scores than the
+            first then counts in proportion more, as if each output had its own mean.
         options: of all terms; each gets those that it takes.
         **named: the options of our terms that are keys of `config.loss` themselves, such as
             `focal_gamma`; each reaches the terms that take it.

@@ -1,4 +1,4 @@
-"""Focal loss: cross-entropy that turns away from pixels that are right already."""
+"""Focal loss: cross-entropy in which pixels that are right already weigh little."""
 
 import dataclasses
 

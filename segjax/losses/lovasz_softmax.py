@@ -79,6 +79,6 @@ def _extension(error: jax.Array, truth: jax.Array, valid: jax.Array) -> jax.Arra
     of_miss = (count - hits) / (union * jnp.maximum(union - 1, 1))
     of_miss = jnp.where(count == 0, misses == 1, of_miss)  # the first alone, where there is none
     steps = jnp.where(valid, jnp.where(truth, 1 / union, of_miss), 0)
-    # Back to the pixels' own order by a second sort: a gather would make the way back a scatter.
+    # A second sort restores the order of the pixels: the gradient of a gather would be a scatter.
     _, steps = jax.lax.sort([places, steps], num_keys=1)
     return jnp.sum(jnp.where(error >= 0, error * steps, 0), axis=1)

@@ -42,7 +42,7 @@ class Ohem:
 
 
 def hard_pixels(place: Place, *, threshold: float, share: float) -> jax.Array:
-    """The label without its easy pixels: online hard example mining.
+    """The label with VOID in place of the easy pixels.
 
     A pixel is hard if the probability of its truth is at most `threshold`, or among the lowest
     `share` of the labelled pixels of the batch (Shrivastava et al., CVPR 2016, as the segmentation

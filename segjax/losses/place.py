@@ -1,4 +1,4 @@
-"""Where a loss is taken: at the image's pixels, or at the scores' own places."""
+"""The scores and the label that a loss compares: at the image's pixels, or at the scores'."""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,7 +17,7 @@ PLACES = ("image", "scores")
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Scores, the label that they are held against, and the weights of the classes.
+    """Scores, the label that they are compared with, and the weights of the classes.
 
     Attributes:
         scores: one output of the network.

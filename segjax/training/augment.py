@@ -65,9 +65,9 @@ class Augment:
     """The standard augmentation: scale, crop, flip, rotation, smoothing and colour.
 
     Attributes:
-        size: (h, w) of the crop: what the network is trained on.
-        scale: (least, most) factor of the image, drawn evenly in its logarithm. It multiplies
-            what `base_scale` or `base_size` makes of it.
+        size: (h, w) of the crop that the network is trained on.
+        scale: (least, most) factor of the image, drawn evenly in its logarithm, after
+            `base_scale` or `base_size`.
         base_scale: factor of every image before augmentation (`config.input_scale`).
         base_size: (h, w) that every image is brought to before augmentation, whatever its shape
             (`config.input_size`); (0, 0): `base_scale` counts.
