@@ -9,6 +9,7 @@ be equal bit for bit, and so must label maps. Programs are kept in one compilati
 the second checkout compiles only what differs. Writes commits.json and commits.md into `--output`.
 """
 
+import argparse
 import json
 import os
 import pathlib
@@ -17,18 +18,11 @@ import sys
 
 import cv2
 import numpy as np
-from absl import app, flags
 
 from experiments.shared import pages
 from segjax import files
 from segjax.data import catalog
 from segjax.runs import event_log
-
-_OLD = flags.DEFINE_string("old", None, "checkout of commit 26ab59c", required=True)
-_NEW = flags.DEFINE_string("new", str(pages.ROOT), "checkout of the other commit")
-_OUTPUT = flags.DEFINE_string("output", None, "folder for runs, label maps and results")
-_RECIPES = flags.DEFINE_list("recipes", [], "stems of recipes; all by default")
-_PAGE = flags.DEFINE_bool("page", False, "write this folder's commits.json and commits.md")
 
 CLASSICAL = ("felzenszwalb", "grabcut", "kmeans", "ncut_regions", "slic", "spectral")
 PRETRAINED = ("deeplab_v3_mobilenet_voc", "imagenet_heatmap")
@@ -58,12 +52,18 @@ arrays = net.arrays()
 }
 
 
-def main(_argv: list[str]) -> None:
+def main() -> None:
     """Runs both sides of every recipe, one after the other, and says what differs."""
-    output = pathlib.Path(_OUTPUT.value)
-    sides = {"old": pathlib.Path(_OLD.value), "new": pathlib.Path(_NEW.value)}
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--old", required=True, type=pathlib.Path, help="checkout of 26ab59c")
+    parser.add_argument("--new", default=pages.ROOT, type=pathlib.Path, help="another checkout")
+    parser.add_argument("--output", required=True, type=pathlib.Path, help="runs and results")
+    parser.add_argument("--recipes", default="", help="names, with commas between; all by default")
+    parser.add_argument("--page", action="store_true", help="write commits.json and .md here, too")
+    given = parser.parse_args()
+    output, sides = given.output, {"old": given.old, "new": given.new}
     image, rows = _photograph(output / "scene.png"), {}
-    for recipe in _RECIPES.value or _all(sides["new"]):
+    for recipe in given.recipes.split(",") if given.recipes else _all(sides["new"]):
         folders = {side: output / side / recipe for side in sides}
         for side, checkout in sides.items():
             if recipe in CLASSICAL:
@@ -74,7 +74,7 @@ def main(_argv: list[str]) -> None:
         rows[recipe] = compare(*folders.values())
         print(recipe, rows[recipe], flush=True)
         files.write_json(output / "commits.json", _result(sides, rows))
-    if _PAGE.value:
+    if given.page:
         _write_page(_result(sides, rows))
 
 
@@ -185,4 +185,4 @@ def _write_page(result: dict) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()
