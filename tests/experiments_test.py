@@ -7,7 +7,7 @@ import importlib
 import json
 import pathlib
 import re
-from collections.abc import Iterator
+import types
 
 import pytest
 
@@ -43,54 +43,48 @@ RECORDS = sorted(path.parent.name for path in FOLDER.glob("records/*/config.json
 
 
 @functools.cache
-def _imports(path: pathlib.Path) -> list[tuple[str, str]]:
-    """What a file imports, inside of functions too: (module, name taken from it or "")."""
-    found = []
-    for node in ast.walk(ast.parse(path.read_text())):
+def _imports(path: pathlib.Path, *, everywhere: bool = True) -> list[tuple[str, str, str]]:
+    """Imports of a file, inside of functions too: module, name taken from it or "", alias."""
+    tree, found = ast.parse(path.read_text()), []
+    for node in ast.walk(tree) if everywhere else tree.body:
         if isinstance(node, ast.ImportFrom):
-            found += [(node.module or "", alias.name) for alias in node.names]
+            found += [(node.module or "", a.name, a.asname or a.name) for a in node.names]
         elif isinstance(node, ast.Import):
-            found += [(alias.name, "") for alias in node.names]
+            found += [(a.name, "", a.asname or a.name) for a in node.names]
     return found
 
 
-def _experiments_imported(name: str) -> set[str]:
-    candidates = {
-        one for module, taken in _imports(FILES[name]) for one in (module, f"{module}.{taken}")
-    }
-    return candidates & FILES.keys()
+def _experiments_imported(name: str, *, everywhere: bool = True) -> set[str]:
+    imports = _imports(FILES[name], everywhere=everywhere)
+    return {one for module, taken, _ in imports for one in (module, f"{module}.{taken}")} & {*FILES}
 
 
 @functools.cache
 def _needs_more(name: str) -> bool:
     """Whether a module cannot be imported without a package of NEEDED."""
-    if {module.partition(".")[0] for module, _ in _imports_at_the_top(name)} & NEEDED:
-        return True
-    tops = {
-        one for module, taken in _imports_at_the_top(name) for one in (module, f"{module}.{taken}")
-    }
-    return any(_needs_more(other) for other in tops & FILES.keys())
-
-
-def _imports_at_the_top(name: str) -> Iterator[tuple[str, str]]:
-    for node in ast.parse(FILES[name].read_text()).body:
-        if isinstance(node, ast.ImportFrom):
-            yield from ((node.module or "", alias.name) for alias in node.names)
-        elif isinstance(node, ast.Import):
-            yield from ((alias.name, "") for alias in node.names)
+    packages = {module.partition(".")[0] for module, *_ in _imports(FILES[name], everywhere=False)}
+    others = _experiments_imported(name, everywhere=False)
+    return bool(packages & NEEDED) or any(map(_needs_more, others))
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_script_imports_or_takes_only_names_that_exist(name):
+def test_a_script_imports_and_takes_only_names_of_segjax_that_exist(name):
     if not _needs_more(name):
         importlib.import_module(name)
-        return
-    for module, taken in _imports(FILES[name]):
+    modules = {}
+    for module, taken, alias in _imports(FILES[name]):
         if module.partition(".")[0] == "segjax" and taken:
             there = importlib.import_module(module)
-            assert hasattr(there, taken) or importlib.import_module(f"{module}.{taken}")
+            if not hasattr(there, taken):
+                there = importlib.import_module(f"{module}.{taken}")
+            modules[alias] = getattr(there, taken, there)
         elif module.partition(".")[0] == "experiments":
-            assert {module, f"{module}.{taken}"} & FILES.keys() or (FOLDER.parent / module).is_dir()
+            assert {module, f"{module}.{taken}"} & FILES.keys()
+    for node in ast.walk(ast.parse(FILES[name].read_text())):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            there = modules.get(node.value.id)
+            if isinstance(there, types.ModuleType):
+                assert hasattr(there, node.attr), f"{node.value.id}.{node.attr}"
 
 
 def test_no_modules_import_each_other_in_a_circle():
@@ -110,7 +104,7 @@ def test_a_room_imports_nothing_of_another_and_shared_nothing_of_a_room():
 def test_segjax_and_its_recipes_import_no_experiment():
     for folder in ("segjax", "configs"):
         for path in (programs.ROOT / folder).rglob("*.py"):
-            modules = {module.partition(".")[0] for module, _ in _imports(path)}
+            modules = {module.partition(".")[0] for module, *_ in _imports(path)}
             assert "experiments" not in modules, path
 
 

@@ -6,9 +6,7 @@ cd "$(dirname "$0")/../../.."
 work=runs/fcn8s-camvid-full
 flags=(
   --config=fcn8s:camvid
-  --config.input_scale=1.0 --config.augment.size=360,480
-  --config.dtype=bfloat16 --config.batch_size=16 --config.optim.lr=0.05
-  --config.total_steps="${STEPS:-6000}"
+  --config.dtype=bfloat16 --config.batch_size=16 --config.total_steps="${STEPS:-6000}"
 )
 python -m segjax.main "${flags[@]}" --workdir="$work"
 python -m segjax.evaluate --workdir="$work" --split=val --step=best

@@ -18,7 +18,7 @@ from experiments.shared import pages, photographs
 from segjax import files, heatmaps
 from segjax.configs import imagenet_heatmap
 from segjax.data import sources
-from segjax.photographs import heatmaps as heatmap_files
+from segjax.photographs.heatmaps import best_picture
 from segjax.pictures import layout
 
 # Photograph: the object's box (top, left, bottom, right) by hand, in parts of the whole.
@@ -61,7 +61,7 @@ def main() -> None:
                 **on_object(whole["best_maps"][..., 0], box),
             }
         )
-        pictures.append(heatmap_files.best_picture(photo, whole, classifier.names))
+        pictures.append(best_picture(photo, whole, classifier.names))
     pages.write_jpeg(given.output / "heatmaps.jpg", layout.join(pictures, axis=0, gap=16))
     result = pages.circumstances(COMMAND, given.hardware) | {"rows": rows}
     files.write_json(given.output / "heatmaps.json", result)
