@@ -11,7 +11,7 @@ boundaries in some data sets.
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -47,7 +47,8 @@ def disc(radius: float, capacity: int) -> np.ndarray:
 
     N depends only on the integer `capacity`; `radius` must be below capacity + 1.
     """
-    steps = np.stack(np.mgrid[-capacity : capacity + 1, -capacity : capacity + 1], -1)
+    side = slice(-capacity, capacity + 1)
+    steps = np.moveaxis(np.mgrid[side, side], 0, -1)
     steps = steps.reshape(-1, 2)
     table = np.zeros((np.sum((steps**2).sum(1) < (capacity + 1) ** 2), 2), np.int32)
     near = steps[(steps**2).sum(1) <= radius**2]
@@ -161,11 +162,11 @@ def _near(labels: jax.Array, other: jax.Array, steps: jax.Array, reach: int) -> 
     """Non-VOID pixels with the same class in `other` at one of `steps`: bool [H, W]."""
     framed = jnp.pad(other, reach, constant_values=VOID)
 
-    def look(n, matched):
+    def look(n: jax.Array, matched: jax.Array) -> jax.Array:
         start = steps[n] + reach
         return matched | (jax.lax.dynamic_slice(framed, start, labels.shape) == labels)
 
-    matched = jax.lax.fori_loop(0, steps.shape[0], look, jnp.zeros(labels.shape, bool))
+    matched: jax.Array = jax.lax.fori_loop(0, steps.shape[0], look, jnp.zeros(labels.shape, bool))
     return matched & (labels != VOID)
 
 
@@ -175,15 +176,15 @@ def _rim(labels: jax.Array, inside: jax.Array, width: jax.Array) -> jax.Array:
     least = jnp.where(labels == VOID, VOID, labels)
     most = jnp.where(labels == VOID, -1, labels)
 
-    def grow(_, pair):
+    def grow(_: jax.Array, pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         least, most = pair
         return _window(jnp.minimum, least), _window(jnp.maximum, most)
 
-    least, most = jax.lax.fori_loop(0, width, grow, (least, most))
-    return least != most
+    ends: tuple[jax.Array, jax.Array] = jax.lax.fori_loop(0, width, grow, (least, most))
+    return ends[0] != ends[1]
 
 
-def _window(choose, x: jax.Array) -> jax.Array:
+def _window(choose: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array) -> jax.Array:
     """Minimum or maximum over 3 x 3 windows, first down, then across."""
     for axis in (0, 1):
         width = [(0, 0), (0, 0)]
@@ -197,7 +198,9 @@ def _window(choose, x: jax.Array) -> jax.Array:
     return x
 
 
-def _bands(predicted, label, inside, num_classes: int) -> jax.Array:
+def _bands(
+    predicted: jax.Array, label: jax.Array, inside: jax.Array, num_classes: int
+) -> jax.Array:
     """Correct, true and predicted pixels of each class in each band: int32 [len(BANDS), 3, K]."""
     framed = jnp.pad(jnp.where(inside, label, _OUTSIDE), 1, constant_values=_OUTSIDE)
     band = jnp.zeros(label.shape, bool)

@@ -170,7 +170,7 @@ def numbers(values: dict[str, float]) -> dict[str, float | None]:
     return {key: number(value) for key, value in values.items()}
 
 
-def by_class(values: Sequence[float], spec: DatasetSpec) -> dict[str, float | str]:
+def by_class(values: Sequence[float] | np.ndarray, spec: DatasetSpec) -> dict[str, float | str]:
     """Class name -> its value, "absent" for nan."""
     return {
         name: "absent" if np.isnan(value) else float(value)

@@ -23,7 +23,7 @@ from segjax.metrics import region_boundaries
 
 
 def superpixel_scores(
-    image: np.ndarray, labels: np.ndarray, humans: Sequence[np.ndarray]
+    image: np.ndarray, labels: np.ndarray, humans: Sequence[np.ndarray] | np.ndarray
 ) -> dict[str, float]:
     """The superpixel scores of a label map against human segmentations.
 
@@ -51,7 +51,9 @@ def superpixel_scores(
     }
 
 
-def partition_scores(labels: np.ndarray, humans: Sequence[np.ndarray]) -> dict[str, float]:
+def partition_scores(
+    labels: np.ndarray, humans: Sequence[np.ndarray] | np.ndarray
+) -> dict[str, float]:
     """The partition scores of a segmentation against human segmentations.
 
     Args:
@@ -70,7 +72,7 @@ def partition_scores(labels: np.ndarray, humans: Sequence[np.ndarray]) -> dict[s
     }
 
 
-def overlaps(labels: np.ndarray, humans: Sequence[np.ndarray]) -> list[np.ndarray]:
+def overlaps(labels: np.ndarray, humans: Sequence[np.ndarray] | np.ndarray) -> list[np.ndarray]:
     """Pixels by (region, human segment), for each human.
 
     Args:
@@ -84,8 +86,8 @@ def overlaps(labels: np.ndarray, humans: Sequence[np.ndarray]) -> list[np.ndarra
     columns = [max(int(human.max()) + 1, 1) for human in humans]
     # Capacities are powers of two, so that few compiled programs serve a data set.
     capacity = _power_of_two(rows), _power_of_two(max(columns))
-    labels = jnp.asarray(labels, jnp.int32)
-    counts = [_count(labels, jnp.asarray(human, jnp.int32), *capacity) for human in humans]
+    on_device = jnp.asarray(labels, jnp.int32)
+    counts = [_count(on_device, jnp.asarray(human, jnp.int32), *capacity) for human in humans]
     return [
         np.asarray(count, np.int64)[:rows, :segments]
         for count, segments in zip(counts, columns, strict=True)

@@ -41,7 +41,7 @@ def within(mask: jax.Array, radius: int, *, disc: bool = False) -> jax.Array:
 
 
 def recall_counts(
-    labels: np.ndarray, humans: Sequence[np.ndarray], *, radii: Sequence[int]
+    labels: np.ndarray, humans: Sequence[np.ndarray] | np.ndarray, *, radii: Sequence[int]
 ) -> list[Counts]:
     """Human boundary pixels with a boundary pixel of `labels` in the (2r + 1)^2 window.
 
@@ -66,7 +66,7 @@ def _recall(labels: jax.Array, humans: jax.Array, radii: tuple[int, ...]) -> jax
 
 
 def f_counts(
-    labels: np.ndarray, humans: Sequence[np.ndarray], *, tolerance: float = 0.0075
+    labels: np.ndarray, humans: Sequence[np.ndarray] | np.ndarray, *, tolerance: float = 0.0075
 ) -> dict[str, int]:
     """Counts for boundary precision and recall; sum them over images, then call `f_measure`.
 
@@ -109,7 +109,9 @@ def mean_ratio(matched: np.ndarray, total: np.ndarray) -> float:
     return float(np.mean(matched[drew] / total[drew])) if drew.any() else float("nan")
 
 
-def _stack(labels: np.ndarray, humans: Sequence[np.ndarray]) -> tuple[jax.Array, jax.Array]:
+def _stack(
+    labels: np.ndarray, humans: Sequence[np.ndarray] | np.ndarray
+) -> tuple[jax.Array, jax.Array]:
     """int32 [H, W] and [A, H, W]; humans without truth pad A to a power of two: few programs."""
     capacity = 1 << (len(humans) - 1).bit_length()
     stacked = np.full((capacity, *labels.shape), -1, np.int32)

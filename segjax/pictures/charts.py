@@ -7,11 +7,16 @@ system and has no global state.
 import math
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from segjax.data.spec import DatasetSpec
 from segjax.pictures import layout
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _CURVES = {  # title: (axis label, factor, scale, {event key: (name, colour)})
     "loss": ("loss (nats)", 1, "log", {"train/loss": ("train", "C0"), "eval/loss": ("eval", "C3")}),
@@ -96,7 +101,7 @@ def class_chart(iou: np.ndarray, spec: DatasetSpec, path: str | os.PathLike, *, 
     axes.barh(range(spec.num_classes), percent, color=colors, edgecolor="0.3", linewidth=0.6)
     for place, (value, known) in enumerate(zip(percent, occurs, strict=True)):
         text = f"{value:.1f}" if known else "absent"
-        style = {} if known else {"style": "italic", "color": "0.5"}
+        style: dict[str, Any] = {} if known else {"style": "italic", "color": "0.5"}
         axes.text(value + 1, place, text, va="center", fontsize=9, **style)
     if occurs.any():
         mean = percent[occurs].mean()
@@ -123,7 +128,7 @@ def _series(history: Sequence[dict], key: str, factor: float) -> tuple[np.ndarra
     return np.array([step for step, _ in events], np.int64), factor * values
 
 
-def _draw_lines(axes, lines: Sequence[tuple], scale: str) -> None:
+def _draw_lines(axes: "Axes", lines: Sequence[tuple], scale: str) -> None:
     """Draws (style, name, colour, steps, values) lines; a long "train" line is also smoothed."""
     for style, name, color, steps, values in lines:
         if name == "train" and steps.size >= 20:
@@ -151,10 +156,12 @@ def _smooth(values: np.ndarray) -> np.ndarray:
     known = np.isfinite(values)
     total = np.convolve(np.where(known, values, 0.0), window, "same")
     weight = np.convolve(known, window, "same")
-    return np.divide(total, weight, out=np.full(values.shape, np.nan), where=weight > 0)
+    smooth = np.full(values.shape, np.nan)
+    np.divide(total, weight, out=smooth, where=weight > 0)
+    return smooth
 
 
-def _save(figure, path: str | os.PathLike) -> None:
+def _save(figure: "Figure", path: str | os.PathLike) -> None:
     """Renders a matplotlib figure without a window system and writes it as a PNG."""
     from matplotlib.backends import backend_agg
 

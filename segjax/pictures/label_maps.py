@@ -31,7 +31,8 @@ def colorize(label: np.ndarray, spec: DatasetSpec) -> np.ndarray:
     colors = np.empty((256, 3), np.uint8)
     colors[: spec.num_classes] = spec.palette
     colors[VOID] = spec.void_color
-    return colors[label]
+    picture: np.ndarray = colors[label]
+    return picture
 
 
 def overlay(
@@ -109,8 +110,8 @@ def panel(
             heat = heat_map(uncertainty[i], most)
             pictures.append(layout.fit(heat, height, cell, cv2.INTER_AREA))
         parts.append(layout.join([layout.center(p, height, cell) for p in pictures], axis=1, gap=4))
-    entries = [_entry(i, spec) for i in range(spec.num_classes)]
-    entries += [
+    entries: list[tuple[str, Color | np.ndarray]] = [
+        *(_entry(i, spec) for i in range(spec.num_classes)),
         _entry(VOID, spec),
         ("wrong", _WRONG),
         ("not counted", layout.hatching(_TEXT, _TEXT)),
