@@ -11,14 +11,20 @@ the times.
 
 import functools
 import math
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
+from segjax import arrays
+from segjax.arrays import Size
 from segjax.models import winograd
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
 """Zeros before and after the rows, and before and after the columns; below 0: a crop."""
+
+Padding = int | Literal["tf"]
+"""Zeros on each side, or TensorFlow's SAME: see `pads_of`."""
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 """Axes of maps, kernels and results, for `jax.lax.conv_general_dilated`."""
@@ -57,7 +63,7 @@ def convolve(
     return conv_any(x, kernel, stride, dilation, pads)
 
 
-def pads_of(padding: int | str, x: jax.Array, kernel: int, stride: int, dilation: int) -> Pads:
+def pads_of(padding: Padding, x: jax.Array, kernel: int, stride: int, dilation: int) -> Pads:
     """The padding of a convolution of [B, H, W, C] with a square kernel.
 
     Args:
@@ -71,7 +77,8 @@ def pads_of(padding: int | str, x: jax.Array, kernel: int, stride: int, dilation
         return ((padding, padding),) * 2
     reach = (kernel - 1) * dilation + 1
     totals = [max(0, (-(-size // stride) - 1) * stride + reach - size) for size in x.shape[1:3]]
-    return tuple((total // 2, total - total // 2) for total in totals)
+    rows, cols = ((total // 2, total - total // 2) for total in totals)
+    return rows, cols
 
 
 def _live_taps(x, kernel, stride: int, dilation: int, given: Pads) -> tuple[jax.Array, Pads]:
@@ -89,7 +96,8 @@ def _live_taps(x, kernel, stride: int, dilation: int, given: Pads) -> tuple[jax.
         window.append(slice(first, last + 1))
         reach = starts[last] + stride * (count - 1)
         pads.append((-starts[first], reach - size + 1))
-    return kernel[*window], tuple(pads)
+    rows, cols = pads
+    return kernel[*window], (rows, cols)
 
 
 def conv_form(
@@ -168,8 +176,9 @@ def _any_backward(stride, dilation, pads, kept, cotangent):
     def pull(form):
         return lambda x, kernel, cotangent: jax.vjp(form, x, kernel)[1](cotangent)
 
-    cpu, default = map(pull, _forms(*kept, stride, dilation, pads))
-    return jax.lax.platform_dependent(*kept, cotangent, cpu=cpu, default=default)
+    x, kernel = kept
+    cpu, default = map(pull, _forms(x, kernel, stride, dilation, pads))
+    return jax.lax.platform_dependent(x, kernel, cotangent, cpu=cpu, default=default)
 
 
 conv_any.defvjp(_any_forward, _any_backward)
@@ -234,7 +243,7 @@ def _convolve_on_cpu(x: jax.Array, kernel: jax.Array, padding: int, dilation: in
     if _sees_little(x, dilation):
         return _overlapping(x, kernel, dilation)
     if dilation > 1:
-        size = x.shape[1:3]
+        size = arrays.map_size(x)
         y = _convolve_on_cpu(_to_grids(x, dilation), kernel, 1, 1)
         return _from_grids(y, dilation, size)
     if _pays(x, kernel, least_features=64):
@@ -267,7 +276,7 @@ def _to_grids(x: jax.Array, rate: int) -> jax.Array:
     return x.reshape(-1, tall, wide, features)
 
 
-def _from_grids(x: jax.Array, rate: int, size: tuple[int, int]) -> jax.Array:
+def _from_grids(x: jax.Array, rate: int, size: Size) -> jax.Array:
     """The inverse of `_to_grids`."""
     tall, wide, features = x.shape[1:]
     x = x.reshape(-1, rate, rate, tall, wide, features).transpose(0, 3, 1, 4, 2, 5)

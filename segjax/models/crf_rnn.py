@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from segjax import crf
+from segjax import arrays, crf
 from segjax.crf import kernels, mean_field
 from segjax.errors import InputError, choose
 from segjax.models import resize
@@ -100,7 +100,7 @@ class CRFRNN(nnx.Module):
             scores: scores of a head.
             image: uint8 or float, RGB of 0 to 255, as large as the network's input.
         """
-        size = image.shape[1:3]
+        size = arrays.map_size(image)
         logits = resize.brought(scores.values, *scores.matrices(size))
         iterations = self.iterations if self.training else self.test_iterations
         costs = [

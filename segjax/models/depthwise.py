@@ -25,9 +25,8 @@ def depthwise(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, pads:
         stride, dilation: steps between windows and between taps.
         pads: zeros around the map.
     """
-    options = {"stride": stride, "dilation": dilation, "pads": pads}
-    cpu = functools.partial(_shifted, **options)
-    default = functools.partial(_grouped, **options)
+    cpu = functools.partial(_shifted, stride=stride, dilation=dilation, pads=pads)
+    default = functools.partial(_grouped, stride=stride, dilation=dilation, pads=pads)
     return jax.lax.platform_dependent(x, kernel, cpu=cpu, default=default)
 
 

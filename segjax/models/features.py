@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from segjax import arrays
+from segjax.arrays import Size
 from segjax.errors import choose
 from segjax.models.resize import Resize
 from segjax.models.unpooling import Selection
@@ -54,8 +56,8 @@ class Features:
         if fine is not None:
             stride, shift = self.strides[fine], self.shifts.get(fine, no_shift)
         coarse_shift = self.shifts.get(coarse, no_shift)
-        offset = tuple((a - b) / stride for a, b in zip(shift, coarse_shift, strict=True))
-        return Resize("half_pixel", self.strides[coarse] // stride, offset)
+        down, right = ((a - b) / stride for a, b in zip(shift, coarse_shift, strict=True))
+        return Resize("half_pixel", self.strides[coarse] // stride, (down, right))
 
     def between(self, coarse: str, fine: str, align: str) -> Resize:
         """The resize from a stage to the grid of a finer one; `align` is that of `to_image`.
@@ -105,7 +107,7 @@ class Scores:
         """
         if self.overflow is None:
             return {}
-        pixels = math.prod(self.values.shape[1:3])
+        pixels = math.prod(arrays.map_size(self.values))
         return {"crf_vertices_wanted": jnp.max(self.overflow).astype(jnp.float32) / pixels}
 
     def sample(self, label: jax.Array) -> jax.Array:
@@ -116,9 +118,7 @@ class Scores:
         )
         return label[:, rows][:, :, cols]
 
-    def matrices(
-        self, size: tuple[int, int], seen: tuple[int, int] | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def matrices(self, size: Size, seen: Size | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The resize from `values` to an image as two matrices, float32 [H, h] and [W, w].
 
         Args:
@@ -127,8 +127,9 @@ class Scores:
                 resizes are linear, so their product is one matrix.
         """
         seen = seen or size
-        up, back = self.resize.matrices(self.values.shape[1:3], seen), Resize("half_pixel")
-        return tuple(
+        up, back = self.resize.matrices(arrays.map_size(self.values), seen), Resize("half_pixel")
+        rows, cols = (
             matrix if net == image else back.matrix(net, image) @ matrix
             for matrix, net, image in zip(up, seen, size, strict=True)
         )
+        return rows, cols

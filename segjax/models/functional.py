@@ -48,7 +48,8 @@ def initial_arrays(build: Build, seed: int | jax.Array) -> tuple[Any, Any]:
         ValueError: if the network holds any other kind of variable, such as the rngs of a layer.
     """
     model = build(keys(seed))
-    _, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    _, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
+    params, batch_stats = states
     return plain(params), plain(batch_stats)
 
 
@@ -74,7 +75,8 @@ def keys(seed: int | jax.Array) -> nnx.Rngs:
     """`nnx.Rngs(seed)` for building a network: the same keys, fast in a trace."""
     key = jax.random.key(seed)
     rngs = nnx.Rngs(key)
-    rngs.default = _CountedInPython(key, tag="default")
+    # nnx finds streams by the names of attributes, which it does not declare.
+    rngs.default = _CountedInPython(key, tag="default")  # type: ignore[attr-defined]
     return rngs
 
 

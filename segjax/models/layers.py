@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,19 @@ from segjax.models import convolution, norms
 from segjax.models.depthwise import depthwise
 
 _CHUNK = 1 << 18  # numbers in a piece of `he_normal`
+
+
+class Options(TypedDict):
+    """Options that every layer takes."""
+
+    dtype: jax.typing.DTypeLike | None
+    rngs: nnx.Rngs
+
+
+class BlockOptions(Options):
+    """Options that every block of a convolution and a norm takes."""
+
+    norm: Mapping[str, Any]
 
 
 def he_normal(
@@ -148,7 +161,7 @@ class Conv(nnx.Module):
         features: int,
         *,
         kernel: int,
-        padding: int | str,
+        padding: convolution.Padding,
         use_bias: bool,
         stride: int = 1,
         dilation: int = 1,
@@ -210,7 +223,7 @@ class DepthwiseConv(nnx.Module):
         self,
         features: int,
         *,
-        padding: int | str,
+        padding: convolution.Padding,
         use_bias: bool,
         kernel: int = 3,
         stride: int = 1,
@@ -259,7 +272,7 @@ class ConvBlock(nnx.Module):
         *,
         kernel: int,
         norm: Mapping[str, Any],
-        padding: int | str | None = None,
+        padding: convolution.Padding | None = None,
         use_bias: bool | None = None,
         depthwise: bool = False,
         stride: int = 1,

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from segjax import arrays
 from segjax.models import layers, norms
 
 DOWN, ACROSS = 1, 2  # axes of [B, H, W, C]
@@ -62,7 +63,7 @@ class LineConv(nnx.Module):
         pads = [(0, 0)] * 5
         pads[self.axis] = (taps // 2, taps // 2)
         product, length = jnp.pad(product, pads), x.shape[self.axis]
-        x = sum(
+        x = arrays.total(
             jax.lax.slice_in_dim(
                 product[..., t, :], t, t + length, stride=self.stride, axis=self.axis
             )

@@ -4,12 +4,14 @@ Chen et al.: DeepLab, PAMI 2018, section 4.1.1: the network runs at scales 1, 0.
 every score is the maximum over scales; training sums the losses of every scale and of the maximum.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
+from segjax import arrays
 from segjax.errors import InputError
 from segjax.models import resize
 from segjax.models.features import Scores
@@ -36,16 +38,17 @@ def fused(
             "config.model.multi_scale.scales: the first must be 1 and all must be above 0, "
             f"got {scales}."
         )
-    size = x.shape[1:3]
+    height, width = arrays.map_size(x)
     rule = resize.Resize(align)
     outputs = [network(x)]
     for scale in scales[1:]:
-        small = tuple(max(1, int(n * scale)) for n in size)
+        small = max(1, int(height * scale)), max(1, int(width * scale))
         shrunk = resize.resized(x, small, resize.Resize("half_pixel"))
-        outputs.append(network(shrunk.astype(x.dtype)).replace(resize=rule))
-    grid = outputs[0].values.shape[1:3]
+        scores = network(shrunk.astype(x.dtype))
+        outputs.append(dataclasses.replace(scores, resize=rule))
+    grid = arrays.map_size(outputs[0].values)
     values = [outputs[0].values.astype(jnp.float32)]
     for scores in outputs[1:]:
         values.append(resize.resized(scores.values, grid, rule))
     maximum = functools.reduce(jnp.maximum, values)
-    return outputs[0].replace(values=maximum), *outputs
+    return dataclasses.replace(outputs[0], values=maximum), *outputs

@@ -87,7 +87,8 @@ class BatchNorm(nnx.BatchNorm):
         super().__init__(features, **options)
         self.mean, self.var = _Statistic(self.mean[...]), _Statistic(self.var[...])
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    # Calls of nnx's norms take the mode, too; here only views set it.
+    def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]
         """[B, H, W, C] -> [B, H, W, C].
 
         Raises:

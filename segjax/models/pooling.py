@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from segjax import arrays
 from segjax.errors import choose
 
 ROUNDINGS = ("ceil", "floor")
@@ -49,7 +50,7 @@ def average_pool_3x3(x: jax.Array) -> jax.Array:
         pads = [(0, 0)] * x.ndim
         pads[axis] = (1, 1)
         wide, size = jnp.pad(x, pads), x.shape[axis]
-        x = sum(jax.lax.slice_in_dim(wide, k, k + size, axis=axis) for k in range(3)) / 3
+        x = arrays.total(jax.lax.slice_in_dim(wide, k, k + size, axis=axis) for k in range(3)) / 3
     return x
 
 
@@ -105,12 +106,14 @@ def _pool_forward(x, axis, pooled, window, stride, padding):
 def _pool_backward(axis, pooled, window, stride, padding, kept, cotangent):
     winner, size = kept[0], kept[1].shape[0]
     reach = (pooled - 1) * stride + window
-    total = 0
-    for k in range(window):
-        part = jnp.where(winner == k, cotangent, 0)
+
+    def part(k):
+        values = jnp.where(winner == k, cotangent, 0)
         pads = [(0, 0, 0)] * winner.ndim
         pads[axis] = (k, window - 1 - k, stride - 1)
-        total = total + jax.lax.pad(part, jnp.zeros((), part.dtype), pads)
+        return jax.lax.pad(values, jnp.zeros((), values.dtype), pads)
+
+    total = arrays.total(part(k) for k in range(window))
     total = jax.lax.slice_in_dim(total, padding, min(reach, padding + size), 1, axis)
     fill = [(0, 0)] * winner.ndim
     fill[axis] = (0, size - total.shape[axis])

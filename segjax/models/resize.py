@@ -10,6 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from segjax import arrays
+from segjax.arrays import Size
+
 CONVENTIONS = ("half_pixel", "corners", "transposed")
 
 
@@ -39,26 +42,26 @@ class Resize:
     factor: int | None = None
     offset: float | tuple[float, float] = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.convention not in CONVENTIONS:
             raise ValueError(
                 f"Unknown convention {self.convention!r}; known: {', '.join(CONVENTIONS)}."
             )
         if self.convention == "transposed" and self.factor is None:
             raise ValueError('"transposed" needs a whole factor.')
-        if self.convention == "transposed" and self.offset != int(self.offset):
+        whole = not isinstance(self.offset, tuple) and self.offset == int(self.offset)
+        if self.convention == "transposed" and not whole:
             raise ValueError(f'"transposed" crops whole pixels, got offset {self.offset}.')
 
-    def matrices(
-        self, size_in: tuple[int, int], size_out: tuple[int, int]
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def matrices(self, size_in: Size, size_out: Size) -> tuple[np.ndarray, np.ndarray]:
         """The matrices of rows and columns for `apply`: float32 [H, h] and [W, w].
 
         Args:
             size_in: (h, w).
             size_out: (H, W).
         """
-        return tuple(self.matrix(size_in[axis], size_out[axis], axis) for axis in (0, 1))
+        rows, cols = (self.matrix(size_in[axis], size_out[axis], axis) for axis in (0, 1))
+        return rows, cols
 
     def matrix(self, size_in: int, size_out: int, axis: int = 0) -> np.ndarray:
         """The matrix of one axis, 0 for rows or 1 for columns: float32 [size_out, size_in].
@@ -81,7 +84,7 @@ class Resize:
         Returns:
             float32 [r, c].
         """
-        if self.convention != "transposed":
+        if self.convention != "transposed" or self.factor is None:  # "transposed" has a factor
             position = self.positions(target, size_in, size_out, axis)[:, None]
             weight = np.maximum(0, 1 - np.abs(position - source))
         else:
@@ -146,9 +149,9 @@ def apply(x: jax.Array, rows: np.ndarray | jax.Array, cols: np.ndarray | jax.Arr
     return jnp.einsum("Ww,bHwc->bHWc", cols, x, precision="highest")
 
 
-def resized(x: jax.Array, size: tuple[int, int], rule: Resize) -> jax.Array:
+def resized(x: jax.Array, size: Size, rule: Resize) -> jax.Array:
     """Resizes maps by a rule: [B, h, w, C] -> float32 [B, *size, C]."""
-    return apply(x, *rule.matrices(x.shape[1:3], size))
+    return apply(x, *rule.matrices(arrays.map_size(x), size))
 
 
 def brought(x: jax.Array, rows: np.ndarray, cols: np.ndarray) -> jax.Array:

@@ -8,6 +8,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from segjax import arrays
+from segjax.arrays import Size
 from segjax.models import layers
 
 _SHIFTS = (0, 2, 4, 6)
@@ -25,7 +27,7 @@ class Selection:
     """
 
     packed: jax.Array
-    size: tuple[int, int] = flax.struct.field(pytree_node=False)
+    size: Size = flax.struct.field(pytree_node=False)
     channels: int = flax.struct.field(pytree_node=False)
 
 
@@ -41,7 +43,7 @@ def max_pool(x: jax.Array) -> tuple[jax.Array, Selection]:
         The maxima, [B, ceil(H/2), ceil(W/2), C], and their places.
     """
     pooled, packed = _pool(layers.to_even(x))
-    return pooled, Selection(packed, x.shape[1:3], x.shape[3])
+    return pooled, Selection(packed, arrays.map_size(x), x.shape[3])
 
 
 def unpool(x: jax.Array, selection: Selection) -> jax.Array:

@@ -82,7 +82,7 @@ def kernel_gradient(x: jax.Array, cotangent: jax.Array, padding: int) -> jax.Arr
     else:
         zeros = jnp.zeros((_STEP * _STEP, *shape[2:]))
         weights = jax.lax.scan(add, zeros, count * jnp.arange(blocks))[0]
-    kernel = np.kron(to_kernel, to_kernel).T @ weights.reshape(_STEP * _STEP, -1)
+    kernel = jnp.matmul(np.kron(to_kernel, to_kernel).T, weights.reshape(_STEP * _STEP, -1))
     return _columns_first(kernel.reshape(shape))
 
 
@@ -162,7 +162,8 @@ def _matrices() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     to_output[:, :-1] = powers.T
     to_kernel[-1, -1] = to_output[-1, -1] = 1
     # Opposite points cancel in every second coefficient, except for rounding errors.
-    return tuple(
+    data, kernel, output = (
         np.where(np.abs(m) < 1e-12, 0, m).astype(np.float32)
         for m in (to_data, to_kernel, to_output)
     )
+    return data, kernel, output

@@ -54,7 +54,7 @@ class GoogLeNet(nnx.Module):
             return max(1, channels * width // 64)
 
         first, second = scaled(64), scaled(192)
-        options = {"norm": {"name": "none"}, "dtype": dtype, "rngs": rngs}
+        options: layers.BlockOptions = {"norm": {"name": "none"}, "dtype": dtype, "rngs": rngs}
         self.conv1 = layers.ConvBlock(3, first, kernel=7, stride=2, **options)
         self.conv2_reduce = layers.ConvBlock(first, first, kernel=1, **options)
         self.conv2 = layers.ConvBlock(first, second, kernel=3, **options)
@@ -103,7 +103,7 @@ class Inception(nnx.Module):
         rngs: nnx.Rngs,
     ):
         one, three_in, three, five_in, five, pooled = channels
-        options = {"norm": {"name": "none"}, "dtype": dtype, "rngs": rngs}
+        options: layers.BlockOptions = {"norm": {"name": "none"}, "dtype": dtype, "rngs": rngs}
         self.conv1x1 = layers.ConvBlock(features_in, one, kernel=1, **options)
         self.conv3x3_reduce = layers.ConvBlock(features_in, three_in, kernel=1, **options)
         self.conv3x3 = layers.ConvBlock(three_in, three, kernel=3, **options)

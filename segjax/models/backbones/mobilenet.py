@@ -52,13 +52,13 @@ class MobileNetV2(nnx.Module):
         rngs: nnx.Rngs,
     ):
         choose("config.model.backbone.output_stride", output_stride, OUTPUT_STRIDES)
-        options = {"norm": norm, "dtype": dtype, "rngs": rngs}
+        options: layers.BlockOptions = {"norm": norm, "dtype": dtype, "rngs": rngs}
         features = _rounded(32 * width)
         self.stem = layers.ConvBlock(
             3, features, kernel=3, stride=2, padding="tf", activation=jax.nn.relu6, **options
         )
-        blocks, self.ends, stride, dilation, number = [], {}, 2, 1, 1
-        self.channels = {}
+        blocks: list[InvertedResidual] = []
+        self.channels, self.ends, stride, dilation, number = {}, {}, 2, 1, 1
         for channels, count, group_stride in _GROUPS:
             channels = _rounded(channels * width)
             number += group_stride > 1
@@ -112,15 +112,16 @@ class _Grid:
     def strided(self, x: jax.Array) -> "_Grid":
         """The grid after a 3 x 3 convolution of stride 2 on x; a feature lies at its middle tap."""
         pads = convolution.pads_of("tf", x, 3, 2, 1)
-        moved = (
+        row, col = (
             o + self.stride * (1 - before) for o, (before, _) in zip(self.origin, pads, strict=True)
         )
-        return _Grid(tuple(moved), 2 * self.stride)
+        return _Grid((row, col), 2 * self.stride)
 
     @property
     def shift(self) -> tuple[float, float]:
         """(down, right) as in `Features.shifts`."""
-        return tuple(o - (self.stride - 1) / 2 for o in self.origin)
+        down, right = (o - (self.stride - 1) / 2 for o in self.origin)
+        return down, right
 
 
 class InvertedResidual(nnx.Module):
@@ -150,7 +151,7 @@ class InvertedResidual(nnx.Module):
         rngs: nnx.Rngs,
     ):
         inner = expansion * features_in
-        options = {"dtype": dtype, "rngs": rngs}
+        options: layers.Options = {"dtype": dtype, "rngs": rngs}
         if expansion > 1:
             self.expand = layers.ConvBlock(
                 features_in, inner, kernel=1, norm=norm, activation=jax.nn.relu6, **options

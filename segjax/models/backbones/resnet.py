@@ -8,7 +8,7 @@ convolutions).
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -96,7 +96,7 @@ class ResNet(nnx.Module):
                 f"and an output_stride of 32; got {global_taps} with depth={depth} and "
                 f"output_stride={output_stride}."
             )
-        options = {"norm": norm, "dtype": dtype, "rngs": rngs}
+        options: layers.BlockOptions = {"norm": norm, "dtype": dtype, "rngs": rngs}
         self.stem = nnx.List(_stem(stem, width, options))
         features = 2 * width if stem == "deep" else width
         self.pool_rounding = pool_rounding
@@ -110,11 +110,12 @@ class ResNet(nnx.Module):
             first_lags=dilation_rule == "torchvision",
         )
         self.strides |= strides
-        cls = BasicBlock if depth < _BOTTLENECKS else Bottleneck
+        cls: Callable[..., _Residual] = BasicBlock if depth < _BOTTLENECKS else Bottleneck
         if global_taps:
             cls = functools.partial(GlobalBottleneck, taps=global_taps)
         for i, (stage, units) in enumerate(self.plan.items()):
-            inner, blocks = width * 2 ** min(i, _GRID), []
+            inner = width * 2 ** min(i, _GRID)
+            blocks: list[_Residual] = []
             for unit in units:
                 blocks.append(cls(features, inner, stride_in, unit, options))
                 features = blocks[-1].growth * inner
@@ -154,13 +155,13 @@ def _plan(
     multi_grid: tuple[int, ...],
     cascade: int,
     first_lags: bool,
-) -> tuple[dict[str, tuple[_Unit, ...]], dict[str, int]]:
+) -> tuple[dict[str, list[_Unit]], dict[str, int]]:
     """The blocks of every stage, and the stride of every stage."""
     depths = (*depths, *depths[-1:] * cascade)
     nominal = [4 * 2**i for i in range(len(depths))]
     strides = [min(stride, output_stride) for stride in nominal]
     dilations = [n // stride for n, stride in zip(nominal, strides, strict=True)]
-    plan = {}
+    plan: dict[str, list[_Unit]] = {}
     for i, depth in enumerate(depths):
         units = [
             _Unit(
@@ -184,7 +185,7 @@ def _stage(i: int) -> str:
     return f"stage{i + 2}"
 
 
-def _stem(kind: str, width: int, options: dict[str, Any]) -> list[layers.ConvBlock]:
+def _stem(kind: str, width: int, options: layers.BlockOptions) -> list[layers.ConvBlock]:
     if kind == "7x7":
         return [layers.ConvBlock(3, width, kernel=7, stride=2, **options)]
     return [
@@ -197,7 +198,10 @@ def _stem(kind: str, width: int, options: dict[str, Any]) -> list[layers.ConvBlo
 class _Residual(nnx.Module):
     """Convolutions with a shortcut around them, which is projected if the channels differ."""
 
-    def __init__(self, features_in: int, features: int, stride: int, options: dict[str, Any]):
+    growth: int  # channels of the result / width
+    blocks: nnx.List
+
+    def __init__(self, features_in: int, features: int, stride: int, options: layers.BlockOptions):
         self.stride = stride
         if features_in != features:
             self.shortcut = layers.ConvBlock(
@@ -231,15 +235,20 @@ class BasicBlock(_Residual):
     growth = 1
 
     def __init__(
-        self, features_in: int, width: int, stride_in: str, unit: _Unit, options: dict[str, Any]
+        self,
+        features_in: int,
+        width: int,
+        stride_in: str,
+        unit: _Unit,
+        options: layers.BlockOptions,
     ):
         del stride_in
         super().__init__(features_in, width, unit.stride, options)
-        options = options | {"kernel": 3, "dilation": unit.dilation}
+        block = functools.partial(layers.ConvBlock, kernel=3, dilation=unit.dilation, **options)
         self.blocks = nnx.List(
             [
-                layers.ConvBlock(features_in, width, stride=unit.stride, **options),
-                layers.ConvBlock(width, width, activation=None, **options),
+                block(features_in, width, stride=unit.stride),
+                block(width, width, activation=None),
             ]
         )
 
@@ -257,7 +266,12 @@ class Bottleneck(_Residual):
     growth = 4
 
     def __init__(
-        self, features_in: int, width: int, stride_in: str, unit: _Unit, options: dict[str, Any]
+        self,
+        features_in: int,
+        width: int,
+        stride_in: str,
+        unit: _Unit,
+        options: layers.BlockOptions,
     ):
         features = self.growth * width
         super().__init__(features_in, features, unit.stride, options)
@@ -296,7 +310,7 @@ class GlobalBottleneck(_Residual):
         width: int,
         stride_in: str,
         unit: _Unit,
-        options: dict[str, Any],
+        options: layers.BlockOptions,
         *,
         taps: int,
     ):

@@ -51,7 +51,7 @@ class VGG16(nnx.Module):
         rngs: nnx.Rngs,
     ):
         fc_batch_norm = batch_norm if fc_batch_norm is None else fc_batch_norm
-        options = {"dtype": dtype, "rngs": rngs}
+        options: layers.Options = {"dtype": dtype, "rngs": rngs}
         choose("config.model.backbone.border", border, BORDERS)
         self.border = border
         features_in, self.channels = 3, {}

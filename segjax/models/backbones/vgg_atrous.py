@@ -61,7 +61,7 @@ class VGG16Atrous(nnx.Module):
                 "config.model.backbone.rates must be whole numbers, 1 or more, and even if "
                 f"fc_kernel is even; got {rates} with fc_kernel={fc_kernel}."
             )
-        options = {"dtype": dtype, "rngs": rngs}
+        options: layers.Options = {"dtype": dtype, "rngs": rngs}
         features, self.channels = 3, {"image": 3}
         for stage, depth, scale in zip(STAGES, DEPTHS, (1, 2, 4, 8, 8), strict=True):
             blocks = []
@@ -85,7 +85,6 @@ class VGG16Atrous(nnx.Module):
             self.norm6, self.norm7 = (
                 nnx.List(norms.make(norm, fc_width, **options) for _ in rates) for _ in range(2)
             )
-        options |= {"use_bias": plain}
         self.fc6 = nnx.List(
             layers.Conv(
                 features,
@@ -93,12 +92,14 @@ class VGG16Atrous(nnx.Module):
                 kernel=fc_kernel,
                 padding=rate * (fc_kernel - 1) // 2,
                 dilation=rate,
+                use_bias=plain,
                 **options,
             )
             for rate in rates
         )
         self.fc7 = nnx.List(
-            layers.Conv(fc_width, fc_width, kernel=1, padding=0, **options) for _ in rates
+            layers.Conv(fc_width, fc_width, kernel=1, padding=0, use_bias=plain, **options)
+            for _ in rates
         )
         self.dropout = nnx.Dropout(dropout)
         self.channels |= dict.fromkeys(self.fc_stages, fc_width)

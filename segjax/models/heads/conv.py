@@ -48,7 +48,7 @@ class ConvHead(nnx.Module):
     ):
         self.stage = stage or list(channels)[-1]
         choose("config.model.*.stage", self.stage, channels)
-        options = {"dtype": dtype, "rngs": rngs}
+        options: layers.Options = {"dtype": dtype, "rngs": rngs}
         self.conv = layers.ConvBlock(channels[self.stage], width, kernel=3, norm=norm, **options)
         self.dropout = nnx.Dropout(dropout, broadcast_dims=(1, 2) if drop_maps else ())
         self.score = layers.score_layer(width, num_classes, **options)

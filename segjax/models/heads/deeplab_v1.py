@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import jax
 from flax import nnx
 
+from segjax import arrays
 from segjax.errors import InputError
 from segjax.models import layers, resize
 from segjax.models.features import Features, Scores
@@ -47,7 +48,7 @@ class DeepLabV1(nnx.Module):
         dtype: jax.typing.DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
-        options = {"dtype": dtype, "rngs": rngs}
+        options: layers.Options = {"dtype": dtype, "rngs": rngs}
         self.tops = [stage for stage in channels if stage.startswith("fc7")]
         missing = [stage for stage in _SIDES if stage not in channels] if multi_scale else []
         if not self.tops or missing:
@@ -67,11 +68,11 @@ class DeepLabV1(nnx.Module):
     def __call__(self, features: Features, rngs: nnx.Rngs | None = None) -> Scores:
         """Features -> Scores [B, h, w, K] at the stride of fc7; with `multi_scale`, on pixels."""
         tops = [features.stages[top] for top in self.tops]
-        x = sum(score(top) for score, top in zip(self.scores, tops, strict=True))
+        x = arrays.total(score(top) for score, top in zip(self.scores, tops, strict=True))
         upsampling = features.upsampling(self.tops[0])
         if not self.multi_scale:
             return Scores(x, upsampling)
-        size = features.stages["image"].shape[1:3]
+        size = arrays.map_size(features.stages["image"])
         x = resize.resized(x, size, upsampling)
         for stage in _SIDES:
             y = getattr(self, f"side_{stage}")(features.stages[stage], rngs=rngs)
@@ -99,8 +100,8 @@ class Side(nnx.Module):
         dtype: jax.typing.DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
-        options = {"dtype": dtype, "rngs": rngs}
-        plain = options | {"norm": {"name": "none"}}
+        options: layers.Options = {"dtype": dtype, "rngs": rngs}
+        plain: layers.BlockOptions = {"norm": {"name": "none"}, **options}
         self.conv1 = layers.ConvBlock(features_in, _SIDE_WIDTH, kernel=3, **plain)
         self.conv2 = layers.ConvBlock(_SIDE_WIDTH, _SIDE_WIDTH, kernel=1, **plain)
         self.dropout = nnx.Dropout(dropout)

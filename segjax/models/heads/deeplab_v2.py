@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import jax
 from flax import nnx
 
+from segjax import arrays
 from segjax.models import layers
 from segjax.models.features import Features, Scores
 
@@ -57,5 +58,5 @@ class DeepLabV2(nnx.Module):
         """Features -> Scores [B, h, w, K] at the stride of the deepest stage."""
         del rngs  # no dropout
         x = features.stages[self.top]
-        total: jax.Array = sum(branch(x) for branch in self.branches)
-        return Scores(total, features.to_image(self.top, self.align))
+        x = arrays.total(branch(x) for branch in self.branches)
+        return Scores(x, features.to_image(self.top, self.align))

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from segjax import arrays
 from segjax.errors import choose
 from segjax.models import layers, resize
 from segjax.models.features import Features, Scores
@@ -51,7 +52,7 @@ class ASPP(nnx.Module):
         rngs: nnx.Rngs,
     ):
         choose("config.model.head.order", order, ORDERS)
-        options = {"norm": norm, "dtype": dtype, "rngs": rngs}
+        options: layers.BlockOptions = {"norm": norm, "dtype": dtype, "rngs": rngs}
         self.point = layers.ConvBlock(features_in, width, kernel=1, **options)
         self.atrous = nnx.List(
             layers.ConvBlock(features_in, width, kernel=3, dilation=rate, **options)
@@ -104,7 +105,7 @@ class DeepLabV3(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.top = list(channels)[-1]
-        options = {"dtype": dtype, "rngs": rngs}
+        options: layers.Options = {"dtype": dtype, "rngs": rngs}
         features = channels[self.top]
         self.aspp = ASPP(features, width, rates=rates, order=order, norm=norm, **options)
         self.dropout = nnx.Dropout(dropout)
@@ -156,7 +157,7 @@ class DeepLabV3Plus(nnx.Module):
     ):
         choose("config.model.head.fine", fine, channels)
         self.top, self.fine = list(channels)[-1], fine
-        options = {"norm": norm, "dtype": dtype, "rngs": rngs}
+        options: layers.BlockOptions = {"norm": norm, "dtype": dtype, "rngs": rngs}
         self.aspp = ASPP(channels[self.top], width, rates=rates, order=order, **options)
         self.dropout = nnx.Dropout(dropout)
         self.reduce = layers.ConvBlock(channels[fine], fine_width, kernel=1, **options)
@@ -174,7 +175,7 @@ class DeepLabV3Plus(nnx.Module):
         x = self.dropout(self.aspp(features.stages[self.top]), rngs=rngs)
         fine = self.reduce(features.stages[self.fine])
         upsampling = features.between(self.top, self.fine, self.align)
-        x = resize.resized(x, fine.shape[1:3], upsampling).astype(fine.dtype)
+        x = resize.resized(x, arrays.map_size(fine), upsampling).astype(fine.dtype)
         x = jnp.concatenate([x, fine], axis=-1)
         for block in self.refine:
             x = block(x)

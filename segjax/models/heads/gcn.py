@@ -4,12 +4,15 @@ Peng, Zhang, Yu, Luo, Sun: Large Kernel Matters - Improve Semantic Segmentation 
 Convolutional Network, CVPR 2017, section 3.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 from flax import nnx
 
+from segjax import arrays
+from segjax.arrays import Size
 from segjax.errors import InputError, choose
 from segjax.models import layers, resize
 from segjax.models.deconvolution import LearnedUp2
@@ -63,6 +66,9 @@ class GCN(nnx.Module):
         InputError: if an option is not allowed or the backbone lacks a stage.
     """
 
+    half: BoundaryRefinement
+    whole: BoundaryRefinement
+
     def __init__(
         self,
         channels: Mapping[str, int],
@@ -84,13 +90,18 @@ class GCN(nnx.Module):
                 f"config.model.head: gcn needs a backbone with {', '.join(missing)}; this one has "
                 f"{', '.join(channels)}."
             )
-        options = {"use_bias": use_bias, "dtype": dtype, "rngs": rngs}
+        options: layers.Options = {"dtype": dtype, "rngs": rngs}
+        refinement = functools.partial(
+            BoundaryRefinement, num_classes, use_bias=use_bias, **options
+        )
         for stage in _STAGES:
-            block = GlobalConv(channels[stage], num_classes, taps=taps, **options)
+            block = GlobalConv(
+                channels[stage], num_classes, taps=taps, use_bias=use_bias, **options
+            )
             setattr(self, stage, block)
-            setattr(self, f"{stage}_edge", BoundaryRefinement(num_classes, **options))
+            setattr(self, f"{stage}_edge", refinement())
         for name in ("stage4_sum", "stage3_sum", "stage2_sum", "half", "whole"):
-            setattr(self, name, BoundaryRefinement(num_classes, **options))
+            setattr(self, name, refinement())
         if upsampling == "learned":
             for stage in (*_STAGES, "stage1"):
                 setattr(self, f"{stage}_up", LearnedUp2(num_classes, mixes=True))
@@ -99,24 +110,24 @@ class GCN(nnx.Module):
     def __call__(self, features: Features, rngs: nnx.Rngs | None = None) -> Scores:
         """Features -> Scores [B, 2 ceil(H/2), 2 ceil(W/2), K] on the image's pixels."""
         del rngs  # no dropout
-        x, before = None, None
-        for stage in reversed(_STAGES):
-            scores = getattr(self, f"{stage}_edge")(getattr(self, stage)(features.stages[stage]))
-            if x is not None:
-                rule = features.between(before, stage, self.align)
-                scores = scores + self._upsampled(before, x, rule, scores.shape[1:3])
-                scores = getattr(self, f"{stage}_sum")(scores)
-            x, before = scores, stage
-        half = features.stages["stage1"].shape[1:3]
+        before, *finer = reversed(_STAGES)
+        x = self._scored(before, features)
+        for stage in finer:
+            scores = self._scored(stage, features)
+            rule = features.between(before, stage, self.align)
+            scores = scores + self._upsampled(before, x, rule, arrays.map_size(scores))
+            x, before = getattr(self, f"{stage}_sum")(scores), stage
+        half = arrays.map_size(features.stages["stage1"])
         rule = features.between(before, "stage1", self.align)
         x = self.half(self._upsampled(before, x, rule, half))
-        whole = tuple(2 * length for length in half)
+        whole = 2 * half[0], 2 * half[1]
         x = self.whole(self._upsampled("stage1", x, features.to_image("stage1", self.align), whole))
         return Scores(x, Resize("half_pixel", 1))
 
-    def _upsampled(
-        self, stage: str, x: jax.Array, rule: Resize, size: tuple[int, int]
-    ) -> jax.Array:
+    def _scored(self, stage: str, features: Features) -> jax.Array:
+        return getattr(self, f"{stage}_edge")(getattr(self, stage)(features.stages[stage]))
+
+    def _upsampled(self, stage: str, x: jax.Array, rule: Resize, size: Size) -> jax.Array:
         """Scores of a stage on the next grid, of `size`; `rule` is for bilinear upsampling."""
         if hasattr(self, f"{stage}_up"):
             return getattr(self, f"{stage}_up")(x, size).astype(x.dtype)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from segjax import arrays
 from segjax.models import layers, pooling, resize
 from segjax.models.features import Features, Scores
 
@@ -48,7 +49,7 @@ class PyramidPooling(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, H, W, C] -> [B, H, W, features], the input first and then every scale."""
-        size, parts = x.shape[1:3], [x]
+        size, parts = arrays.map_size(x), [x]
         for count, reduce in zip(self.bins, self.reduce, strict=True):
             pooled = resize.apply(x, *(pooling.bins_matrix(n, count) for n in size))
             pooled = reduce(pooled.astype(x.dtype))
@@ -89,7 +90,7 @@ class PSPNet(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.top = list(channels)[-1]
-        options = {"norm": norm, "dtype": dtype, "rngs": rngs}
+        options: layers.BlockOptions = {"norm": norm, "dtype": dtype, "rngs": rngs}
         self.pyramid = PyramidPooling(channels[self.top], bins=bins, **options)
         self.conv = layers.ConvBlock(self.pyramid.features, width, kernel=3, **options)
         self.dropout = nnx.Dropout(dropout, broadcast_dims=(1, 2) if drop_maps else ())

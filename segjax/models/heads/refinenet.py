@@ -11,6 +11,7 @@ from typing import Any
 import jax
 from flax import nnx
 
+from segjax import arrays
 from segjax.errors import InputError, choose
 from segjax.models import layers, pooling, resize
 from segjax.models.features import Features, Scores
@@ -187,22 +188,23 @@ class RefineNet(nnx.Module):
 
     def __call__(self, features: Features, rngs: nnx.Rngs | None = None) -> Scores:
         """Features -> Scores [B, h, w, K] at the stride of stage 2."""
-        x, before = None, None
+        coarser: list[tuple[str, jax.Array]] = []  # the result of the block before, if any
         for group in self.groups:
             finest = group[0]
-            paths = [] if x is None else [(before, x)]
+            paths = list(coarser)
             for stage in group:
                 values = features.stages[stage]
                 if stage in self.wide:
                     values = self.dropout(values, rngs=rngs)
                 paths.append((stage, getattr(self, stage)(values)))
-            size = features.stages[finest].shape[1:3]
-            fused = sum(
+            size = arrays.map_size(features.stages[finest])
+            fused = arrays.total(
                 _upsampled(x, features, stage, finest, size, self.align) for stage, x in paths
             )
-            x, before = getattr(self, f"{finest}_refined")(fused), finest
+            x = getattr(self, f"{finest}_refined")(fused)
+            coarser = [(finest, x)]
         x = self.score(self.dropout(x, rngs=rngs))
-        return Scores(x, features.to_image(before, self.align))
+        return Scores(x, features.to_image(finest, self.align))
 
 
 def _upsampled(x, features: Features, stage: str, finest: str, size, align: str) -> jax.Array:

@@ -3,6 +3,7 @@
 Badrinarayanan, Kendall, Cipolla, PAMI 2017, section 3, and their release (SegNet-Tutorial).
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -70,9 +71,16 @@ class SegNet(nnx.Module):
             )
         for stage in dropped:
             choose("config.model.head.dropped", stage, channels)
-        options = {"kernel": kernel, "norm": norm, "use_bias": use_bias, "dtype": dtype}
-        options |= {"activation": nnx.relu if activation else None, "rngs": rngs}
-        options |= {"depthwise": single_channel}
+        block = functools.partial(
+            layers.ConvBlock,
+            kernel=kernel,
+            norm=norm,
+            use_bias=use_bias,
+            depthwise=single_channel,
+            activation=nnx.relu if activation else None,
+            dtype=dtype,
+            rngs=rngs,
+        )
         before = [channels[self.stages[0]], *channels.values()]
         for stage, depth, finer in zip(self.stages, depths, before, strict=False):
             width = channels[stage]
@@ -80,7 +88,7 @@ class SegNet(nnx.Module):
             wide = [width] * (depth - 1) + [finer]
             if stage == self.stages[0] and classifier == kernel:
                 wide = wide[:-1]  # the classifier is stage 1's last convolution
-            blocks = [layers.ConvBlock(width, features, **options) for features in wide]
+            blocks = [block(width, features) for features in wide]
             setattr(self, stage, nnx.List(blocks))
         self.score = layers.Conv(
             channels[self.stages[0]],

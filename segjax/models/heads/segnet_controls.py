@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from segjax import arrays
 from segjax.models import layers
 from segjax.models.deconvolution import LearnedUp2
 from segjax.models.features import Features, Scores
@@ -72,9 +73,16 @@ class FCNBasic(nnx.Module):
     def __call__(self, features: Features, rngs: nnx.Rngs | None = None) -> Scores:
         """Features -> Scores [B, 2 ceil(H/2), 2 ceil(W/2), K] on the image's pixels."""
         del rngs  # no dropout
-        x = None
-        for stage in reversed(self.stages):
-            y = getattr(self, f"{stage}_score")(features.stages[stage])
-            x = y.astype(jnp.float32) + (0 if x is None else x[:, : y.shape[1], : y.shape[2]])
-            x = getattr(self, f"{stage}_up")(x, tuple(2 * n for n in x.shape[1:3]))
+        deepest, *finer = reversed(self.stages)
+        x = self._upsampled(deepest, self._scored(deepest, features))
+        for stage in finer:
+            y = self._scored(stage, features)
+            x = self._upsampled(stage, y + x[:, : y.shape[1], : y.shape[2]])
         return Scores(x, Resize("half_pixel", 1))
+
+    def _scored(self, stage: str, features: Features) -> jax.Array:
+        return getattr(self, f"{stage}_score")(features.stages[stage]).astype(jnp.float32)
+
+    def _upsampled(self, stage: str, scores: jax.Array) -> jax.Array:
+        height, width = arrays.map_size(scores)
+        return getattr(self, f"{stage}_up")(scores, (2 * height, 2 * width))
