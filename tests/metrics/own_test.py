@@ -80,24 +80,28 @@ def test_what_it_finds_and_keeps_is_in_the_table_and_both_files(tmp_path):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run whose best checkpoint is the one with the least confidence."""
+    """A run whose best checkpoint is the most confident one."""
     workdir = tmp_path_factory.mktemp("own") / "run"
     config = programs.config(
-        eval__metrics=METRICS, best__metric="eval/confident", best__mode="min", best__keep=1,
-        total_steps=6, every_steps__eval=2, optim__lr=0.2, optim__schedule="constant",
+        eval__metrics=METRICS, best__metric="eval/confident", best__keep=1, total_steps=6,
+        every_steps__eval=1, optim__lr=0.2, optim__schedule="constant",
     )  # fmt: skip
     programs.train_plainly(config, workdir)
     return workdir
 
 
 def test_its_scalar_is_logged_and_chooses_the_best_checkpoint(trained):
-    events = [e for e in event_log.read(trained) if "eval/confident" in e]
-    confident = {event["step"]: event["eval/confident"] for event in events}
-    assert sorted(confident) == [2, 4, 6]
-    best = min(confident, key=confident.get)
-    assert best != 6  # the latest is kept in any case
+    events = [event for event in event_log.read(trained) if "eval/confident" in event]
+    confident, miou = (
+        {event["step"]: event[f"eval/{name}"] for event in events} for name in ("confident", "miou")
+    )
+    assert sorted(confident) == [1, 2, 3, 4, 5, 6]
+    best = max(confident, key=confident.get)
+    assert best not in (6, max(miou, key=miou.get))  # the latest is kept in any case
     assert networks.load(trained, "best").step == best
-    assert all("eval/sure" in event and "eval_ema/sure" not in event for event in events)
+    assert all("eval/sure" in event for event in events)
+    averaged = [event for event in event_log.read(trained) if "eval_ema/sure" in event]
+    assert len(averaged) == 6
     assert not any("eval/corner" in event for event in events)  # counted by evaluate
     stored = json.loads((trained / "eval-val.json").read_text())
     assert stored["scores"]["confident"] == confident[6]
