@@ -50,6 +50,8 @@ def build(folder: pathlib.Path) -> None:
     pdoc.render.env.filters["to_markdown"] = to_markdown
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        # Before Python 3.12 a TypedDict does not tell which of its keys are inherited.
+        warnings.filterwarnings("ignore", "Cannot determine where .* is taken from")
         pdoc.pdoc("segjax", output_directory=folder)
 
 
