@@ -47,7 +47,7 @@ class Confidence(Metric):  # the mean probability of the predicted class
         return {"sum": jnp.sum(pixels.confidence * pixels.valid), "all": jnp.sum(pixels.valid)}
 
     def scores(self, total):
-        return {"confidence": total["sum"] / max(total["all"], 1)}
+        return {"confidence": total["sum"] / total["all"] if total["all"] else np.nan}
 
 
 def get_config(words=""):
