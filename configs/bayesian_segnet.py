@@ -24,7 +24,10 @@ WORDS = recipe_words.Vocabulary({"basic": "on SegNet-Basic"}, paper=("camvid",))
 
 def get_config(words: str = ""):
     """The recipe under these words: see `WORDS`."""
-    words = WORDS.read(words)
+    return _recipe(WORDS.read(words))
+
+
+def _recipe(words: recipe_words.Words):
     if "basic" in words:
         config = segnet_basic.recipe(words, dropped=("stage3", "stage4"))
     else:

@@ -39,7 +39,10 @@ WORDS = recipe_words.Vocabulary(
 
 def get_config(words: str = ""):
     """The recipe under these words: see `WORDS`."""
-    words = WORDS.read(words)
+    return _recipe(WORDS.read(words))
+
+
+def _recipe(words: recipe_words.Words):
     config = fcn8s.on_scenes("fcn8s")
     config.model.crf = {
         "iterations": 5,

@@ -40,6 +40,7 @@ a steady gradient are up to 1.2 % shorter here (step 57), and 0.3 % at the end.
 """
 
 import dataclasses
+from typing import Any
 
 from segjax import recipe_words
 from segjax.configs import default
@@ -59,7 +60,10 @@ _FULL = default.ADAMW | {
 
 def get_config(words: str = ""):
     """The recipe under these words: see `WORDS`."""
-    words = WORDS.read(words)
+    return _recipe(WORDS.read(words))
+
+
+def _recipe(words: recipe_words.Words):
     if words.data == "lecture" and words.size == "full":  # its own training, from drawn weights
         words = dataclasses.replace(words, size="small")
     config = default.get_config()
@@ -93,7 +97,7 @@ def get_config(words: str = ""):
     config.every_steps.eval = 200
     config.every_steps.checkpoint = 200
     cached = {"loader.cache": True}
-    as_it_is = dict.fromkeys(default.SMALL, {})
+    as_it_is: dict[str, dict[str, Any]] = dict.fromkeys(default.SMALL, {})
     return recipe_words.apply(
         config,
         words,

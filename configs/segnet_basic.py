@@ -15,6 +15,8 @@ Elsewhere AdamW trains: in few steps on images of 96 x 128 on `scenes`, of half 
 `camvid,small`; without `small` on segjax's own schedule, not measured at full size.
 """
 
+from typing import Any
+
 from segjax import recipe_words
 from segjax.configs import default
 
@@ -48,7 +50,7 @@ PAPER = {
 }
 
 
-_OWN = {
+_OWN: dict[str, dict[str, Any]] = {
     "single_channel": {"model.head.single_channel": True},
     "fcn_basic": {"model.head": {"name": "fcn_basic"}},
     "bilinear": {"model.head": {"name": "bilinear"}},

@@ -178,10 +178,12 @@ def describe(preprocess: Mapping[str, Any]) -> str:
 def put(tree: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     """The tree with new arrays, on the devices where the old ones are."""
 
-    def new(path, leaf):
+    def new(path: tuple, leaf: jax.Array) -> jax.Array:
         array = arrays.get(jax.tree_util.keystr(path, simple=True, separator="/"))
         if array is None:
             return leaf
-        return jax.make_array_from_process_local_data(leaf.sharding, array.astype(leaf.dtype))
+        array = array.astype(leaf.dtype)
+        placed: jax.Array = jax.make_array_from_process_local_data(leaf.sharding, array)
+        return placed
 
     return jax.tree_util.tree_map_with_path(new, tree)

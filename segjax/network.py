@@ -17,15 +17,13 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from segjax import models, sharding
+from segjax.arrays import Size
 from segjax.data.spec import DatasetSpec
 from segjax.errors import InputError
 from segjax.models import functional
 from segjax.models.features import Scores
 from segjax.models.preprocess import Preprocess
 from segjax.runs import checkpoint, run_folder
-
-Size = tuple[int, int]
-"""(height, width) in pixels."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,7 +61,8 @@ class Model:
 
     def shapes(self) -> tuple[Any, Any]:
         """What `draw` gives, as ShapeDtypeStructs."""
-        return jax.eval_shape(lambda: self.draw(0))
+        shapes: tuple[Any, Any] = jax.eval_shape(lambda: self.draw(0))
+        return shapes
 
     def seen(self, size: Size) -> Size:
         """The size at which the network sees an image of `size`; never empty."""
@@ -139,7 +138,8 @@ class Network:
     def __call__(self, image: jax.Array) -> Scores:
         """Scores of images at the size that the network sees: [B, h, w, 3], 0 to 255 -> Scores."""
         module = functional.merge(self.model.graphs.inference, self.params, self.batch_stats)
-        return module(self.model.preprocess(image), image=image)[0]
+        scores: Scores = module(self.model.preprocess(image), image=image)[0]
+        return scores
 
     def sampled(self, image: jax.Array, index: jax.Array, *, samples: int) -> Scores:
         """Scores of several passes with dropout on.
@@ -164,18 +164,20 @@ class Network:
                 "protocol samples: the network has no dropout, all passes are the same."
             )
 
-        def of_image(image, index):
+        def of_image(image: jax.Array, index: jax.Array) -> Scores:
             image = image[None]
 
-            def once(key):
-                prepared = self.model.preprocess(image)
-                return self._sampling()(prepared, rngs=nnx.Rngs(dropout=key), image=image)[0]
+            def once(key: jax.Array) -> Scores:
+                prepared, rngs = self.model.preprocess(image), nnx.Rngs(dropout=key)
+                scores: Scores = self._sampling()(prepared, rngs=rngs, image=image)[0]
+                return scores
 
             key = jax.random.fold_in(jax.random.key(self.model.seed), index)
             return jax.vmap(once)(jax.random.split(key, samples))
 
-        scores = jax.vmap(of_image)(image, index)
-        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[3:]), scores)
+        scores: Scores = jax.vmap(of_image)(image, index)
+        together: Scores = jax.tree.map(lambda x: x.reshape(-1, *x.shape[3:]), scores)
+        return together
 
     def _sampling(self) -> nnx.Module:
         return functional.merge(self.model.graphs.sampling, self.params, self.batch_stats)

@@ -147,7 +147,8 @@ class Predictor:
         Returns:
             float32 [H, W, K] of each image.
         """
-        return [found.scores for found in self._of_arrays(images, scores=True)]
+        found = self._of_arrays(images, scores=True)
+        return [one.scores for one in found if one.scores is not None]
 
     def _of_arrays(
         self, images: np.ndarray | Sequence[np.ndarray], *, scores: bool = False

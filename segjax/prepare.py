@@ -43,13 +43,15 @@ def main(argv: list[str]) -> None:
             "python -m segjax.prepare show --config=RECIPE"
         )
     dataset = catalog.load_any(**cli.config().data)
-    regions = isinstance(dataset, RegionDataset)
-    if words == ["show"]:
-        show = sheets.show_regions if regions else sheets.show
-        show(dataset, given.split, Path(given.output))
+    if isinstance(dataset, RegionDataset):
+        if words == ["show"]:
+            sheets.show_regions(dataset, given.split, Path(given.output))
+        else:
+            checks.check_regions(dataset)
+    elif words == ["show"]:
+        sheets.show(dataset, given.split, Path(given.output))
     else:
-        check = checks.check_regions if regions else checks.check
-        check(dataset)
+        checks.check(dataset)
 
 
 VERB = cli.Verb(define_flags, main, words=1)

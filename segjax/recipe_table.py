@@ -74,7 +74,8 @@ class Result:
 
 def measured() -> dict[str, Any]:
     """The stored numbers: `parameters` by recipe and data set, and `results`."""
-    return json.loads((recipe_files.FOLDER / "measured.json").read_text())
+    numbers: dict[str, Any] = json.loads((recipe_files.FOLDER / "measured.json").read_text())
+    return numbers
 
 
 def results() -> list[Result]:

@@ -16,15 +16,22 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from segjax import arrays
+from segjax.arrays import Size
 from segjax.data.spec import VOID
 from segjax.evaluation.schedule import Limits, Part, Work
 from segjax.evaluation.steps import Judge
-from segjax.evaluation.views import Size, Views
+from segjax.evaluation.views import Views
 from segjax.models import crf_rnn
+from segjax.models.features import Scores
 from segjax.network import Model, Network
 
 STRIP_BYTES = 2**28
 """Bytes of fused scores on a device, about."""
+
+
+Refine = Callable[[np.ndarray, jax.Array, np.ndarray, np.ndarray], dict[str, Any]]
+"""(image, logits, label, size) of a batch -> as `steps.RefinedJudge`."""
 
 
 class MultiView:
@@ -54,10 +61,11 @@ class MultiView:
         mean: tuple[float, float, float],
         batch_size: int,
         devices: Sequence[jax.Device],
-        refine: Callable[[jax.Array, jax.Array, np.ndarray, np.ndarray], dict] | None = None,
+        refine: Refine | None = None,
         strip_bytes: int = STRIP_BYTES,
     ):
-        self.views, self.programs = views, set()
+        self.views = views
+        self.programs: set[tuple] = set()
         self._model, self._refine, self._judge = model, refine, judge
         self._grids: dict[Size, Size] = {}
         mesh = jax.make_mesh((len(devices),), ("tile",), (AxisType.Auto,), devices=devices)
@@ -66,10 +74,9 @@ class MultiView:
         self._limits = Limits(windows, strip_bytes, model.num_classes)
         self._see = jax.jit(Network.__call__)
         self._cut = jax.jit(functools.partial(_cut, mean=mean))
-        paste = functools.partial(_paste, softmax=views.softmax_at_input)
         self._paste = jax.jit(
             jax.shard_map(
-                paste, mesh=mesh, in_specs=(P("tile"),) * 5 + (P(), P()), out_specs=P("tile")
+                _paste, mesh=mesh, in_specs=(P("tile"),) * 5 + (P(), P()), out_specs=P("tile")
             ),
             donate_argnums=0,
         )
@@ -79,7 +86,10 @@ class MultiView:
 
     def placed(self, network: Network) -> Network:
         """A network with its weights on this process's devices, for `__call__`."""
-        return jax.tree.map(lambda x: jax.device_put(x.addressable_data(0), self._whole), network)
+        here: Network = jax.tree.map(
+            lambda x: jax.device_put(x.addressable_data(0), self._whole), network
+        )
+        return here
 
     def __call__(self, network: Network, batch: dict[str, np.ndarray]) -> dict[str, Any]:
         """Labels this process's rows of a batch.
@@ -94,7 +104,7 @@ class MultiView:
         """
         work = self._work(batch)
         if self._refine is not None:
-            return self._refined(work, network)
+            return self._refined(work, network, self._refine)
         maps: dict[str, list[np.ndarray]] = {}
         counts = None
         for first in range(0, work.size[0], work.strip):
@@ -110,10 +120,10 @@ class MultiView:
         return {key: x[:, :height, :width] for key, x in joined.items()} | {"counts": counts}
 
     def _work(self, batch: dict[str, np.ndarray]) -> Work:
-        seen = self._model.seen(batch["image"].shape[1:3])
+        seen = self._model.seen(arrays.map_size(batch["image"]))
         return Work(self.views, batch, seen, self._limits)
 
-    def _refined(self, work: Work, network: Network) -> dict[str, Any]:
+    def _refined(self, work: Work, network: Network, refine: Refine) -> dict[str, Any]:
         strips = [
             self._call("logits", self._logits, self._strip(work, network, first))
             for first in range(0, work.size[0], work.strip)
@@ -121,8 +131,9 @@ class MultiView:
         logits = jnp.concatenate(strips, axis=1)[:, : work.size[0], : work.size[1]]
         batch = work.batch
         label = np.where(batch["weight"][:, None, None] > 0, batch["label"], np.uint8(VOID))
-        found = self._refine(batch["image"], logits, label, batch["size"])
-        return jax.tree.map(np.asarray, found)
+        refined = refine(batch["image"], logits, label, batch["size"])
+        found: dict[str, Any] = jax.tree.map(np.asarray, refined)
+        return found
 
     def scores(self, network: Network, batch: dict[str, np.ndarray]) -> np.ndarray:
         """The fused scores themselves: float32 [B, H', W', K]."""
@@ -158,35 +169,43 @@ class MultiView:
         self, total: jax.Array, work: Work, part: Part, network: Network, first: int
     ) -> jax.Array:
         """Pastes a part's scores into a strip; asks the network first where it was not asked."""
-        if part.scores is None:
-            windows = jax.device_put(work.windows(part), self._split)
-            tiles = self._call("cut", self._cut, *windows)
-            part.scores = self._call("network", self._see, network, tiles)
-            for wanted in part.scores.wanted().values():
-                crf_rnn.check(float(wanted))
-        geometry, up = work.geometry(part, first, self._through(part, network))
+        scores = self._look(work, part, network) if part.scores is None else part.scores
+        geometry, up = work.geometry(part, scores, first, self._through(part, network))
         geometry = jax.device_put(geometry, self._split)
-        total = self._call("paste", self._paste, total, part.scores.values, *geometry, *up)
+        total = self._call("paste", self._paste, total, scores.values, *geometry, *up)
         if part.span[1] <= first + work.strip:
             part.scores = None
         return total
 
-    def _through(self, part: Part, network: Network) -> list | tuple:
+    def _look(self, work: Work, part: Part, network: Network) -> Scores:
+        """The network's scores of a part, which keeps them."""
+        windows = jax.device_put(work.windows(part), self._split)
+        tiles = self._call("cut", self._cut, *windows)
+        scores: Scores = self._call("network", self._see, network, tiles)
+        for wanted in scores.wanted().values():
+            crf_rnn.check(float(wanted))
+        part.scores = scores
+        return scores
+
+    def _through(self, part: Part, network: Network) -> Sequence[tuple[int, int] | None]:
         """For rows and for columns, `through` of `Axis.paste`."""
         size = part.view.through
         if size is None:
             return None, None
         if size not in self._grids:
             image = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
-            self._grids[size] = jax.eval_shape(Network.__call__, network, image).values.shape[1:3]
+            scores = jax.eval_shape(Network.__call__, network, image)
+            self._grids[size] = arrays.map_size(scores.values)
         return list(zip(size, self._grids[size], strict=True))
 
-    def _call(self, kind: str, fn: Callable, *args) -> Any:
+    def _call(self, kind: str, fn: Callable, *args: Any) -> Any:
         self.programs.add((kind, *(np.shape(x) for x in jax.tree.leaves(args))))
         return fn(*args)
 
 
-def _cut(windows: jax.Array, rows: jax.Array, cols: jax.Array, *, mean) -> jax.Array:
+def _cut(
+    windows: jax.Array, rows: jax.Array, cols: jax.Array, *, mean: tuple[float, float, float]
+) -> jax.Array:
     """[N, wh, ww, 3], [N, th, wh], [N, tw, ww] -> float32 [N, th, tw, 3], the frame in `mean`."""
     x = jnp.einsum("nth,nhwc->ntwc", rows, windows.astype(jnp.float32), precision="highest")
     x = jnp.einsum("nuw,ntwc->ntuc", cols, x, precision="highest")
@@ -194,7 +213,15 @@ def _cut(windows: jax.Array, rows: jax.Array, cols: jax.Array, *, mean) -> jax.A
     return jnp.where(inside, x, jnp.asarray(mean, jnp.float32))
 
 
-def _paste(total, values, rows, cols, at, up_rows, up_cols, *, softmax: bool) -> jax.Array:
+def _paste(
+    total: jax.Array,
+    values: jax.Array,
+    rows: jax.Array,
+    cols: jax.Array,
+    at: jax.Array,
+    up_rows: jax.Array | None,
+    up_cols: jax.Array | None,
+) -> jax.Array:
     """Adds a device's windows to its part of the sum, one after the other.
 
     Args:
@@ -202,21 +229,22 @@ def _paste(total, values, rows, cols, at, up_rows, up_cols, *, softmax: bool) ->
         values: [n, h, w, K], scores.
         rows, cols: [n, oh, g], [n, ow, g].
         at: int32 [n, 3].
-        up_rows, up_cols: to the size of the window, where probabilities are made there.
-        softmax: whether they are.
+        up_rows, up_cols: to the size of the window, whose probabilities are pasted; None: its
+            scores are.
     """
 
-    def add(total, window):
+    def add(total: jax.Array, window: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:
         values, rows, cols, at = window
         values = values.astype(jnp.float32)
-        if softmax:
+        if up_rows is not None and up_cols is not None:
             values = jax.nn.softmax(_spread(values, up_rows, up_cols), axis=-1)
         patch = _spread(values, rows, cols)[None, None]
         corner = (0, *at, 0)
         old = jax.lax.dynamic_slice(total, corner, patch.shape)
         return jax.lax.dynamic_update_slice(total, old + patch, corner), None
 
-    return jax.lax.scan(add, total, (values, rows, cols, at))[0]
+    added: jax.Array = jax.lax.scan(add, total, (values, rows, cols, at))[0]
+    return added
 
 
 def _spread(values: jax.Array, rows: jax.Array, cols: jax.Array) -> jax.Array:

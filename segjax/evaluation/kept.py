@@ -3,9 +3,11 @@
 import pathlib
 
 import jax
+import numpy as np
 
 from segjax.evaluation import kept_labels, report, worst
 from segjax.evaluation.evaluator import Evaluator
+from segjax.evaluation.result import Example
 from segjax.evaluation.superpixel_vote import Vote
 from segjax.network import Network
 from segjax.pictures import label_maps, layout
@@ -31,7 +33,7 @@ def evaluate(
     spec, names = network.model.spec, evaluator.split.source.name
     ranking = worst.Worst()
 
-    def observe(index, example, marginals):
+    def observe(index: int, example: Example, marginals: np.ndarray) -> None:
         labels.add(names(index), example[2])
         ranking.add(index, example, marginals)
         if vote is not None:
@@ -45,7 +47,12 @@ def evaluate(
         return
     pictures = {"worst": ranking.draw(spec, names)}
     if result.maps:
-        pictures["-".join(result.maps)] = label_maps.panel(result.panel, spec, **result.maps)
+        pictures["-".join(result.maps)] = label_maps.panel(
+            result.panel,
+            spec,
+            before=result.maps.get("before", ()),
+            uncertainty=result.maps.get("uncertainty", ()),
+        )
     for name, picture in pictures.items():
         if picture is not None:
             layout.write_png(path.parent / "pictures" / f"{path.stem}-{name}.png", picture)

@@ -2,6 +2,7 @@
 
 import pathlib
 import zipfile
+from typing import Any
 
 import jax
 import numpy as np
@@ -37,7 +38,7 @@ class Writer:
     def __enter__(self) -> "Writer":
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: Any) -> None:
         self._zip.__exit__(*error)
 
     def add(self, name: str, prediction: np.ndarray) -> None:

@@ -10,8 +10,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
+from segjax import arrays, sharding
 from segjax import crf as crfs
-from segjax import sharding
+from segjax.arrays import Size
 from segjax.data import pipeline
 from segjax.data.sources import Source
 from segjax.evaluation import steps
@@ -64,12 +65,13 @@ class Labeller:
         self._canvases: set[tuple[int, int]] = set()
 
     def _multiview(self) -> MultiView:
+        crf = self.protocol.crf
         return MultiView(
             self.model,
             self._judge,
             self.protocol.views,
             mean=self.protocol.fill,
-            refine=None if self.protocol.crf is None else self._refine,
+            refine=None if crf is None else functools.partial(self._refine, crf),
             batch_size=max(1, self.protocol.batch_size // jax.process_count()),
             devices=list(self.mesh.local_devices),
         )
@@ -94,25 +96,33 @@ class Labeller:
 
     def step(self, network: Network, batch: dict[str, jax.Array]) -> dict[str, Any]:
         """One batch on the devices, each image in one look: see `steps.Look`."""
-        crf = self._refinement(batch["label"].shape[1:])
+        crf = None
+        if self.protocol.crf is not None:
+            crf = self._refinement(self.protocol.crf, arrays.map_size(batch["label"]))
         if crf not in self._looks:
             samples = self.protocol.views.samples
             look = steps.Look(self._judge, self._blocks, samples, crf, self.mesh)
             self._looks[crf] = look.jitted(self.model)
-        return self._looks[crf](network, batch)
+        out: dict[str, Any] = self._looks[crf](network, batch)
+        return out
 
-    def _refine(self, image, logits, label, size) -> dict[str, Any]:
+    def _refine(
+        self,
+        crf: crfs.DenseCrf,
+        image: np.ndarray,
+        logits: jax.Array,
+        label: np.ndarray,
+        size: np.ndarray,
+    ) -> dict[str, Any]:
         """The CRF behind several views."""
-        crf = self._refinement(label.shape[1:])
-        if crf not in self._looks:
-            self._looks[crf] = jax.jit(steps.RefinedJudge(self._judge, crf))
-        return self._looks[crf](image, logits, label, size)
+        refinement = self._refinement(crf, arrays.map_size(label))
+        if refinement not in self._looks:
+            self._looks[refinement] = jax.jit(steps.RefinedJudge(self._judge, refinement))
+        out: dict[str, Any] = self._looks[refinement](image, logits, label, size)
+        return out
 
-    def _refinement(self, canvas: tuple[int, int]) -> crfs.Refinement | None:
-        if self.protocol.crf is None:
-            return None
-        filled = self.protocol.bucket != 1
-        return crfs.Refinement(self.protocol.crf, self._room.capacity(canvas), filled)
+    def _refinement(self, crf: crfs.DenseCrf, canvas: Size) -> crfs.Refinement:
+        return crfs.Refinement(crf, self._room.capacity(canvas), self.protocol.bucket != 1)
 
     def batches(self, network: Network, source: Source, plan: Plan) -> Iterator[Found]:
         """Labels a source; yields what was found of every batch.
@@ -130,10 +140,12 @@ class Labeller:
             threads=self._loader.threads,
             prefetch=self._loader.prefetch,
         )
-        label = self._label_once if self._views is None else self._label_views
-        network = network if self._views is None else self._views.placed(network)
+        label: Callable[[Network, pipeline.Batch], dict[str, Any]] = self._label_once
+        if self._views is not None:
+            label = functools.partial(self._label_views, self._views)
+            network = self._views.placed(network)
 
-        def settled(rows, batch, out) -> Found:
+        def settled(rows: np.ndarray, batch: pipeline.Batch, out: dict[str, Any]) -> Found:
             crf_rnn.check(float(out.pop("crf_vertices_wanted", 0)))
             # A batch that overflowed may have been started before there was room enough.
             while wanted := int(np.max(out.pop("overflow", 0))):
@@ -163,8 +175,10 @@ class Labeller:
             out["counts"][name] = count(out["prediction"], placed["label"], placed["size"], rows)
         return out
 
-    def _label_views(self, network: Network, batch: pipeline.Batch) -> dict[str, Any]:
-        out = self._views(network, batch)
+    def _label_views(
+        self, views: MultiView, network: Network, batch: pipeline.Batch
+    ) -> dict[str, Any]:
+        out = views(network, batch)
         label, prediction = batch["label"], out["prediction"]
         if prediction.shape != label.shape:
             rows, cols = (nearest(label.shape[i], prediction.shape[i]) for i in (1, 2))
@@ -195,7 +209,12 @@ class Labeller:
         whole = sharding.replicated(self.mesh) if self._views is None else None
 
         def of_batch(metric: ImageMetric) -> Callable:
-            def of_image(prediction, label, size, inputs):
+            def of_image(
+                prediction: jax.Array,
+                label: jax.Array,
+                size: jax.Array,
+                inputs: dict[str, jax.Array],
+            ) -> dict[str, jax.Array]:
                 return metric.count_image(prediction, label, size, **inputs)
 
             return jax.jit(jax.vmap(of_image), out_shardings=whole)

@@ -54,7 +54,7 @@ class Protocol:
     crf: crfs.DenseCrf | None = None
     statistics: Statistics | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.crf is not None and self.views.argmax != "image":
             raise InputError(
                 f"{crfs.KEY}: it refines at the size of the image; protocol argmax "

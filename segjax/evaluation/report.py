@@ -37,7 +37,8 @@ def table(result: Result, spec: DatasetSpec) -> str:
         (name, percent(report.iou[i]), percent(report.accuracy[i]), int(report.confusion[i].sum()))
         for i, name in enumerate(spec.classes)
     ]
-    first, further = [], []
+    first: list[str] = []
+    further: list[str] = []
     for metric in result.metrics:
         apart = isinstance(metric, ImageMetric) or metric.name not in metrics.METRICS
         (further if apart else first).append(result.descriptions[metric.name][0])

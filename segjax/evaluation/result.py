@@ -76,7 +76,8 @@ class Result:
 def examples(batch: pipeline.Batch, prediction: jax.Array | np.ndarray) -> dict[int, Example]:
     """Item of the data set -> example, of this process's rows that are no fill."""
     parts = [cut(batch, array) for array in (batch["image"], batch["label"], prediction)]
-    return {index: tuple(part[index] for part in parts) for index in parts[0]}
+    images, labels, predictions = parts
+    return {index: (image, labels[index], predictions[index]) for index, image in images.items()}
 
 
 def cut(batch: pipeline.Batch, array: jax.Array | np.ndarray) -> dict[int, np.ndarray]:

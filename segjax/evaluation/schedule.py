@@ -5,9 +5,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from segjax import arrays
+from segjax.arrays import Size
 from segjax.data.spec import VOID
 from segjax.evaluation import window_grid
-from segjax.evaluation.views import Size, Views
+from segjax.evaluation.views import Views
 from segjax.models.features import Scores
 
 GRAIN = 64
@@ -83,7 +85,7 @@ class Work:
         jobs = [
             (view.rows.reaches(down), index, row, down, across)
             for index, view in enumerate(self._views)
-            for row in np.flatnonzero(self.batch["weight"])
+            for row in np.flatnonzero(self.batch["weight"]).tolist()
             for down in range(len(view.rows.starts))
             for across in range(len(view.cols.starts))
         ]
@@ -130,11 +132,14 @@ class Work:
             cut[0][n], cut[1][n] = rows.cut(i, y, shape[0]), cols.cut(j, x, shape[1])
         return pixels, *cut
 
-    def geometry(self, part: Part, first: int, through: Sequence[tuple[int, int] | None]) -> tuple:
+    def geometry(
+        self, part: Part, scores: Scores, first: int, through: Sequence[tuple[int, int] | None]
+    ) -> tuple:
         """What pastes a part into the strip from row `first` on.
 
         Args:
-            part: whose `scores` are there.
+            part: its windows.
+            scores: of these windows.
             first: row of the output.
             through: for rows and for columns, see `Axis.paste`.
 
@@ -142,8 +147,7 @@ class Work:
             For every window matrices [N, oh, g] and [N, ow, g] and int32 [N, 3] of (row of the
             batch, y, x); and the two matrices from scores to windows, or (None, None).
         """
-        scores, at_input = part.scores, self._protocol.softmax_at_input
-        grid = scores.values.shape[1:3]
+        grid, at_input = arrays.map_size(scores.values), self._protocol.softmax_at_input
         spans = [(rows.reaches(i), cols.reaches(j)) for _, rows, i, cols, j in part.windows]
         shape = _shape(spans, (self.strip, self.width))
         paste = self._matrices(shape, part.view.tile if at_input else grid)
@@ -155,24 +159,26 @@ class Work:
             y = _origin(span[0][0] - first, shape[0], self.strip)
             x = _origin(span[1][0], shape[1], self.width)
             at[n] = row, y, x
-            by = [{"up": up, "grid": grid[k], "through": through[k]} for k in (0, 1)]
-            paste[0][n] = share * rows.paste(i, first + y, shape[0], **by[0])
-            paste[1][n] = cols.paste(j, x, shape[1], **by[1])
-        up = scores.resize.matrices(grid, part.view.tile) if at_input else (None, None)
-        return (*paste, at), up
+            down = rows.paste(i, first + y, shape[0], up=up, grid=grid[0], through=through[0])
+            across = cols.paste(j, x, shape[1], up=up, grid=grid[1], through=through[1])
+            paste[0][n], paste[1][n] = share * down, across
+        lift = scores.resize.matrices(grid, part.view.tile) if at_input else (None, None)
+        return (*paste, at), lift
 
-    def _matrices(self, rows: Size, cols: Size) -> list[np.ndarray]:
+    def _matrices(self, rows: Size, cols: Size) -> tuple[np.ndarray, np.ndarray]:
         """Zeros float32 [N, rows, cols] for rows and for columns; the rest stays zero."""
-        shapes = zip(rows, cols, strict=True)
-        return [np.zeros((self._limits.windows, *shape), np.float32) for shape in shapes]
+        count = self._limits.windows
+        down, across = (
+            np.zeros((count, *shape), np.float32) for shape in zip(rows, cols, strict=True)
+        )
+        return down, across
 
 
-def _shape(
-    spans: list[tuple[window_grid.Span, window_grid.Span]], limits: Sequence[int]
-) -> list[int]:
+def _shape(spans: list[tuple[window_grid.Span, window_grid.Span]], limits: Sequence[int]) -> Size:
     """Height and width that every span fits into, rounded up, no more than the limits."""
     longest = (max(span[k][1] - span[k][0] for span in spans) for k in (0, 1))
-    return [min(round_up(n), limit) for n, limit in zip(longest, limits, strict=True)]
+    height, width = (min(round_up(n), limit) for n, limit in zip(longest, limits, strict=True))
+    return height, width
 
 
 def _origin(first: int, size: int, limit: int) -> int:

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from segjax import sharding
+from segjax import arrays, sharding
+from segjax.arrays import Size
 from segjax.crf import Refinement
 from segjax.data.spec import VOID
 from segjax.metrics import confusion
@@ -17,6 +18,9 @@ from segjax.models.features import Scores
 from segjax.network import Model, Network
 
 Arrays = dict[str, jax.Array]
+
+Crf = Callable[[jax.Array, jax.Array, jax.Array | None], tuple[jax.Array, jax.Array]]
+"""(image, logits, mask) -> (logits, overflow), see `DenseCrf.batch`."""
 
 MAPS = ("prediction", "uncertainty", "before", "scores")
 """What a step gives of every pixel."""
@@ -84,7 +88,7 @@ class Look:
             `moments`; with a CRF what `refined` gives; of a network with a CRF of its own what
             `Scores.wanted` gives.
         """
-        size = batch["label"].shape[1:]
+        size = arrays.map_size(batch["label"])
         seen = network.model.seen(size)
         image = batch["image"].astype(jnp.float32)
         if seen != size:
@@ -103,10 +107,16 @@ class Look:
         found_after = row_blocks.over(self.judge, pixels, label, blocks=self.blocks)
         return found | more | joined(found_after, size[0])
 
-    def _over(self, scores: Scores, label: jax.Array, seen: tuple[int, int], then) -> dict:
+    def _over(
+        self,
+        scores: Scores,
+        label: jax.Array,
+        seen: Size,
+        then: Callable[[jax.Array, jax.Array], dict],
+    ) -> dict:
         """`then` of the scores at the image's size, block by block of its rows."""
 
-        def block(logits, label):
+        def block(logits: jax.Array, label: jax.Array) -> dict:
             more = {}
             if self.samples:
                 logits, variance = moments(logits, label.shape[0])
@@ -132,7 +142,7 @@ class Look:
         return jax.jit(self, out_shardings=outputs)
 
 
-def _logits(logits: jax.Array, _) -> Arrays:
+def _logits(logits: jax.Array, _: jax.Array) -> Arrays:
     return {"logits": logits.astype(jnp.float32)}
 
 
@@ -164,7 +174,7 @@ def moments(logits: jax.Array, images: int) -> tuple[jax.Array, jax.Array]:
 
 
 def refined(
-    image: jax.Array, logits: jax.Array, label: jax.Array, size: jax.Array, crf: Refinement
+    image: jax.Array, logits: jax.Array, label: jax.Array, size: jax.Array, crf: Crf
 ) -> tuple[jax.Array, Arrays]:
     """Scores behind a CRF, and what was there before it.
 
@@ -173,7 +183,7 @@ def refined(
         logits: float32 [B, H, W, K].
         label: uint8 [B, H, W], classes or VOID.
         size: int32 [B, 2], of the images; what lies beyond is no part of them.
-        crf: (image, logits, mask) -> (logits, overflow), see `DenseCrf.batch`.
+        crf: of batches of images.
 
     Returns:
         float32 [B, H, W, K], and `before` uint8 [B, H, W], the prediction of `logits`;

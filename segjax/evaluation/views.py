@@ -6,9 +6,11 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 from segjax import registry
+from segjax.arrays import Size
 from segjax.errors import InputError, choose
 from segjax.models.resize import CONVENTIONS
 
@@ -18,8 +20,6 @@ FUSIONS = ("mean_probability", "mean_logit", "max_probability", "max_logit")
 ORDERS = ("before_resize", "after_resize")
 PLACES = ("image", "input")
 MEETINGS = ("image", "scale_1")
-
-Size = tuple[int, int]
 
 
 def _whole(value: Any) -> bool:
@@ -31,7 +31,7 @@ def _above_zero(value: Any) -> bool:
     return number and math.isfinite(value) and value > 0
 
 
-def _are(kind, values: Any, count: int = 0) -> bool:
+def _are(kind: Callable[[Any], bool], values: Any, count: int = 0) -> bool:
     """Whether it is a tuple of one kind, of `count`, or of any number but none."""
     sized = isinstance(values, tuple) and len(values) == (count or max(1, len(values)))
     return sized and all(map(kind, values))
@@ -88,7 +88,7 @@ class Views:
     samples: int = 0
     bucket: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         stretches = [name for name in CONVENTIONS if name != "transposed"]
         for key, known in {
             "size": SIZES,
@@ -150,14 +150,16 @@ class Views:
         """
         if self.long_side:
             long = max(image)
-            return tuple(
+            height, width = (
                 self.long_side if n == long else max(1, round(self.long_side / long * n))
                 for n in image
             )
+            return height, width
         if any(self.short_side):
             short = min(image)
             factor = min(max(short, self.short_side[0]), self.short_side[1]) / short
-            return tuple(max(1, round(factor * n)) for n in image)
+            height, width = (max(1, round(factor * n)) for n in image)
+            return height, width
         return seen
 
     def scaled(self, scale: float, image: Size, seen: Size) -> Size:
@@ -167,7 +169,8 @@ class Views:
             return dataclasses.replace(self, long_side=round(scale * self.long_side)).base_size(
                 image, seen
             )
-        return tuple(self._length(scale, n) for n in self.base_size(image, seen))
+        height, width = self.base_size(image, seen)
+        return self._length(scale, height), self._length(scale, width)
 
     def _length(self, scale: float, n: int) -> int:
         length = {
@@ -187,7 +190,8 @@ class Views:
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Views":
         """The inverse of `to_json`."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        return cls(**fields)
 
 
 PRESETS = {

@@ -11,7 +11,8 @@ import math
 
 import numpy as np
 
-from segjax.evaluation.views import Size, Views
+from segjax.arrays import Size
+from segjax.evaluation.views import Views
 from segjax.models.resize import Resize
 
 Span = tuple[int, int]
@@ -93,13 +94,15 @@ class Axis:
             float32 [size, grid], or [size, tile] without `up`.
         """
         if through is not None:
-            pixels, scores = through
-            other = dataclasses.replace(self, view=pixels, tile=pixels)
+            length, scores = through
+            other = dataclasses.replace(self, view=length, tile=length)
             onward = other.paste(index, first, size, up=up, grid=scores)
-            return onward @ self.resize.matrix(grid, scores)
+            product: np.ndarray = onward @ self.resize.matrix(grid, scores)
+            return product
         target = first + np.arange(size)
         stretched = up is not None and up.factor is None and up.offset == 0
-        if stretched and up.convention == self.resize.convention and self.tile == self.view:
+        alike = up is not None and up.convention == self.resize.convention
+        if stretched and alike and self.tile == self.view:
             # Two stretches by one convention are one.
             matrix = self.resize.weights(target, np.arange(grid), grid, self.output)
             matrix = matrix[:, ::-1] if self.mirrored else matrix
@@ -173,7 +176,7 @@ def of_image(chosen: Views, image: Size, seen: Size) -> tuple[View, ...]:
     for scale in chosen.scales:
         size = chosen.scaled(scale, image, seen)
         for mirrored in (False, True)[: 1 + chosen.flip]:
-            axes = [
+            rows, cols = (
                 Axis(
                     image=image[axis],
                     view=size[axis],
@@ -185,7 +188,7 @@ def of_image(chosen: Views, image: Size, seen: Size) -> tuple[View, ...]:
                     mirrored=mirrored and axis == 1,
                 )
                 for axis in (0, 1)
-            ]
+            )
             through = one if chosen.meet == "scale_1" and scale < 1 else None
-            views.append(View(*axes, through))
+            views.append(View(rows, cols, through))
     return tuple(views)

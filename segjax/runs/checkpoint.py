@@ -49,11 +49,12 @@ _write_small_arrays_whole()
 def fingerprint(tree: Any) -> jax.Array:
     """uint32 []: integer arithmetic over every byte, so exact on any sharding; no bool leaves."""
 
-    def words(x):
+    def words(x: jax.Array) -> jax.Array:
         return jnp.sum(jax.lax.bitcast_convert_type(x, jnp.uint8), dtype=jnp.uint32)
 
     leaves = enumerate(jax.tree.leaves(tree))
-    return sum((words(x) * jnp.uint32(2 * i + 1) for i, x in leaves), jnp.uint32(0))
+    total: jax.Array = sum((words(x) * jnp.uint32(2 * i + 1) for i, x in leaves), jnp.uint32(0))
+    return total
 
 
 def steps_in(directory: pathlib.Path) -> list[int]:
@@ -148,7 +149,8 @@ class Checkpoints:
 
     def reached_preemption(self, step: int) -> bool:
         """With several processes: the cluster wants the machines back; true in all at one step."""
-        return self._manager.reached_preemption(step)
+        wanted: bool = self._manager.reached_preemption(step)
+        return wanted
 
     def restore(self, like: Any, which: str = "latest") -> tuple[Any, dict] | None:
         """The state and the JSON item of a checkpoint, or None where there is none at all.
@@ -229,7 +231,8 @@ class Checkpoints:
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 args = ocp.args.Composite(meta=ocp.args.JsonRestore())
-                return self._manager.restore(step, args=args).meta
+                meta: dict = self._manager.restore(step, args=args).meta
+                return meta
             except Exception as error:  # orbax raises bare Exceptions for damage
                 logging.error("%s: step %d is damaged: %.120s", self.directory, step, error)
         raise InputError(f"{self.directory}: there is no whole checkpoint.")

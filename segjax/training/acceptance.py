@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 from typing import Any
 
+import jax
 import ml_collections
 
 from segjax import errors, initial_weights, keys, metrics, recipe_words
@@ -25,6 +26,7 @@ class Accepted:
 
     Attributes:
         training: its static half.
+        step: the training step, traced.
         train, val: the splits that it learns from, and is evaluated on.
         evaluator: under the protocol of the config.
         start: the weights that it begins with, or None.
@@ -32,6 +34,7 @@ class Accepted:
     """
 
     training: assembly.Training
+    step: jax.stages.Lowered
     train: Split
     val: Split
     evaluator: Evaluator
@@ -81,7 +84,8 @@ def accept(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Accepted
         "data": {"train": train.scan.fingerprint, "eval": val.scan.fingerprint},
         "versions": run_folder.versions(),
     }
-    return Accepted(training, train, val, evaluator, start, meta)
+    step = inputs.lowered(training, train)
+    return Accepted(training, step, train, val, evaluator, start, meta)
 
 
 def _trained_before(

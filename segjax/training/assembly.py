@@ -35,7 +35,7 @@ class Training:
     augmentation: augment.Augmentation
 
     @functools.cached_property
-    def step(self) -> Callable:
+    def step(self) -> jax.stages.Wrapped:
         """The training step, jitted: (state, batch) -> (state, scalars); the state is donated."""
         step = functools.partial(
             steps.train_step,

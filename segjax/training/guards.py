@@ -1,7 +1,9 @@
 """What can happen to a run, and what is done about it: preemption, a hang, numbers that break."""
 
 import contextlib
+import dataclasses
 import faulthandler
+import inspect
 import pathlib
 import shlex
 import signal
@@ -55,12 +57,12 @@ class Guards:
             self._before = signal.signal(signal.SIGTERM, self._ask)
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         faulthandler.cancel_dump_traceback_later()
         if self._listens:
             signal.signal(signal.SIGTERM, self._before)
 
-    def _ask(self, *_) -> None:
+    def _ask(self, *_: object) -> None:
         self._asked = True
 
     def stopping(self, step: int) -> bool:
@@ -137,10 +139,10 @@ def replay(training: Training, ts: state.TrainState, path: pathlib.Path) -> None
     saved = dict(np.load(path, allow_pickle=False))
     step = int(saved.pop("step"))
     batch = sharding.put_batch(training.mesh, saved)
-    ts = ts.replace(step=jax.numpy.int32(step - 1))
+    ts = dataclasses.replace(ts, step=jax.numpy.int32(step - 1))
     with jax.debug_nans(True):
         try:
-            _, scalars = jax.jit(training.step.__wrapped__)(ts, batch)
+            _, scalars = jax.jit(inspect.unwrap(training.step))(ts, batch)
         except FloatingPointError as error:
             print(f"Step {step}: {error}")
             raise

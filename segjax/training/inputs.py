@@ -40,13 +40,29 @@ def train_batches(training: Training, split: Split, *, first_step: int) -> Itera
 
 def batches_of_an_epoch(training: Training, split: Split) -> int:
     """How many batches hold every example of a split once."""
-    return math.ceil(len(split.source) / training.config.batch_size)
+    count: int = math.ceil(len(split.source) / training.config.batch_size)
+    return count
+
+
+def lowered(training: Training, split: Split) -> jax.stages.Lowered:
+    """The training step, traced for the batches of a split; no array is made.
+
+    Raises:
+        InputError: if a loss, an augmentation or a network breaks its contract, or a batch does
+            not divide among the devices.
+    """
+    config = training.config
+    rows = pipeline.nothing(
+        split.canvas, config.preprocess.mean, config.batch_size // jax.process_count()
+    )
+    batch = sharding.batch_shapes(training.mesh, rows)
+    return training.step.lower(training.state_shapes(), batch)
 
 
 def compiled(
     training: Training,
+    traced: jax.stages.Lowered,
     ts: TrainState,
-    split: Split,
     eval_step: Callable,
     eval_canvases: Sequence[tuple[int, int]],
 ) -> Callable:
@@ -56,14 +72,12 @@ def compiled(
 
     Args:
         training: whose step it is.
-        ts: the state it begins with.
-        split: of training.
+        traced: of `lowered`.
+        ts: the state that it begins with.
         eval_step, eval_canvases: of the evaluator, and the sizes that it will see.
     """
     config, processes = training.config, jax.process_count()
-    fill = config.preprocess.mean
-    rows = pipeline.nothing(split.canvas, fill, config.batch_size // processes)
-    step = training.step.lower(ts, sharding.put_batch(training.mesh, rows)).compile()
+    step = traced.compile()
     logging.info(
         "%d parameters; %d images a device and step; training step: %s.",
         sum(leaf.size for leaf in jax.tree.leaves(ts.params)),
@@ -72,7 +86,7 @@ def compiled(
     )
     network = Network(ts.params, ts.batch_stats, training.model)
     for canvas in eval_canvases:
-        rows = pipeline.nothing(canvas, fill, config.eval.batch_size // processes)
+        rows = pipeline.nothing(canvas, config.preprocess.mean, config.eval.batch_size // processes)
         jax.block_until_ready(eval_step(network, sharding.put_batch(training.mesh, rows)))
     return step
 

@@ -1,6 +1,7 @@
 """The training loop."""
 
 import contextlib
+import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Iterator
@@ -45,7 +46,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path, replay: str = 
         evaluator = accepted.evaluator
         canvases = evaluator.canvases()
         look = evaluator.labeller.step
-        step = inputs.compiled(training, ts, accepted.train, look, canvases)
+        step = inputs.compiled(training, accepted.step, ts, look, canvases)
         data = accepted.val.scan.fingerprint
         watcher = monitor.Monitor(training, evaluator, data, workdir, step=int(ts.step))
         stack.callback(watcher.close)
@@ -65,11 +66,11 @@ def _loop(
     guard: guards.Guards,
 ) -> None:
     config, every = training.config, training.config.every_steps
-    late = None  # step, scalars and batch of the step before: reading them never stalls the device
+    # Step, scalars and batch of the step before: reading them never stalls the device.
+    late: tuple[int, dict[str, jax.Array], pipeline.Batch] | None = None
 
-    def settle() -> None:
-        step, scalars, batch = late
-        scalars = {key: float(value) for key, value in jax.device_get(scalars).items()}
+    def settle(step: int, on_device: dict[str, jax.Array], batch: pipeline.Batch) -> None:
+        scalars = {key: float(value) for key, value in jax.device_get(on_device).items()}
         watcher.step(step, scalars)
         if guard.broken(step, scalars, batch):
             save(ts, int(ts.step))
@@ -80,12 +81,12 @@ def _loop(
             batch = next(batches)
         ts, scalars = step_fn(ts, sharding.put_batch(training.mesh, batch))
         if late is not None:
-            settle()
+            settle(*late)
         late = step, scalars, batch
         stopping = guard.stopping(step)
         evaluating = step % every.eval == 0 or step == config.total_steps
         if evaluating or stopping or step % every.checkpoint == 0:
-            settle()
+            settle(*late)
             late = None
             with watcher.meter.paused(), guard.paused():
                 metrics = watcher.evaluate(ts, step) if evaluating else None
@@ -107,7 +108,7 @@ def _first_state(
     found = checkpoints.restore(training.state_shapes())
     if found is None:
         return initial_state(training, accepted.start)
-    ts, _ = found
+    ts: state.TrainState = found[0]
     logging.info("Resumed from step %d in %s.", int(ts.step), checkpoints.directory)
     return ts
 
@@ -120,4 +121,4 @@ def initial_state(training: Training, start: initial_weights.Start | None) -> st
     params, batch_stats = start.load(ts.params, ts.batch_stats)
     # Copies: the state is donated, and two leaves must not share a buffer.
     ema = jax.tree.map(jnp.copy, {"params": params, "batch_stats": batch_stats}) if ts.ema else {}
-    return ts.replace(params=params, batch_stats=batch_stats, ema=ema)
+    return dataclasses.replace(ts, params=params, batch_stats=batch_stats, ema=ema)

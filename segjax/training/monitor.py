@@ -3,6 +3,7 @@
 import pathlib
 
 import jax
+import ml_collections
 import numpy as np
 from absl import logging
 
@@ -48,7 +49,7 @@ class Monitor:
         self._last: dict[str, float] = {k: v for event in past for k, v in event.items()}
 
     @property
-    def _stop(self):
+    def _stop(self) -> ml_collections.ConfigDict:
         return self.training.config.stop
 
     def step(self, step: int, scalars: dict[str, float]) -> None:
@@ -85,14 +86,15 @@ class Monitor:
 
     def should_stop(self) -> bool:
         """Whether the watched scalar has not improved for `config.stop.patience` evaluations."""
-        if not self._stop.patience:
+        patience: int = self._stop.patience
+        if not patience:
             return False
         sign = 1 if self._stop.mode == "max" else -1
         values = sign * np.array(self._watched, float)
         since = len(values) - 1 - int(np.argmax(np.nan_to_num(values, nan=-np.inf)))
-        if since >= self._stop.patience:
+        if since >= patience:
             logging.info("%s has not improved for %d evaluations.", self._stop.metric, since)
-        return since >= self._stop.patience
+        return since >= patience
 
     def close(self) -> None:
         """Draws the curves of the whole run and closes the log."""
@@ -118,7 +120,12 @@ class Monitor:
         )
         logging.info("Step %d, %s weights:\n%s", step, weights, report.table(result, spec))
         if result.panel:
-            panel = label_maps.panel(result.panel, spec, **result.maps)
+            panel = label_maps.panel(
+                result.panel,
+                spec,
+                before=result.maps.get("before", ()),
+                uncertainty=result.maps.get("uncertainty", ()),
+            )
             layout.write_png(folder / f"{kind}-{step:07d}.png", panel)
             self.log.image(step, f"{kind}/panel", panel)
         title = f"{split}, step {step}, {weights} weights"

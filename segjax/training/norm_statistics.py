@@ -6,6 +6,7 @@ training set (Badrinarayanan, Kendall, Cipolla, PAMI 2017; its compute_bn_statis
 (Rethinking "Batch" in BatchNorm, 2021, section 3.2) find the same better for others, too.
 """
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -58,4 +59,4 @@ def estimated(
         # Not the sum: what is the same in all batches (frozen norms) stays the same to the bit.
         mean = jax.tree.map(lambda m, x, n=done: m + (x - m) / jnp.float32(n), mean, found)
         progress(done)
-    return network.replace(batch_stats=mean)
+    return dataclasses.replace(network, batch_stats=mean)

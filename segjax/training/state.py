@@ -54,7 +54,9 @@ def create(
         mesh: the devices, to all of which the state is copied.
     """
     # Not under one jit: layers share the programs that draw them (`layers.he_normal`).
-    return jax.tree.map(lambda x: _put(x, shardings.replicated(mesh)), _init(draw, tx, ema)(seed))
+    sharding = shardings.replicated(mesh)
+    placed: TrainState = jax.tree.map(lambda x: _put(x, sharding), _init(draw, tx, ema)(seed))
+    return placed
 
 
 def shapes(
@@ -66,15 +68,17 @@ def shapes(
 ) -> TrainState:
     """What `create` would give, as ShapeDtypeStructs with shardings: the target of a restore."""
     sharding = shardings.replicated(mesh)
-    return jax.tree.map(
+    target: TrainState = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
         jax.eval_shape(lambda: _init(draw, tx, ema)(0)),
     )
+    return target
 
 
 def _put(x: jax.Array, sharding: NamedSharding) -> jax.Array:
     """A copy of its own: the state is donated, and two leaves must not share a buffer."""
-    return jax.make_array_from_process_local_data(sharding, np.array(x))
+    copy: jax.Array = jax.make_array_from_process_local_data(sharding, np.array(x))
+    return copy
 
 
 def _init(draw: Draw, tx: optax.GradientTransformation, ema: bool) -> Callable[[int], TrainState]:

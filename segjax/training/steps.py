@@ -1,5 +1,7 @@
 """The training step: a pure function of arrays."""
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,6 +16,8 @@ from segjax.models import functional
 from segjax.network import Model, Network
 from segjax.training import augment, state
 from segjax.training.optim import Optimizer
+
+_Sums = tuple[Any, jax.Array, jax.Array, Any]  # gradients, loss, count, batch statistics
 
 
 def train_step(
@@ -49,7 +53,9 @@ def train_step(
     key_dropout = jax.random.fold_in(key_dropout, ts.step)
     image, label = augment.batch(key_augment, batch, augmentation, model.preprocess.mean)
 
-    def summed_loss(params, batch_stats, image, label, key):
+    def summed_loss(
+        params: Any, batch_stats: Any, image: jax.Array, label: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, tuple[jax.Array, Any, dict[str, jax.Array]]]:
         module = functional.merge(model.graphs.training, params, batch_stats)
         outputs = module(model.preprocess(image), rngs=nnx.Rngs(dropout=key), image=image)
         total, count = loss.total(outputs, label)
@@ -65,7 +71,7 @@ def train_step(
     lr = optimizer.schedule(ts.step)
     new = _updated(ts, grads, batch_stats, lr, optimizer, ema_decay)
     finite = jnp.isfinite(total) & jnp.isfinite(grad_norm)
-    kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, ts)
+    kept: state.TrainState = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, ts)
     skipped = jnp.where(finite, 0, ts.skipped + 1)
     scalars = {
         "loss": total / divisor,
@@ -75,7 +81,7 @@ def train_step(
         "skipped": skipped,
     }
     scalars |= wanted
-    return kept.replace(step=ts.step + 1, skipped=skipped), scalars
+    return dataclasses.replace(kept, step=ts.step + 1, skipped=skipped), scalars
 
 
 def batch_statistics(
@@ -103,14 +109,20 @@ def batch_statistics(
     return functional.plain(nnx.state(module, nnx.BatchStat))
 
 
-def _summed_gradients(summed_loss, ts, rows, key: jax.Array, accumulate: int):
+def _summed_gradients(
+    summed_loss: Callable[..., Any],
+    ts: state.TrainState,
+    rows: tuple[jax.Array, ...],
+    key: jax.Array,
+    accumulate: int,
+) -> tuple[_Sums, dict[str, jax.Array]]:
     """Over the parts of a batch.
 
     Returns:
         (gradients, loss, count) summed, and the last batch statistics; the most of `Scores.wanted`.
     """
 
-    def part(carry, rows):
+    def part(carry: _Sums, rows: tuple[jax.Array, ...]) -> tuple[_Sums, dict[str, jax.Array]]:
         grads, total, count, batch_stats = carry
         (part_total, (part_count, batch_stats, wanted)), part_grads = jax.value_and_grad(
             summed_loss, has_aux=True
@@ -123,12 +135,19 @@ def _summed_gradients(summed_loss, ts, rows, key: jax.Array, accumulate: int):
     if accumulate == 1:
         return part(carry, (*rows, key))
     # Every n-th row: each device works on its own rows in every part.
-    rows = [x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1) for x in rows]
-    carry, wanted = jax.lax.scan(part, carry, (*rows, jax.random.split(key, accumulate)))
+    parts = [x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1) for x in rows]
+    carry, wanted = jax.lax.scan(part, carry, (*parts, jax.random.split(key, accumulate)))
     return carry, jax.tree.map(jnp.max, wanted)
 
 
-def _updated(ts, grads, batch_stats, lr, optimizer: Optimizer, ema_decay: float):
+def _updated(
+    ts: state.TrainState,
+    grads: Any,
+    batch_stats: Any,
+    lr: jax.Array,
+    optimizer: Optimizer,
+    ema_decay: float,
+) -> state.TrainState:
     updates, opt_state = optimizer.tx.update(grads, ts.opt_state, ts.params)
     params = jax.tree.map(lambda p, u: p - lr * u, ts.params, updates)
     ema = ts.ema
@@ -137,4 +156,6 @@ def _updated(ts, grads, batch_stats, lr, optimizer: Optimizer, ema_decay: float)
         decay = jnp.minimum(ema_decay, (1 + ts.step) / (10 + ts.step))
         now = {"params": params, "batch_stats": batch_stats}
         ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, ema, now)
-    return ts.replace(params=params, batch_stats=batch_stats, opt_state=opt_state, ema=ema)
+    return dataclasses.replace(
+        ts, params=params, batch_stats=batch_stats, opt_state=opt_state, ema=ema
+    )
