@@ -47,11 +47,33 @@ def batch_sharding(mesh: Mesh, name: str) -> NamedSharding:
 
 
 def put_batch(mesh: Mesh, rows: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-    """This process's rows of a batch -> the global batch, on the devices.
+    """The global batch on the devices, made of this process's rows.
 
     Raises:
         InputError: if rows or height do not divide among the devices.
     """
+    _check_divides(mesh, rows)
+    return {
+        name: jax.make_array_from_process_local_data(batch_sharding(mesh, name), array)
+        for name, array in rows.items()
+    }
+
+
+def batch_shapes(mesh: Mesh, rows: dict[str, np.ndarray]) -> dict[str, jax.ShapeDtypeStruct]:
+    """What `put_batch` gives, as ShapeDtypeStructs; raises as it does."""
+    _check_divides(mesh, rows)
+    processes = jax.process_count()
+    return {
+        name: jax.ShapeDtypeStruct(
+            (processes * len(array), *array.shape[1:]),
+            array.dtype,
+            sharding=batch_sharding(mesh, name),
+        )
+        for name, array in rows.items()
+    }
+
+
+def _check_divides(mesh: Mesh, rows: dict[str, np.ndarray]) -> None:
     data, space = mesh.devices.shape
     total = rows["image"].shape[0] * jax.process_count()
     height = rows["image"].shape[1]
@@ -60,10 +82,6 @@ def put_batch(mesh: Mesh, rows: dict[str, np.ndarray]) -> dict[str, jax.Array]:
             f"A batch of {total} images of height {height} does not divide over {data} x {space} "
             "devices (data x space): change the batch size, the canvas or config.mesh.space."
         )
-    return {
-        name: jax.make_array_from_process_local_data(batch_sharding(mesh, name), array)
-        for name, array in rows.items()
-    }
 
 
 def local_rows(array: jax.Array) -> np.ndarray:

@@ -34,6 +34,11 @@ FAILURES = {
     "optim.name": ({"optim__name": "sdg"}, 'config.optim.name.*Did you mean "sgd"'),
     "optim.lr": ({"optim__lr": float("nan")}, "config.optim.lr is nan"),
     "optim.parts": ({"optim__parts": (("haed/*", 1.0, 1.0),)}, "config.optim.parts.*haed"),
+    "loss of a user": (
+        {"loss__name": "tests.contracts_test:Triple"},
+        "config.loss: .*Triple gives arrays of shape",
+    ),
+    "batch_size": ({"batch_size": 6}, "A batch of 6 images .* does not divide over 8 x 1 devices"),
     "mesh.space": ({"mesh__space": 3}, "config.mesh.space is 3"),
 }
 

@@ -52,7 +52,8 @@ def test_both_steps_are_compiled_before_the_first_is_taken(scene, caplog):
     look = evaluator.labeller.step
     with caplog.at_level(logging.INFO, logger="absl"):
         ts = tiny.awake_state(training)
-        step = inputs.compiled(training, ts, scene.split, look, evaluator.canvases())
+        traced = inputs.lowered(training, scene.split)
+        step = inputs.compiled(training, traced, ts, look, evaluator.canvases())
     assert f"{tiny.count(ts.params)} parameters; 2 images a device and step" in caplog.text
     assert "MiB temporary" in caplog.text
     (jitted,) = evaluator.labeller._looks.values()
