@@ -201,9 +201,8 @@ def minibatch_kmeans(
     first = sample(jnp.int32(0))
     start = lloyd.start(key, first, clusters, "k-means++") + first.middle
     centres, _ = jax.lax.fori_loop(0, steps, body, (start, jnp.zeros(clusters)))
-    return _number(_assign_rows(image, centres, features, scale).ravel(), clusters).reshape(
-        height, width
-    )
+    labels = _assign_rows(image, centres, features, scale)
+    return _number(labels.ravel(), clusters).reshape(height, width)
 
 
 def _check_minibatch(features: str, clusters: int, size: int, batch: int, steps: int) -> None:

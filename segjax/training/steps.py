@@ -18,6 +18,7 @@ from segjax.training import augment, state
 from segjax.training.optim import Optimizer
 
 _Sums = tuple[Any, jax.Array, jax.Array, Any]  # gradients, loss, count, batch statistics
+_More = tuple[jax.Array, Any, dict[str, jax.Array]]  # count, batch statistics, what a CRF lacks
 
 
 def train_step(
@@ -53,9 +54,8 @@ def train_step(
     key_dropout = jax.random.fold_in(key_dropout, ts.step)
     image, label = augment.batch(key_augment, batch, augmentation, model.preprocess.mean)
 
-    def summed_loss(
-        params: Any, batch_stats: Any, image: jax.Array, label: jax.Array, key: jax.Array
-    ) -> tuple[jax.Array, tuple[jax.Array, Any, dict[str, jax.Array]]]:
+    def summed_loss(params: Any, batch_stats: Any, *rows: jax.Array) -> tuple[jax.Array, _More]:
+        image, label, key = rows
         module = functional.merge(model.graphs.training, params, batch_stats)
         outputs = module(model.preprocess(image), rngs=nnx.Rngs(dropout=key), image=image)
         total, count = loss.total(outputs, label)
@@ -80,8 +80,7 @@ def train_step(
         "valid": jnp.mean(label != VOID),
         "skipped": skipped,
     }
-    scalars |= wanted
-    return dataclasses.replace(kept, step=ts.step + 1, skipped=skipped), scalars
+    return dataclasses.replace(kept, step=ts.step + 1, skipped=skipped), scalars | wanted
 
 
 def batch_statistics(

@@ -182,10 +182,9 @@ def match(
     """
     for pattern in skip:
         if not fnmatch.filter([*arrays, *shapes], pattern):
-            raise InputError(
-                f"config.init.skip: {pattern!r} fits no tensor; they are named like "
-                f"{_listed(list(shapes)[:1] + list(shapes)[-1:])}."
-            )
+            some = _listed(list(shapes)[:1] + list(shapes)[-1:])
+            text = f"config.init.skip: {pattern!r} fits no tensor; they are named like {some}."
+            raise InputError(text)
 
     def skipped(path: str) -> bool:
         return any(fnmatch.fnmatchcase(path, pattern) for pattern in skip)
