@@ -31,8 +31,9 @@ flags.FLAGS.mark_as_parsed()  # grain's worker processes read flags, and no test
 
 # Files of few and long tests go first: at the end one process would work on them alone.
 _LONG = (
-    "atrous_oracle", "decoders_oracle", "distributed", "heatmaps", "kmeans", "methods", "ncut",
-    "steps", "train", "verbs", "zoo",
+    "acceptance", "atrous_oracle", "crf_rnn_network", "decoders_oracle", "distributed", "fusion",
+    "heatmaps", "kmeans", "labeller", "loop", "methods", "ncut", "own", "prediction", "steps",
+    "verbs", "zoo",
 )  # fmt: skip
 
 
