@@ -13,13 +13,13 @@ variance is the uncertainty (`--protocol="bayesian_segnet, samples=40"` for more
 the encoder from VGG-16's weights.
 """
 
-from segjax import recipe_words
 from segjax.configs import segnet, segnet_basic
+from segjax.recipe import vocabulary
 
 _DEEP = ("stage3", "stage4", "stage5")
 
 
-WORDS = recipe_words.Vocabulary({"basic": "on SegNet-Basic"}, paper=("camvid",))
+WORDS = vocabulary.Vocabulary({"basic": "on SegNet-Basic"}, paper=("camvid",))
 
 
 def get_config(words: str = ""):
@@ -27,7 +27,7 @@ def get_config(words: str = ""):
     return _recipe(WORDS.read(words))
 
 
-def _recipe(words: recipe_words.Words):
+def _recipe(words: vocabulary.Words):
     if "basic" in words:
         config = segnet_basic.recipe(words, dropped=("stage3", "stage4"))
     else:

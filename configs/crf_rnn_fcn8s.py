@@ -20,8 +20,8 @@ stated by them.
 500 pixels, 1.1 at 240; scenes of 96 x 128 up to 2.0, and of `smoke`'s size 3.5.
 """
 
-from segjax import recipe_words
 from segjax.configs import default, fcn8s
+from segjax.recipe import vocabulary
 
 _RATES = {
     "optim.lr": 1e-13,
@@ -32,7 +32,7 @@ _RATES = {
     ),
 }
 
-WORDS = recipe_words.Vocabulary(
+WORDS = vocabulary.Vocabulary(
     {"heavy": fcn8s.HEAVY, "scratch": "draws all weights"}, paper=("voc2012",)
 )
 
@@ -42,7 +42,7 @@ def get_config(words: str = ""):
     return _recipe(WORDS.read(words))
 
 
-def _recipe(words: recipe_words.Words):
+def _recipe(words: vocabulary.Words):
     config = fcn8s.on_scenes("fcn8s")
     config.model.crf = {
         "iterations": 5,
@@ -67,7 +67,7 @@ def _recipe(words: recipe_words.Words):
     scratch = drawn | {"optim.clip_norm": 5.0}
     if "heavy" not in words and words.size != "paper":
         scratch |= _fcn8s_schedule(words)
-    return recipe_words.apply(
+    return vocabulary.apply(
         config,
         words,
         full=fcn8s.FULL
@@ -93,7 +93,7 @@ def _recipe(words: recipe_words.Words):
     )
 
 
-def _fcn8s_schedule(words: recipe_words.Words) -> dict:
+def _fcn8s_schedule(words: vocabulary.Words) -> dict:
     """Steps and rate of FCN-8s, whose weights are drawn, too."""
     if words.size == "full":
         steps, rate = default.FULL[words.data]["total_steps"], default.ADAMW["optim.lr"]

@@ -15,8 +15,8 @@ tuned there; `--config.eval.crf.preset=deeplab_v1` puts it anywhere. `multi_scal
 the image and four poolings scored, too (published: 64.21).
 """
 
-from segjax import recipe_words
 from segjax.configs import default
+from segjax.recipe import vocabulary
 
 _PAPER = {
     "model.backbone.norm": {"name": "none"},
@@ -44,7 +44,7 @@ _PAPER = {
     "eval.crf": {"preset": "deeplab_v1"},
 }
 
-WORDS = recipe_words.Vocabulary(
+WORDS = vocabulary.Vocabulary(
     {"multi_scale": "scores the image and four poolings, too"}, paper=("voc2012",)
 )
 
@@ -57,7 +57,7 @@ def get_config(words: str = ""):
 
 def recipe(
     rates: tuple[int, ...],
-    words: recipe_words.Words,
+    words: vocabulary.Words,
     paper: dict | None = None,
     own: dict | None = None,
 ):
@@ -80,7 +80,7 @@ def recipe(
     config.loss.at = "scores"
     default.from_scratch(config)
     published = _PAPER | (paper or {})
-    return recipe_words.apply(
+    return vocabulary.apply(
         config,
         words,
         paper={"voc2012": published},

@@ -13,8 +13,8 @@ on images of 96 x 128 on `scenes`, of half size on `camvid,small`, and without `
 own schedule, not measured at full size. The CRF: as in configs/deeplab_v1_largefov.py.
 """
 
-from segjax import recipe_words
 from segjax.configs import default
+from segjax.recipe import vocabulary
 
 _PAPER = {
     "model.backbone.norm": {"name": "frozen"},
@@ -42,7 +42,7 @@ _PAPER = {
 }
 
 
-WORDS = recipe_words.Vocabulary(paper=("voc2012", "cityscapes"))
+WORDS = vocabulary.Vocabulary(paper=("voc2012", "cityscapes"))
 
 
 def get_config(words: str = ""):
@@ -66,7 +66,7 @@ def get_config(words: str = ""):
     config.loss.at = "scores"
     config.loss.aux_weight = 1.0
     default.from_scratch(config)
-    return recipe_words.apply(
+    return vocabulary.apply(
         config,
         WORDS.read(words),
         paper={"voc2012": _PAPER | {"train_split": "trainaug"}, "cityscapes": _PAPER},

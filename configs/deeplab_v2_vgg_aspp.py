@@ -9,10 +9,10 @@ parameters of its CRF are those that are quoted for this network; the paper give
 weights are drawn: see there.
 """
 
-from segjax import recipe_words
 from segjax.configs import deeplab_v1_largefov
+from segjax.recipe import vocabulary
 
-WORDS = recipe_words.Vocabulary(paper=("voc2012",))
+WORDS = vocabulary.Vocabulary(paper=("voc2012",))
 
 
 def get_config(words: str = ""):

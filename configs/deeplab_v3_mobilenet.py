@@ -12,8 +12,8 @@ experiments/records); `voc2012,paper` is v3's training (30,000 steps of 16 crops
 `small` or `paper` a real data set gets segjax's own schedule, not measured at full size.
 """
 
-from segjax import recipe_words
 from segjax.configs import default
+from segjax.recipe import vocabulary
 
 _PAPER = {
     "train_split": "trainaug",
@@ -31,7 +31,7 @@ _PAPER = {
     "every_steps.checkpoint": 2500,
 }
 
-WORDS = recipe_words.Vocabulary(
+WORDS = vocabulary.Vocabulary(
     {"scratch": "draws the weights, with all else alike"}, paper=("voc2012",)
 )
 
@@ -64,7 +64,7 @@ def get_config(words: str = ""):
     config.batch_size = 8
     config.optim.lr = 3e-4
     scratch = {"init.from": "", "init.skip": ()}
-    return recipe_words.apply(
+    return vocabulary.apply(
         config,
         WORDS.read(words),
         small={

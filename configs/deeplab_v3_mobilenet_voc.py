@@ -8,10 +8,10 @@ Image Segmentation, 2017; Sandler et al.: MobileNetV2, CVPR 2018), its norms fol
 convolutions. It was trained on images of 513 pixels a side: larger ones are best made smaller.
 """
 
-from segjax import recipe_words
 from segjax.configs import default
+from segjax.recipe import vocabulary
 
-WORDS = recipe_words.Vocabulary(data=("voc2012", "folder", "lecture"), trains=False)
+WORDS = vocabulary.Vocabulary(data=("voc2012", "folder", "lecture"), trains=False)
 
 
 def get_config(words: str = ""):
@@ -32,4 +32,4 @@ def get_config(words: str = ""):
     }
     config.data = {"name": "voc2012", "root": ""}
     config.init["from"] = "deeplabv3_mobilenet_v2_pascal_dequantised.safetensors"
-    return recipe_words.apply(config, WORDS.read(words))
+    return vocabulary.apply(config, WORDS.read(words))

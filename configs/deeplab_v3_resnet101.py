@@ -17,8 +17,8 @@ Elsewhere weights are drawn, AdamW trains, and norms move by a tenth: on images 
 measured at full size.
 """
 
-from segjax import recipe_words
 from segjax.configs import default
+from segjax.recipe import vocabulary
 
 _PAPER = {
     "model.backbone.norm.momentum": 0.9997,
@@ -58,7 +58,7 @@ _CASCADE = {
 
 
 FROZEN = {"frozen": "the second stage: norms frozen, output stride 8"}
-WORDS = recipe_words.Vocabulary(
+WORDS = vocabulary.Vocabulary(
     FROZEN | {"cascade": "three copies of the last stage in place of the pyramid"},
     paper=("voc2012", "cityscapes"),
 )
@@ -69,7 +69,7 @@ def get_config(words: str = ""):
     return recipe(101, WORDS.read(words))
 
 
-def recipe(depth: int, words: recipe_words.Words, head: dict | None = None):
+def recipe(depth: int, words: vocabulary.Words, head: dict | None = None):
     """The family's, by depth; `head` is added to the head's options."""
     config = default.get_config()
     config.model = {
@@ -99,7 +99,7 @@ def recipe(depth: int, words: recipe_words.Words, head: dict | None = None):
     smoke = {"model.backbone.width": 4, "optim.warmup_steps": 0}
     if "cascade" not in words:
         smoke["model.head.width"] = 8
-    return recipe_words.apply(
+    return vocabulary.apply(
         config,
         words,
         small={"camvid": default.CAMVID_SMALL | {"input_scale": 1.0, "augment.size": (224, 288)}},

@@ -7,10 +7,10 @@ are those of the v3 recipe but for `cascade`, as the paper has them. Published w
 PASCAL VOC 2012 val, output stride 16, one scale: 78.85 mIoU; nothing with ResNet-50.
 """
 
-from segjax import recipe_words
 from segjax.configs import deeplab_v3_resnet101
+from segjax.recipe import vocabulary
 
-WORDS = recipe_words.Vocabulary(deeplab_v3_resnet101.FROZEN, paper=deeplab_v3_resnet101.WORDS.paper)
+WORDS = vocabulary.Vocabulary(deeplab_v3_resnet101.FROZEN, paper=deeplab_v3_resnet101.WORDS.paper)
 
 
 def get_config(words: str = ""):

@@ -4,10 +4,10 @@ As configs/fcn8s.py in everything, its words `staged` and `heavy` too, with one 
 Published with `paper`: VOC2011 val (736 images) 65.0 mIoU.
 """
 
-from segjax import recipe_words
 from segjax.configs import fcn8s
+from segjax.recipe import vocabulary
 
-WORDS = recipe_words.Vocabulary(
+WORDS = vocabulary.Vocabulary(
     {"heavy": fcn8s.HEAVY, "staged": fcn8s.STAGED}, paper=fcn8s.WORDS.paper
 )
 

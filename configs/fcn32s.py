@@ -4,10 +4,10 @@ As configs/fcn8s.py in everything, its word `heavy` too, without skips: the firs
 stages. Published with `paper`: VOC2011 val (736 images) 63.6 mIoU.
 """
 
-from segjax import recipe_words
 from segjax.configs import fcn8s
+from segjax.recipe import vocabulary
 
-WORDS = recipe_words.Vocabulary({"heavy": fcn8s.HEAVY}, paper=fcn8s.WORDS.paper)
+WORDS = vocabulary.Vocabulary({"heavy": fcn8s.HEAVY}, paper=fcn8s.WORDS.paper)
 
 
 def get_config(words: str = ""):

@@ -42,10 +42,10 @@ a steady gradient are up to 1.2 % shorter here (step 57), and 0.3 % at the end.
 import dataclasses
 from typing import Any
 
-from segjax import recipe_words
 from segjax.configs import default
+from segjax.recipe import vocabulary
 
-WORDS = recipe_words.Vocabulary(paper=("lecture",))
+WORDS = vocabulary.Vocabulary(paper=("lecture",))
 # The images stay at 224 x 224 and as they are.
 _FULL = default.ADAMW | {
     "augment.size": (224, 224),
@@ -63,7 +63,7 @@ def get_config(words: str = ""):
     return _recipe(WORDS.read(words))
 
 
-def _recipe(words: recipe_words.Words):
+def _recipe(words: vocabulary.Words):
     if words.data == "lecture" and words.size == "full":  # its own training, from drawn weights
         words = dataclasses.replace(words, size="small")
     config = default.get_config()
@@ -98,7 +98,7 @@ def _recipe(words: recipe_words.Words):
     config.every_steps.checkpoint = 200
     cached = {"loader.cache": True}
     as_it_is: dict[str, dict[str, Any]] = dict.fromkeys(default.SMALL, {})
-    return recipe_words.apply(
+    return vocabulary.apply(
         config,
         words,
         full=_FULL,

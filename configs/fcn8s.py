@@ -21,8 +21,8 @@ the rate. Train them in this order; the new score layer is the only thing that i
 (8s alone) trains all stages together, pool4 scaled by 0.01 and pool3 by 0.0001.
 """
 
-from segjax import recipe_words
 from segjax.configs import default
+from segjax.recipe import vocabulary
 
 _HEAVY_RATES = {"fcn32s": 1e-10, "fcn16s": 1e-12, "fcn8s": 1e-14}
 _BEFORE = {"fcn16s": "fcn32s", "fcn8s": "fcn16s"}
@@ -43,7 +43,7 @@ FULL = default.ADAMW | {"model.backbone.width": 64, "model.backbone.fc_width": 4
 
 HEAVY = "the paper's heavy learning at full width, on any data set"
 STAGED = "starts from the default run folder of the stage before"
-WORDS = recipe_words.Vocabulary(
+WORDS = vocabulary.Vocabulary(
     {
         "heavy": HEAVY,
         "staged": STAGED,
@@ -59,14 +59,14 @@ def get_config(words: str = ""):
     return recipe("fcn8s", WORDS.read(words))
 
 
-def recipe(head: str, words: recipe_words.Words):
+def recipe(head: str, words: vocabulary.Words):
     """The family's: `head` is fcn32s, fcn16s or fcn8s."""
     own = {"heavy": heavy(head, words)}
     if head != "fcn32s":
         own["staged"] = _staged(head, words)
     if head == "fcn8s":
         own["at_once"] = {"model.head.at_once": True}
-    return recipe_words.apply(
+    return vocabulary.apply(
         on_scenes(head),
         words,
         full=FULL,
@@ -109,7 +109,7 @@ def on_scenes(head: str):
     return config
 
 
-def heavy(head: str, words: recipe_words.Words) -> dict:
+def heavy(head: str, words: vocabulary.Words) -> dict:
     """Heavy learning: the release's solvers, whole images."""
     at_once = "at_once" in words
     return {
@@ -145,7 +145,7 @@ def heavy(head: str, words: recipe_words.Words) -> dict:
     }
 
 
-def paper(head: str, words: recipe_words.Words) -> dict:
+def paper(head: str, words: vocabulary.Words) -> dict:
     """The paper's training on PASCAL VOC 2012 and SBD's masks."""
     return heavy(head, words) | {
         "train_split": "trainaug",
@@ -154,7 +154,7 @@ def paper(head: str, words: recipe_words.Words) -> dict:
     }
 
 
-def _staged(head: str, words: recipe_words.Words) -> dict:
+def _staged(head: str, words: vocabulary.Words) -> dict:
     """From the default run folder of the stage before, under the same words."""
     before = _BEFORE[head]
     given = words.without("staged") if before == "fcn32s" else words  # it has none before it

@@ -10,10 +10,10 @@ Not the paper's: skips; AdamW, class weights and augmentation; on `scenes`, imag
 `small` a real data set gets segjax's own schedule, not measured at full size.
 """
 
-from segjax import recipe_words
 from segjax.configs import default
+from segjax.recipe import vocabulary
 
-WORDS = recipe_words.Vocabulary({"scratch": "draws the weights, with all else alike"})
+WORDS = vocabulary.Vocabulary({"scratch": "draws the weights, with all else alike"})
 
 
 def get_config(words: str = ""):
@@ -40,7 +40,7 @@ def get_config(words: str = ""):
     config.every_steps.eval = 200
     config.every_steps.checkpoint = 200
     scratch = {"init.from": "", "init.skip": ()}
-    return recipe_words.apply(
+    return vocabulary.apply(
         config,
         WORDS.read(words),
         small={

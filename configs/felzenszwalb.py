@@ -8,10 +8,10 @@ paper's own pictures have sigma 0.8 and more and smaller regions. `form`: "exact
 edges one by one, "parallel" is made for accelerators; "auto" takes the first on a CPU.
 """
 
-from segjax import recipe_words
 from segjax.configs import default
+from segjax.recipe import vocabulary
 
-WORDS = recipe_words.Vocabulary(data=recipe_words.DATA_SETS, trains=False)
+WORDS = vocabulary.Vocabulary(data=vocabulary.DATA_SETS, trains=False)
 
 
 def get_config(words: str = ""):
@@ -24,4 +24,4 @@ def get_config(words: str = ""):
         "min_size": 1000,
         "form": "auto",
     }
-    return recipe_words.apply(config, WORDS.read(words))
+    return vocabulary.apply(config, WORDS.read(words))

@@ -18,8 +18,8 @@ Elsewhere weights are drawn, norms are of the batch, and AdamW trains: on images
 measured at full size.
 """
 
-from segjax import recipe_words
 from segjax.configs import default
+from segjax.recipe import vocabulary
 
 _PAPER = {
     "model.backbone.norm": {"name": "frozen"},
@@ -42,7 +42,7 @@ _PAPER = {
 }
 
 
-WORDS = recipe_words.Vocabulary(
+WORDS = vocabulary.Vocabulary(
     {
         "learned": "upsamples by deconvolutions",
         "resnet_gcn": "the backbone of section 4.1.3, lines of 7 in place of bottlenecks",
@@ -56,7 +56,7 @@ def get_config(words: str = ""):
     return recipe(152, WORDS.read(words))
 
 
-def recipe(depth: int, words: recipe_words.Words):
+def recipe(depth: int, words: vocabulary.Words):
     """The family's, by depth."""
     config = default.get_config()
     config.model = {
@@ -73,7 +73,7 @@ def recipe(depth: int, words: recipe_words.Words):
         "aux": None,
     }
     default.from_scratch(config)
-    return recipe_words.apply(
+    return vocabulary.apply(
         config,
         words,
         small={"camvid": default.CAMVID_SMALL | {"input_scale": 1.0, "augment.size": (224, 288)}},

@@ -8,14 +8,14 @@ Over a data set every human segment of 5 to 40 % of an image is a target, its bo
 `gamma` is half the paper's: the best IoU of 5 to 100 on BSDS500 train, 0.72; 50 gave 0.67.
 """
 
-from segjax import recipe_words
 from segjax.configs import default
+from segjax.recipe import vocabulary
 
-WORDS = recipe_words.Vocabulary(data=recipe_words.DATA_SETS, trains=False)
+WORDS = vocabulary.Vocabulary(data=vocabulary.DATA_SETS, trains=False)
 
 
 def get_config(words: str = ""):
     """The recipe; nothing is trained."""
     config = default.get_config()
     config.method = {"name": "grabcut", "components": 5, "iterations": 5, "gamma": 25.0}
-    return recipe_words.apply(config, WORDS.read(words))
+    return vocabulary.apply(config, WORDS.read(words))

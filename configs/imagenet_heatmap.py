@@ -9,10 +9,10 @@ the 1000 classes, for an image of any size.
 objects that fill its 224 pixels: images are first brought to a short side of 256.
 """
 
-from segjax import recipe_words
 from segjax.configs import default
+from segjax.recipe import vocabulary
 
-WORDS = recipe_words.Vocabulary(data=("scenes", "folder", "lecture"), trains=False)
+WORDS = vocabulary.Vocabulary(data=("scenes", "folder", "lecture"), trains=False)
 
 
 def get_config(words: str = ""):
@@ -27,4 +27,4 @@ def get_config(words: str = ""):
     config.predict.classes = "imagenet_classes.txt"
     config.predict.short_side = 256
     config.predict.window = 7
-    return recipe_words.apply(config, WORDS.read(words))
+    return vocabulary.apply(config, WORDS.read(words))

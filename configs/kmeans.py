@@ -4,14 +4,14 @@ python -m segjax.main --config=kmeans:bsds500
 python -m segjax.predict --config=kmeans --input=photo.jpg --output=out/
 """
 
-from segjax import recipe_words
 from segjax.configs import default
+from segjax.recipe import vocabulary
 
-WORDS = recipe_words.Vocabulary(data=recipe_words.DATA_SETS, trains=False)
+WORDS = vocabulary.Vocabulary(data=vocabulary.DATA_SETS, trains=False)
 
 
 def get_config(words: str = ""):
     """The recipe; nothing is trained."""
     config = default.get_config()
     config.method = {"name": "kmeans", "clusters": 8, "features": "lab", "init": "k-means++"}
-    return recipe_words.apply(config, WORDS.read(words))
+    return vocabulary.apply(config, WORDS.read(words))

@@ -16,8 +16,8 @@ Elsewhere weights are drawn and AdamW trains: on images of 96 x 128 on `scenes`,
 on `camvid,small`, and without `small` on segjax's own schedule, not measured at full size.
 """
 
-from segjax import recipe_words
 from segjax.configs import default
+from segjax.recipe import vocabulary
 
 _PAPER = {
     "batch_size": 16,
@@ -40,7 +40,7 @@ _PAPER = {
 }
 
 
-WORDS = recipe_words.Vocabulary(paper=("ade20k", "voc2012", "cityscapes"))
+WORDS = vocabulary.Vocabulary(paper=("ade20k", "voc2012", "cityscapes"))
 
 
 def get_config(words: str = ""):
@@ -48,7 +48,7 @@ def get_config(words: str = ""):
     return recipe(50, WORDS.read(words))
 
 
-def recipe(depth: int, words: recipe_words.Words):
+def recipe(depth: int, words: vocabulary.Words):
     """The family's, by depth."""
     norm = {"name": "batch", "momentum": 0.9}
     config = default.get_config()
@@ -67,7 +67,7 @@ def recipe(depth: int, words: recipe_words.Words):
     }
     config.loss.aux_weight = 0.4
     default.from_scratch(config)
-    return recipe_words.apply(
+    return vocabulary.apply(
         config,
         words,
         small={"camvid": default.CAMVID_SMALL | {"input_scale": 1.0, "augment.size": (224, 288)}},

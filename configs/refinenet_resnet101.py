@@ -18,8 +18,8 @@ Elsewhere weights are drawn, norms are of the batch, and AdamW trains: on images
 measured at full size.
 """
 
-from segjax import recipe_words
 from segjax.configs import default
+from segjax.recipe import vocabulary
 
 _PAPER = {
     "model.backbone.norm": {"name": "frozen", "trains": True},
@@ -45,7 +45,7 @@ _PAPER = {
 }
 
 
-WORDS = recipe_words.Vocabulary(
+WORDS = vocabulary.Vocabulary(
     {
         "conv_first": "the later models' order in the chain of poolings",
         "two": "two blocks of refinement",
@@ -73,7 +73,7 @@ def get_config(words: str = ""):
         "aux": None,
     }
     default.from_scratch(config)
-    return recipe_words.apply(
+    return vocabulary.apply(
         config,
         WORDS.read(words),
         small={"camvid": default.CAMVID_SMALL | {"input_scale": 1.0, "augment.size": (224, 288)}},

@@ -16,13 +16,13 @@ Elsewhere AdamW trains: in few steps on half the width on `scenes` (images of 96
 measured at full size.
 """
 
-from segjax import recipe_words
 from segjax.configs import default, segnet_basic
+from segjax.recipe import vocabulary
 
 DEPTHS, WIDTHS = (2, 2, 3, 3, 3), (64, 128, 256, 512, 512)
 
 
-WORDS = recipe_words.Vocabulary(paper=("camvid",))
+WORDS = vocabulary.Vocabulary(paper=("camvid",))
 
 
 def get_config(words: str = ""):
@@ -30,7 +30,7 @@ def get_config(words: str = ""):
     return recipe(WORDS.read(words))
 
 
-def recipe(words: recipe_words.Words, dropped: tuple[str, ...] = (), paper_steps: int = 40_000):
+def recipe(words: vocabulary.Words, dropped: tuple[str, ...] = (), paper_steps: int = 40_000):
     """SegNet's, with dropout of 0.5 behind these stages of both sides."""
     dropout = {"dropout": 0.5, "dropped": dropped} if dropped else {}
     shared = {"depths": DEPTHS, "kernel": 3, "norm": segnet_basic.NORM} | dropout
@@ -52,7 +52,7 @@ def recipe(words: recipe_words.Words, dropped: tuple[str, ...] = (), paper_steps
         "every_steps.eval": 2000,
         "every_steps.checkpoint": 2000,
     }
-    return recipe_words.apply(
+    return vocabulary.apply(
         config,
         words,
         full={"model.backbone.widths": WIDTHS},

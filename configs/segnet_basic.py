@@ -17,8 +17,8 @@ Elsewhere AdamW trains: in few steps on images of 96 x 128 on `scenes`, of half 
 
 from typing import Any
 
-from segjax import recipe_words
 from segjax.configs import default
+from segjax.recipe import vocabulary
 
 DEPTHS, WIDTHS = (1, 1, 1, 1), (64, 64, 64, 64)
 # Raw blue, green and red; what the mean would do, the norms and the local norm do.
@@ -55,7 +55,7 @@ _OWN: dict[str, dict[str, Any]] = {
     "fcn_basic": {"model.head": {"name": "fcn_basic"}},
     "bilinear": {"model.head": {"name": "bilinear"}},
 }
-WORDS = recipe_words.Vocabulary(
+WORDS = vocabulary.Vocabulary(
     {
         "single_channel": "convolves each channel by itself",
         "fcn_basic": "the decoder FCN-Basic in its place",
@@ -71,7 +71,7 @@ def get_config(words: str = ""):
     return recipe(WORDS.read(words))
 
 
-def recipe(words: recipe_words.Words, dropped: tuple[str, ...] = ()):
+def recipe(words: vocabulary.Words, dropped: tuple[str, ...] = ()):
     """Basic's, with dropout of 0.5 behind these stages of both sides."""
     dropout = {"dropout": 0.5, "dropped": dropped} if dropped else {}
     config = default.get_config()
@@ -87,7 +87,7 @@ def recipe(words: recipe_words.Words, dropped: tuple[str, ...] = ()):
     }
     config.preprocess = PREPROCESS
     default.from_scratch(config)
-    return recipe_words.apply(
+    return vocabulary.apply(
         config,
         words,
         paper={"camvid": PAPER},

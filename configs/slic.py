@@ -6,14 +6,14 @@
 `adaptive` is SLICO, which sets every region's compactness by its own colours.
 """
 
-from segjax import recipe_words
 from segjax.configs import default
+from segjax.recipe import vocabulary
 
-WORDS = recipe_words.Vocabulary(data=recipe_words.DATA_SETS, trains=False)
+WORDS = vocabulary.Vocabulary(data=vocabulary.DATA_SETS, trains=False)
 
 
 def get_config(words: str = ""):
     """The recipe; nothing is trained."""
     config = default.get_config()
     config.method = {"name": "slic", "regions": 400, "compactness": 10.0, "adaptive": False}
-    return recipe_words.apply(config, WORDS.read(words))
+    return vocabulary.apply(config, WORDS.read(words))

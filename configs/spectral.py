@@ -7,10 +7,10 @@ The sigmas and the radius are those of the best covering on BSDS500's training i
 built at `side` pixels; for whole photographs `ncut_regions.py` is better and faster.
 """
 
-from segjax import recipe_words
 from segjax.configs import default
+from segjax.recipe import vocabulary
 
-WORDS = recipe_words.Vocabulary(data=recipe_words.DATA_SETS, trains=False)
+WORDS = vocabulary.Vocabulary(data=vocabulary.DATA_SETS, trains=False)
 
 
 def get_config(words: str = ""):
@@ -26,4 +26,4 @@ def get_config(words: str = ""):
         "assign": "discretize",
         "side": 96,
     }
-    return recipe_words.apply(config, WORDS.read(words))
+    return vocabulary.apply(config, WORDS.read(words))

@@ -85,9 +85,9 @@ def recipe(name: str) -> ml_collections.ConfigDict:
     Raises:
         InputError: if there is no such recipe, or it refuses the words.
     """
-    from segjax import recipe_files
+    from segjax.recipe import loading
 
-    return recipe_files.load(name)
+    return loading.load(name)
 
 
 def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None:

@@ -13,15 +13,15 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from segjax import keys, recipe_files, recipe_words
 from segjax.errors import InputError
+from segjax.recipe import keys, loading, vocabulary
 
 
 class _RecipeParser(flags.ArgumentParser):
     """Reads RECIPE[:WORD,...], where ml_collections knows paths alone."""
 
     def parse(self, path: str) -> ml_collections.ConfigDict:
-        config = recipe_files.load(path)
+        config = loading.load(path)
         config.lock()
         return config
 
@@ -171,7 +171,7 @@ def workdir() -> pathlib.Path:
         return pathlib.Path(flags.FLAGS.workdir)
     given = config_flags.get_config_filename(flags.FLAGS["config"])
     path, _, words = given.partition(":")
-    return pathlib.Path(recipe_words.run_folder(pathlib.Path(path).stem, words))
+    return pathlib.Path(vocabulary.run_folder(pathlib.Path(path).stem, words))
 
 
 def fail(error: Exception) -> NoReturn:

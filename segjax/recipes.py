@@ -9,8 +9,9 @@ docs/recipes.md.
 
 from absl import flags
 
-from segjax import cli, recipe_table
+from segjax import cli
 from segjax.errors import InputError
+from segjax.recipe import overview
 
 
 def define_flags() -> None:
@@ -24,9 +25,9 @@ def main(argv: list[str]) -> None:
     if name and flags.FLAGS.markdown:
         raise InputError("--markdown: the page is of all recipes; leave out the name.")
     if name:
-        print(recipe_table.describe(name))
+        print(overview.describe(name))
     else:
-        print(recipe_table.markdown() if flags.FLAGS.markdown else recipe_table.text())
+        print(overview.markdown() if flags.FLAGS.markdown else overview.text())
 
 
 VERB = cli.Verb(define_flags, main, words=1)

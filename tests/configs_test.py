@@ -7,7 +7,7 @@ import zipfile
 import jax
 import pytest
 
-from segjax import classical, models, recipe_files, recipe_words
+from segjax import classical, models
 from segjax import crf as crfs
 from segjax.configs import (
     deeplab_v2_resnet101,
@@ -21,9 +21,10 @@ from segjax.configs import (
 )
 from segjax.errors import InputError
 from segjax.models import functional
+from segjax.recipe import loading, vocabulary
 from tests import programs, tiny
 
-RECIPES = recipe_files.shipped()
+RECIPES = loading.shipped()
 
 
 def recipe(name: str):
@@ -231,11 +232,11 @@ def test_a_word_that_a_recipe_does_not_know_is_refused_with_those_that_it_does()
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_pair_of_recipe_and_data_set_is_set_up_or_refused(name):
     words = recipe(name).WORDS
-    for data in recipe_words.DATA_SETS:
+    for data in vocabulary.DATA_SETS:
         if data in words.data:
             assert recipe(name).get_config(data).data.name == data
         else:
             with pytest.raises(InputError, match=f"not set up for {data}; it goes with"):
                 recipe(name).get_config(data)
     if words.trains:
-        assert set(words.data) == set(recipe_words.LABELLED)
+        assert set(words.data) == set(vocabulary.LABELLED)

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from segjax import __main__ as verbs
-from segjax import recipe_files, study
+from segjax import study
+from segjax.recipe import loading
 from tests import pages, programs
 from tests.install_test import installed, run  # noqa: F401 (a fixture)
 
@@ -79,7 +80,7 @@ def test_code_that_is_not_run_is_python_and_says_why(page):
 def test_the_parts_of_extending_are_trained_together(beside):
     for name, code in pages.files("docs/extending.md").items():
         (beside / name).write_text(code)
-    config = recipe_files.load("my_recipe.py:smoke")
+    config = loading.load("my_recipe.py:smoke")
     config.total_steps = 2
     programs.train_plainly(config, beside / "run")
     scores = json.loads((beside / "run" / "eval-val.json").read_text())["scores"]
@@ -101,7 +102,7 @@ def _leaves(tree) -> Iterator:
 def test_the_method_of_extending_runs_over_a_data_set(beside):
     for name in ("my_methods.py", "my_levels.py"):
         (beside / name).write_text(pages.files("docs/extending.md")[name])
-    config = recipe_files.load("my_levels.py")
+    config = loading.load("my_levels.py")
     config.data = {"name": "scenes", "size": (48, 64), "val_count": 8}
     study.run(config, beside / "run")
     assert "covering" in json.loads((beside / "run" / "eval-val.json").read_text())["scores"]

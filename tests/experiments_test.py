@@ -14,7 +14,7 @@ import pytest
 from experiments.benchmarks.crf import bench as crf_bench
 from experiments.benchmarks.throughput import report
 from experiments.shared import pages as written
-from segjax import recipe_files
+from segjax.recipe import loading
 from tests import pages, programs
 
 FOLDER = programs.ROOT / "experiments"
@@ -129,7 +129,7 @@ def test_the_commands_in_the_blocks_of_a_page_name_scripts_and_recipes_that_exis
         for module in re.findall(r"python -m (experiments\.[\w.]+)", block.code):
             assert module in FILES, module
         for recipe in re.findall(r"--config=([\w:,]+)", block.code):
-            recipe_files.load(recipe)
+            loading.load(recipe)
 
 
 def test_the_docstring_of_a_script_runs_that_script():
@@ -153,7 +153,7 @@ def _flat(tree: dict, prefix: str = "") -> dict:
 def test_the_command_that_repeats_a_record_has_its_config(record):
     block = pages.blocks(f"experiments/records/{record}/README.md", "bash")[0]
     (command,) = [line for line in block.code.splitlines() if "segjax.main" in line][-1:]
-    config = recipe_files.load(re.search(r"--config=([\w:,]+)", command)[1])
+    config = loading.load(re.search(r"--config=([\w:,]+)", command)[1])
     now = _flat(json.loads(config.to_json()))
     now |= {key: json.loads(v) for key, v in re.findall(r"--config\.([\w.]+)=(\S+)", command)}
     stored = _flat(json.loads((FOLDER / "records" / record / "config.json").read_text()))

@@ -12,7 +12,7 @@ import pytest
 
 import segjax
 from segjax import __main__ as verbs
-from segjax import recipe_files
+from segjax.recipe import loading
 from tests import programs
 
 ROOT = pathlib.Path(programs.ROOT)
@@ -62,8 +62,8 @@ def run(installed: pathlib.Path, folder: pathlib.Path, *command: str):
 
 def test_the_wheel_holds_the_recipes_the_types_and_the_console_script(installed):
     shipped = {path.name for path in (installed / "segjax" / "configs").iterdir()}
-    assert {f"{name}.py" for name in recipe_files.shipped()} < shipped
-    assert {path.name for path in recipe_files.FOLDER.glob("*.json")} < shipped
+    assert {f"{name}.py" for name in loading.shipped()} < shipped
+    assert {path.name for path in loading.FOLDER.glob("*.json")} < shipped
     assert (installed / "segjax" / "configs" / "__init__.py").read_text() == ""
     assert (installed / "segjax" / "py.typed").exists()
     assert not (installed / "configs").exists()

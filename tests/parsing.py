@@ -14,9 +14,10 @@ import tempfile
 from absl import flags
 
 from segjax import __main__ as verbs
-from segjax import crf, keys
+from segjax import crf
 from segjax.evaluation import views
 from segjax.photographs import saves
+from segjax.recipe import keys
 
 _PARSED = 7  # the exit status of a command that its verb takes
 

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from segjax import classical, recipe_words, sharding, study
+from segjax import classical, sharding, study
 from segjax.classical import batches
 from segjax.configs import default
 from segjax.data import catalog
 from segjax.errors import InputError
+from segjax.recipe import vocabulary
 from segjax.runs import run_folder
 
 
@@ -35,7 +36,7 @@ COLUMNS = f"{__name__}:columns"
 
 
 def config(method: dict, **eval_keys):
-    found = recipe_words.apply(default.get_config(), recipe_words.Words("scenes", smoke=True))
+    found = vocabulary.apply(default.get_config(), vocabulary.Words("scenes", smoke=True))
     found.method = method
     found.eval.update({"limit": 5, "batch_size": 8, "pictures": 2} | eval_keys)
     return found

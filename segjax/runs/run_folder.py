@@ -9,8 +9,9 @@ import jax
 import ml_collections
 from absl import logging
 
-from segjax import files, keys
+from segjax import files
 from segjax.errors import InputError
+from segjax.recipe import keys
 
 _NAME = "config.json"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")

@@ -7,12 +7,13 @@ from typing import Any
 import jax
 import ml_collections
 
-from segjax import errors, initial_weights, keys, metrics, recipe_words
+from segjax import errors, initial_weights, metrics
 from segjax.data import catalog
 from segjax.data.splits import Split, open_split
 from segjax.errors import InputError
 from segjax.evaluation import protocol as protocols
 from segjax.evaluation.evaluator import Evaluator
+from segjax.recipe import keys, vocabulary
 from segjax.runs import checkpoint, run_folder
 from segjax.training import assembly, inputs
 
@@ -53,7 +54,7 @@ def accept(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Accepted
         InputError: naming the key or file, and what is allowed.
     """
     keys.check(config)
-    recipe_words.check_weights(config)
+    vocabulary.check_weights(config)
     start = initial_weights.start_of(config)
     initial_weights.adopt_preprocess(config, start, workdir)
     run_folder.differing(workdir, config)

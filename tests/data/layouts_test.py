@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segjax import recipe_words
 from segjax.configs import default
 from segjax.data import catalog, class_tables, png, scan
 from segjax.data.spec import VOID
 from segjax.errors import InputError
+from segjax.recipe import vocabulary
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +74,7 @@ def test_a_data_set_without_root_is_expected_in_the_data_home(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("SEGJAX_DATA", str(tmp_path))
-    config = recipe_words.apply(default.get_config(), recipe_words.Words(name, "small"))
+    config = vocabulary.apply(default.get_config(), vocabulary.Words(name, "small"))
     dataset = catalog.load(**config.data)
     assert dataset.spec.name == name
     with pytest.raises(InputError, match=rf"{tmp_path / name}: no such folder .*data\.root=DIR"):

@@ -5,9 +5,9 @@ import zipfile
 
 import pytest
 
-from segjax import keys
 from segjax.configs import crf_rnn_fcn8s, fcn8s
 from segjax.errors import InputError
+from segjax.recipe import keys
 from segjax.runs import run_folder
 from tests import programs
 

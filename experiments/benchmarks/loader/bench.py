@@ -15,9 +15,10 @@ import time
 import jax
 
 from experiments.shared import pages
-from segjax import files, recipe_files, sharding
+from segjax import files, sharding
 from segjax.data import catalog
 from segjax.data.splits import open_split
+from segjax.recipe import loading
 from segjax.training import assembly, inputs
 
 COMMAND = "python -m experiments.benchmarks.loader.bench --hardware=TEXT"
@@ -45,7 +46,7 @@ def main() -> None:
 
 def measure(recipe: str, count: int) -> tuple[list[float], list[float]]:
     """Images/s of the loader and of the step, five times each."""
-    config = recipe_files.load(recipe)
+    config = loading.load(recipe)
     dataset = catalog.load(**config.data)
     split = open_split(dataset, config.train_split, cache=config.loader.cache)
     weights = inputs.weights_of_classes(config.loss.class_weights, split)

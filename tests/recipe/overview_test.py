@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from segjax import keys, recipe_files, recipe_table
+from segjax.recipe import keys, loading, overview
 from tests import programs
 from tests.configs_test import count, recipe
 
@@ -13,18 +13,18 @@ CLASSES = {"scenes": 11, "voc2012": 21, "imagenet": 1000}
 
 
 def test_the_page_is_what_the_verb_prints():
-    assert (ROOT / "docs" / "recipes.md").read_text() == recipe_table.markdown() + "\n", (
+    assert (ROOT / "docs" / "recipes.md").read_text() == overview.markdown() + "\n", (
         "python -m segjax.recipes --markdown > docs/recipes.md"
     )
 
 
 def test_the_table_has_every_recipe_and_every_result_its_command():
-    text = recipe_table.text()
-    for name in recipe_files.shipped():
+    text = overview.text()
+    for name in loading.shipped():
         assert re.search(rf"^{name} ", text, re.MULTILINE)
-    for result in recipe_table.results():
+    for result in overview.results():
         assert result.command in text
-        config = recipe_files.load(result.command.split()[2].removeprefix("--config="))
+        config = loading.load(result.command.split()[2].removeprefix("--config="))
         keys.check(config)
         for flag in result.flags.split():
             key, value = flag.removeprefix("--config.").split("=")
@@ -37,21 +37,19 @@ def default_of(config, key: str):
     return config
 
 
-@pytest.mark.parametrize("name", sorted(recipe_table.measured()["parameters"]))
+@pytest.mark.parametrize("name", sorted(overview.measured()["parameters"]))
 def test_parameters_are_those_of_the_built_network(name):
-    for data, stored in recipe_table.measured()["parameters"][name].items():
+    for data, stored in overview.measured()["parameters"][name].items():
         config = recipe(name).get_config(data if data in recipe(name).WORDS.data else "")
         assert count(config, CLASSES[data]) == stored, data
 
 
 def test_every_network_has_its_parameters_in_the_table():
-    networks = {
-        name for name in recipe_files.shipped() if not recipe(name).get_config().method.name
-    }
-    assert recipe_table.measured()["parameters"].keys() == networks
+    networks = {name for name in loading.shipped() if not recipe(name).get_config().method.name}
+    assert overview.measured()["parameters"].keys() == networks
 
 
-@pytest.mark.parametrize("result", recipe_table.results(), ids=lambda one: one.command)
+@pytest.mark.parametrize("result", overview.results(), ids=lambda one: one.command)
 def test_a_result_is_that_of_its_record(result):
     folder = ROOT / result.record
     assert (folder / "README.md").exists()
@@ -68,9 +66,9 @@ def test_a_result_is_that_of_its_record(result):
 
 
 def test_one_recipe_is_its_docstring_its_words_and_its_results():
-    told = recipe_table.describe("fcn8s")
+    told = overview.describe("fcn8s")
     assert told.startswith("FCN-8s (Long, Shelhamer, Darrell")
     assert "`at_once`: trains all stages together" in told
     assert "`paper` goes with: voc2012." in told
     assert "mIoU val 70.69" in told
-    assert "paper" not in recipe_table.describe("slic").rpartition("Data sets")[2]
+    assert "paper" not in overview.describe("slic").rpartition("Data sets")[2]

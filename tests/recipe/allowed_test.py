@@ -3,7 +3,7 @@ import math
 import ml_collections
 import pytest
 
-from segjax import allowed
+from segjax.recipe import allowed
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from segjax import recipe_files, recipe_words, tables
+from segjax import tables
+from segjax.recipe import loading, vocabulary
 
 _PAGE = """# Recipes
 
@@ -74,7 +75,7 @@ class Result:
 
 def measured() -> dict[str, Any]:
     """The stored numbers: `parameters` by recipe and data set, and `results`."""
-    numbers: dict[str, Any] = json.loads((recipe_files.FOLDER / "measured.json").read_text())
+    numbers: dict[str, Any] = json.loads((loading.FOLDER / "measured.json").read_text())
     return numbers
 
 
@@ -110,7 +111,7 @@ def describe(name: str) -> str:
     Raises:
         InputError: if there is no such recipe.
     """
-    words = recipe_files.module(name).WORDS
+    words = loading.module(name).WORDS
     lines = [_docstring(name), "", f"Data sets: {', '.join(words.data)}."]
     if words.trains:
         lines.append(f"`paper` goes with: {', '.join(words.paper) or 'none'}.")
@@ -119,10 +120,10 @@ def describe(name: str) -> str:
 
 
 def _rows() -> Iterator[tuple[str, ...]]:
-    groups = {recipe_words.LABELLED: "labelled", recipe_words.DATA_SETS: "all"}
+    groups = {vocabulary.LABELLED: "labelled", vocabulary.DATA_SETS: "all"}
     counts = measured()["parameters"]
-    for name in recipe_files.shipped():
-        words, numbers = recipe_files.module(name).WORDS, counts.get(name, {})
+    for name in loading.shipped():
+        words, numbers = loading.module(name).WORDS, counts.get(name, {})
         yield (
             name,
             groups.get(words.data, ", ".join(words.data)),
@@ -139,11 +140,11 @@ def _millions(numbers: dict[str, int], *data: str) -> str:
 
 
 def _legend() -> str:
-    return _LEGEND.format(labelled=", ".join(recipe_words.LABELLED))
+    return _LEGEND.format(labelled=", ".join(vocabulary.LABELLED))
 
 
 def _docstring(name: str) -> str:
-    path = pathlib.Path(recipe_files.module(name).__file__ or "")
+    path = pathlib.Path(loading.module(name).__file__ or "")
     return ast.get_docstring(ast.parse(path.read_text())) or ""
 
 

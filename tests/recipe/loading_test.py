@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from segjax import recipe_files
 from segjax.configs import fcn8s
 from segjax.errors import InputError
+from segjax.recipe import loading
 from tests import programs
 
 OWN = """
@@ -24,14 +24,14 @@ def get_config(words: str = ""):
 
 def test_a_bare_name_is_the_shipped_recipe_and_a_path_is_the_file():
     expected = fcn8s.get_config("smoke").to_json()
-    assert recipe_files.load("fcn8s:smoke").to_json() == expected
+    assert loading.load("fcn8s:smoke").to_json() == expected
     path = pathlib.Path(programs.ROOT) / "configs" / "fcn8s.py"
-    assert recipe_files.load(f"{path}:smoke").to_json() == expected
-    assert recipe_files.module(str(path)) is fcn8s
+    assert loading.load(f"{path}:smoke").to_json() == expected
+    assert loading.module(str(path)) is fcn8s
 
 
 def test_recipes_never_import_the_folder_of_the_checkout_by_its_name():
-    for path in recipe_files.FOLDER.glob("*.py"):
+    for path in loading.FOLDER.glob("*.py"):
         assert not re.search(r"^(from|import) configs\b", path.read_text(), re.MULTILINE), path
 
 
@@ -47,7 +47,7 @@ def test_recipes_never_import_the_folder_of_the_checkout_by_its_name():
 )
 def test_what_is_not_there_is_one_line_with_what_may_be_meant(value, told):
     with pytest.raises(InputError, match=told):
-        recipe_files.load(value)
+        loading.load(value)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_a_users_recipe_that_fails_says_where(tmp_path, monkeypatch, text, told)
     importlib.invalidate_caches()
     (tmp_path / "mine.py").write_text(text)
     with pytest.raises(InputError, match=told):
-        recipe_files.load("mine.py")
+        loading.load("mine.py")
 
 
 def test_a_users_recipe_lies_anywhere_and_builds_on_ours(tmp_path):

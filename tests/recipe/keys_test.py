@@ -5,10 +5,10 @@ import re
 
 import pytest
 
-from segjax import keys, recipe_files
-from segjax.allowed import Change
 from segjax.configs import default, fcn8s
 from segjax.errors import InputError
+from segjax.recipe import keys, loading
+from segjax.recipe.allowed import Change
 
 NAN, INFINITY = math.nan, math.inf
 
@@ -225,15 +225,17 @@ def test_what_a_resumed_run_may_change_is_said_by_kind():
 
 
 def test_every_key_is_read_somewhere():
-    code = "".join(path.read_text() for path in pathlib.Path(keys.__file__).parent.rglob("*.py"))
+    code = "".join(
+        path.read_text() for path in pathlib.Path(keys.__file__).parents[1].rglob("*.py")
+    )
     for name in default.KEYS:
         last = name.rpartition(".")[2]
         assert re.search(rf"\b{last}\b", code), name
 
 
-@pytest.mark.parametrize("name", recipe_files.shipped())
+@pytest.mark.parametrize("name", loading.shipped())
 def test_every_recipe_passes_under_every_word_it_takes(name):
-    recipe = recipe_files.module(name)
+    recipe = loading.module(name)
     for data in recipe.WORDS.data:
         sizes = ["", "small"] if recipe.WORDS.trains else [""]
         for size in sizes + ["paper"] * (data in recipe.WORDS.paper):

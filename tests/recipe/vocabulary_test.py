@@ -2,11 +2,11 @@ import itertools
 
 import pytest
 
-from segjax import recipe_words
 from segjax.configs import default, fcn8s, segnet, slic
 from segjax.errors import InputError
+from segjax.recipe import vocabulary
 
-VOCABULARY = recipe_words.Vocabulary(
+VOCABULARY = vocabulary.Vocabulary(
     {"heavy": "", "at_once": "", "staged": ""},
     paper=("voc2012", "cityscapes"),
     exclusive=(("at_once", "staged"),),
@@ -16,8 +16,8 @@ VOCABULARY = recipe_words.Vocabulary(
 def test_words_come_in_any_order_and_twice():
     words = ["cityscapes", "heavy", "paper", "smoke"]
     read = {VOCABULARY.read(",".join(order)) for order in itertools.permutations(words)}
-    assert read == {recipe_words.Words("cityscapes", "paper", smoke=True, own=("heavy",))}
-    assert VOCABULARY.read(" heavy , ,heavy") == recipe_words.Words("scenes", own=("heavy",))
+    assert read == {vocabulary.Words("cityscapes", "paper", smoke=True, own=("heavy",))}
+    assert VOCABULARY.read(" heavy , ,heavy") == vocabulary.Words("scenes", own=("heavy",))
 
 
 @pytest.mark.parametrize(
@@ -77,15 +77,15 @@ def test_a_method_that_trains_nothing_has_no_small_and_no_paper():
     ],
 )
 def test_the_run_folder_is_the_same_for_the_same_words(text, folder):
-    assert recipe_words.run_folder("fcn8s", text) == folder
+    assert vocabulary.run_folder("fcn8s", text) == folder
     assert fcn8s.WORDS.read(text).run_folder("fcn8s") == folder
-    assert recipe_words.run_folder("fcn8s", ",".join(reversed(text.split(",")))) == folder
+    assert vocabulary.run_folder("fcn8s", ",".join(reversed(text.split(",")))) == folder
 
 
 def test_a_later_block_of_values_counts():
-    config = recipe_words.apply(
+    config = vocabulary.apply(
         default.get_config(),
-        recipe_words.Words("camvid", "full", own=("heavy",)),
+        vocabulary.Words("camvid", "full", own=("heavy",)),
         full={"batch_size": 5, "total_steps": 7, "seed": 1},
         data={"camvid": {"total_steps": 8, "seed": 2}},
         own={"heavy": {"seed": 3}, "other": {"seed": 4}},
@@ -97,9 +97,9 @@ def test_a_later_block_of_values_counts():
 
 def test_a_word_that_sets_what_a_config_lacks_is_refused():
     with pytest.raises(InputError, match=r"config\.model\.head\.width is set"):
-        recipe_words.apply(
+        vocabulary.apply(
             default.get_config(),
-            recipe_words.Words("scenes", own=("wide",)),
+            vocabulary.Words("scenes", own=("wide",)),
             own={"wide": {"model.head.width": 3}},
         )
 
@@ -107,8 +107,8 @@ def test_a_word_that_sets_what_a_config_lacks_is_refused():
 def test_a_training_that_must_start_from_weights_says_so():
     config = fcn8s.get_config("voc2012,paper")
     with pytest.raises(InputError, match=r"starts from ImageNet's VGG-16: give --config.init.from"):
-        recipe_words.check_weights(config)
+        vocabulary.check_weights(config)
     config.init["from"] = "vgg16.safetensors"
-    recipe_words.check_weights(config)
-    recipe_words.check_weights(fcn8s.get_config("voc2012,paper,smoke"))
-    recipe_words.check_weights(fcn8s.get_config("voc2012"))
+    vocabulary.check_weights(config)
+    vocabulary.check_weights(fcn8s.get_config("voc2012,paper,smoke"))
+    vocabulary.check_weights(fcn8s.get_config("voc2012"))

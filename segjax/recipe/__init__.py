@@ -1,0 +1,1 @@
+"""Recipes: keys and what they may hold, words, and how they are found."""
