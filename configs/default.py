@@ -138,7 +138,7 @@ KEYS = {
     "predict.box": Key(
         (0, 0, 0, 0), allowed.several(allowed.whole(), 4, "(top, left, bottom, right)")
     ),
-    # Any scalar of metrics.jsonl chooses the best checkpoint, or ends the run.
+    # A scalar of training steps or evaluations chooses the best checkpoint, or ends the run.
     "best.metric": Key("eval/miou", _WORD),
     "best.mode": Key("max", _MODE),
     "best.keep": Key(2, allowed.whole(1), _FREELY),  # of the latest checkpoints, beside the best

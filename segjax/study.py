@@ -72,7 +72,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
         raise InputError("A classical method runs in one process, on all its devices.")
     keys.check(config)
     method = classical.build(**config.method)
-    run_folder.differing(workdir, config)
+    run_folder.check(workdir, config)
     source = catalog.load_regions(**config.data).splits[config.eval.split]
     mesh = sharding.make_mesh(1)
     check_batch(config.eval.batch_size, mesh)

@@ -25,18 +25,8 @@ def versions() -> dict[str, str]:
     return found | {"device": jax.devices()[0].device_kind, "devices": str(jax.device_count())}
 
 
-def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
-    """Checks and claims a run folder: `differing` and `claim`.
-
-    Raises:
-        InputError: naming the keys that differ.
-    """
-    differing(workdir, config)
-    claim(workdir, config)
-
-
-def differing(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
-    """Refuses the folder of another config: `segjax.configs.default` says which keys may change.
+def check(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+    """Passes a new folder, or one of this run; `segjax.configs.default` says what may change.
 
     Raises:
         InputError: naming the keys that differ.

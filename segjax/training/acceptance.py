@@ -57,7 +57,7 @@ def accept(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Accepted
     vocabulary.check_weights(config)
     start = initial_weights.start_of(config)
     initial_weights.adopt_preprocess(config, start, workdir)
-    run_folder.differing(workdir, config)
+    run_folder.check(workdir, config)
     dataset = catalog.load(**config.data)
     train = open_split(dataset, config.train_split, cache=config.loader.cache)
     val = open_split(dataset, config.eval.split, cache=config.loader.cache)

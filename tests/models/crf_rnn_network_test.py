@@ -205,6 +205,7 @@ def test_norm_statistics_can_be_estimated_again():
     assert np.isfinite(tiny.by_name(found)["backbone/norm/mean"]).all()
 
 
+@pytest.mark.slow
 def test_training_without_room_ends_with_the_cause_and_continues_with_more_vertices(tmp_path):
     with pytest.raises(InputError, match="3 steps in a row") as told:
         programs.train_plainly(scenes_config(model__crf={"vertices": 0.05}), tmp_path)

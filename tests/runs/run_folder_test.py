@@ -36,7 +36,7 @@ def test_a_run_folder_of_before_reads_and_goes_on(before):
     config = run_folder.read_config(before)
     keys.check(config)
     assert config.to_dict() == its_config().to_dict()
-    run_folder.differing(before, its_config())
+    run_folder.check(before, its_config())
 
 
 def test_keys_newer_than_a_run_folder_have_their_defaults(tmp_path):
@@ -47,10 +47,10 @@ def test_keys_newer_than_a_run_folder_have_their_defaults(tmp_path):
         del stored[group][name]
     (tmp_path / "config.json").write_text(json.dumps(stored))
     assert run_folder.read_config(tmp_path).to_dict() == made.to_dict()
-    run_folder.differing(tmp_path, made)
+    run_folder.check(tmp_path, made)
     made.eval.protocol = "fcn"
     with pytest.raises(InputError, match=r"eval\.protocol \(single there, fcn here\)"):
-        run_folder.differing(tmp_path, made)
+        run_folder.check(tmp_path, made)
 
 
 def changed(config, **values):
@@ -61,6 +61,12 @@ def changed(config, **values):
             part = part[group]
         part[last] = value
     return config
+
+
+def go_on(workdir, config) -> None:
+    """A run goes on in a folder, under this config."""
+    run_folder.check(workdir, config)
+    run_folder.claim(workdir, config)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +83,7 @@ def changed(config, **values):
 def test_where_things_lie_and_what_is_looked_at_or_kept_may_change(tmp_path, free):
     run_folder.claim(tmp_path, crf_rnn_fcn8s.get_config("folder"))
     other = changed(crf_rnn_fcn8s.get_config("folder"), **free)
-    run_folder.check_workdir(tmp_path, other)
+    go_on(tmp_path, other)
     assert run_folder.read_config(tmp_path).to_dict() == other.to_dict()
 
 
@@ -99,12 +105,12 @@ def test_all_else_may_not_and_nothing_is_written(tmp_path, fixed, told):
     before = (tmp_path / "config.json").read_bytes()
     other = changed(crf_rnn_fcn8s.get_config("folder"), **fixed)
     with pytest.raises(InputError, match=f"holds a run of another config: {told}"):
-        run_folder.check_workdir(tmp_path, other)
+        go_on(tmp_path, other)
     assert (tmp_path / "config.json").read_bytes() == before
 
 
 def test_looking_for_differences_writes_nothing(tmp_path):
-    run_folder.differing(tmp_path / "new", fcn8s.get_config())
+    run_folder.check(tmp_path / "new", fcn8s.get_config())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -113,10 +119,10 @@ def test_more_steps_are_told_with_the_rate_that_they_change(tmp_path, caplog):
     run_folder.claim(tmp_path, config)
     with caplog.at_level(logging.INFO, logger="absl"):
         config.total_steps = 1600
-        run_folder.check_workdir(tmp_path, config)
+        go_on(tmp_path, config)
         assert "grows from 800 to 1600" in caplog.text
         caplog.clear()
-        run_folder.check_workdir(tmp_path, config)
+        go_on(tmp_path, config)
         assert "grows" not in caplog.text
     assert run_folder.read_config(tmp_path).total_steps == 1600
 

@@ -31,6 +31,7 @@ config.eval.limit = 48
 {build}
 {batches}
 batch = put(next(batches))
+{compile}
 ts, scalars = step(ts, batch)
 jax.block_until_ready(scalars)
 startup = time.perf_counter() - begin
@@ -57,13 +58,14 @@ dataset = catalog.load(**config.data)
 train = experiment.open_split(dataset, config, "train")
 val = experiment.open_split(dataset, config, "val")
 parts = experiment.assemble(config, dataset.spec, None)
-ts, step = parts.initial_state(), parts.train_step
+ts = parts.initial_state()
 how = evaluation.protocol(parts, "val", val.scan.sizes)
 evaluator = evaluation.Evaluator(parts, val.source, val.scan.sizes, how)
 evaluate = lambda ts: evaluator(ts.params, ts.batch_stats)
 """,
         "batches": "batches = experiment.train_batches(parts, train, first_step=0)\n"
         "put = lambda rows: state.put_batch(parts.mesh, rows)",
+        "compile": "step = parts.train_step.lower(ts, batch).compile()",
     },
     "new": {
         "imports": "import pathlib, tempfile\nfrom segjax import sharding\n"
@@ -72,11 +74,12 @@ evaluate = lambda ts: evaluator(ts.params, ts.batch_stats)
         "build": """
 accepted = acceptance.accept(config, pathlib.Path(tempfile.mkdtemp()) / "run")
 training = accepted.training
-ts, step = training.initial_state(), training.step
+ts = training.initial_state()
 evaluate = lambda ts: accepted.evaluator(Network(ts.params, ts.batch_stats, training.model))
 """,
         "batches": "batches = inputs.train_batches(training, accepted.train, first_step=0)\n"
         "put = lambda rows: sharding.put_batch(training.mesh, rows)",
+        "compile": "step = accepted.step.compile()",
     },
 }
 KINDS = ("start-up", "training step", "evaluation")
