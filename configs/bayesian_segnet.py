@@ -14,7 +14,7 @@ the encoder from VGG-16's weights.
 """
 
 from segjax.configs import segnet, segnet_basic
-from segjax.recipe import vocabulary
+from segjax.configuration import vocabulary
 
 _DEEP = ("stage3", "stage4", "stage5")
 

@@ -21,7 +21,7 @@ stated by them.
 """
 
 from segjax.configs import default, fcn8s
-from segjax.recipe import vocabulary
+from segjax.configuration import vocabulary
 
 _RATES = {
     "optim.lr": 1e-13,

@@ -16,7 +16,7 @@ the image and four poolings scored, too (published: 64.21).
 """
 
 from segjax.configs import default
-from segjax.recipe import vocabulary
+from segjax.configuration import vocabulary
 
 _PAPER = {
     "model.backbone.norm": {"name": "none"},

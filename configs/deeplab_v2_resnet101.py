@@ -14,7 +14,7 @@ own schedule, not measured at full size. The CRF: as in configs/deeplab_v1_large
 """
 
 from segjax.configs import default
-from segjax.recipe import vocabulary
+from segjax.configuration import vocabulary
 
 _PAPER = {
     "model.backbone.norm": {"name": "frozen"},

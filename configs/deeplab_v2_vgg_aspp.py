@@ -10,7 +10,7 @@ weights are drawn: see there.
 """
 
 from segjax.configs import deeplab_v1_largefov
-from segjax.recipe import vocabulary
+from segjax.configuration import vocabulary
 
 WORDS = vocabulary.Vocabulary(paper=("voc2012",))
 

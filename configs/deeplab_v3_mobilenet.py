@@ -13,7 +13,7 @@ experiments/records); `voc2012,paper` is v3's training (30,000 steps of 16 crops
 """
 
 from segjax.configs import default
-from segjax.recipe import vocabulary
+from segjax.configuration import vocabulary
 
 _PAPER = {
     "train_split": "trainaug",

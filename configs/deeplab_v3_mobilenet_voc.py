@@ -9,7 +9,7 @@ convolutions. It was trained on images of 513 pixels a side: larger ones are bes
 """
 
 from segjax.configs import default
-from segjax.recipe import vocabulary
+from segjax.configuration import vocabulary
 
 WORDS = vocabulary.Vocabulary(data=("voc2012", "folder", "lecture"), trains=False)
 

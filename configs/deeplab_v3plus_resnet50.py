@@ -8,7 +8,7 @@ PASCAL VOC 2012 val, output stride 16, one scale: 78.85 mIoU; nothing with ResNe
 """
 
 from segjax.configs import deeplab_v3_resnet101
-from segjax.recipe import vocabulary
+from segjax.configuration import vocabulary
 
 WORDS = vocabulary.Vocabulary(deeplab_v3_resnet101.FROZEN, paper=deeplab_v3_resnet101.WORDS.paper)
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import ml_collections
 
+from segjax.configuration import allowed
+from segjax.configuration.allowed import Change, Key
 from segjax.errors import InputError
-from segjax.recipe import allowed
-from segjax.recipe.allowed import Change, Key
 
 _FREELY, _GROWS = Change.FREELY, Change.GROWS
 _SHARE = allowed.number(0, 1)

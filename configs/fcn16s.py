@@ -5,7 +5,7 @@ Published with `paper`: VOC2011 val (736 images) 65.0 mIoU.
 """
 
 from segjax.configs import fcn8s
-from segjax.recipe import vocabulary
+from segjax.configuration import vocabulary
 
 WORDS = vocabulary.Vocabulary(
     {"heavy": fcn8s.HEAVY, "staged": fcn8s.STAGED}, paper=fcn8s.WORDS.paper

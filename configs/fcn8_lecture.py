@@ -43,7 +43,7 @@ import dataclasses
 from typing import Any
 
 from segjax.configs import default
-from segjax.recipe import vocabulary
+from segjax.configuration import vocabulary
 
 WORDS = vocabulary.Vocabulary(paper=("lecture",))
 # The images stay at 224 x 224 and as they are.

@@ -22,7 +22,7 @@ the rate. Train them in this order; the new score layer is the only thing that i
 """
 
 from segjax.configs import default
-from segjax.recipe import vocabulary
+from segjax.configuration import vocabulary
 
 _HEAVY_RATES = {"fcn32s": 1e-10, "fcn16s": 1e-12, "fcn8s": 1e-14}
 _BEFORE = {"fcn16s": "fcn32s", "fcn8s": "fcn16s"}

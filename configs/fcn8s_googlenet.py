@@ -11,7 +11,7 @@ Not the paper's: skips; AdamW, class weights and augmentation; on `scenes`, imag
 """
 
 from segjax.configs import default
-from segjax.recipe import vocabulary
+from segjax.configuration import vocabulary
 
 WORDS = vocabulary.Vocabulary({"scratch": "draws the weights, with all else alike"})
 

@@ -9,7 +9,7 @@ edges one by one, "parallel" is made for accelerators; "auto" takes the first on
 """
 
 from segjax.configs import default
-from segjax.recipe import vocabulary
+from segjax.configuration import vocabulary
 
 WORDS = vocabulary.Vocabulary(data=vocabulary.DATA_SETS, trains=False)
 

@@ -19,7 +19,7 @@ measured at full size.
 """
 
 from segjax.configs import default
-from segjax.recipe import vocabulary
+from segjax.configuration import vocabulary
 
 _PAPER = {
     "model.backbone.norm": {"name": "frozen"},

@@ -9,7 +9,7 @@ Over a data set every human segment of 5 to 40 % of an image is a target, its bo
 """
 
 from segjax.configs import default
-from segjax.recipe import vocabulary
+from segjax.configuration import vocabulary
 
 WORDS = vocabulary.Vocabulary(data=vocabulary.DATA_SETS, trains=False)
 

@@ -10,7 +10,7 @@ objects that fill its 224 pixels: images are first brought to a short side of 25
 """
 
 from segjax.configs import default
-from segjax.recipe import vocabulary
+from segjax.configuration import vocabulary
 
 WORDS = vocabulary.Vocabulary(data=("scenes", "folder", "lecture"), trains=False)
 

@@ -5,7 +5,7 @@ python -m segjax.predict --config=ncut_regions --input=photo.jpg --output=out/
 """
 
 from segjax.configs import default
-from segjax.recipe import vocabulary
+from segjax.configuration import vocabulary
 
 WORDS = vocabulary.Vocabulary(data=vocabulary.DATA_SETS, trains=False)
 

@@ -17,7 +17,7 @@ on `camvid,small`, and without `small` on segjax's own schedule, not measured at
 """
 
 from segjax.configs import default
-from segjax.recipe import vocabulary
+from segjax.configuration import vocabulary
 
 _PAPER = {
     "batch_size": 16,

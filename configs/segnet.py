@@ -17,7 +17,7 @@ measured at full size.
 """
 
 from segjax.configs import default, segnet_basic
-from segjax.recipe import vocabulary
+from segjax.configuration import vocabulary
 
 DEPTHS, WIDTHS = (2, 2, 3, 3, 3), (64, 128, 256, 512, 512)
 

@@ -18,7 +18,7 @@ Elsewhere AdamW trains: in few steps on images of 96 x 128 on `scenes`, of half 
 from typing import Any
 
 from segjax.configs import default
-from segjax.recipe import vocabulary
+from segjax.configuration import vocabulary
 
 DEPTHS, WIDTHS = (1, 1, 1, 1), (64, 64, 64, 64)
 # Raw blue, green and red; what the mean would do, the norms and the local norm do.

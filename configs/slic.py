@@ -7,7 +7,7 @@
 """
 
 from segjax.configs import default
-from segjax.recipe import vocabulary
+from segjax.configuration import vocabulary
 
 WORDS = vocabulary.Vocabulary(data=vocabulary.DATA_SETS, trains=False)
 

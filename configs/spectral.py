@@ -8,7 +8,7 @@ built at `side` pixels; for whole photographs `ncut_regions.py` is better and fa
 """
 
 from segjax.configs import default
-from segjax.recipe import vocabulary
+from segjax.configuration import vocabulary
 
 WORDS = vocabulary.Vocabulary(data=vocabulary.DATA_SETS, trains=False)
 

@@ -85,7 +85,7 @@ def recipe(name: str) -> ml_collections.ConfigDict:
     Raises:
         InputError: if there is no such recipe, or it refuses the words.
     """
-    from segjax.recipe import loading
+    from segjax.configuration import loading
 
     return loading.load(name)
 

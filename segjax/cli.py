@@ -13,8 +13,8 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from segjax.configuration import keys, loading, vocabulary
 from segjax.errors import InputError
-from segjax.recipe import keys, loading, vocabulary
 
 
 class _RecipeParser(flags.ArgumentParser):

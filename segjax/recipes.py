@@ -10,8 +10,8 @@ docs/recipes.md.
 from absl import flags
 
 from segjax import cli
+from segjax.configuration import overview
 from segjax.errors import InputError
-from segjax.recipe import overview
 
 
 def define_flags() -> None:

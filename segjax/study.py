@@ -17,11 +17,11 @@ from jax.sharding import Mesh
 
 from segjax import classical, files, sharding, tables
 from segjax.classical import batches as method_batches
+from segjax.configuration import keys
 from segjax.data import annotations, catalog
 from segjax.errors import InputError
 from segjax.metrics import partitions, region_boundaries
 from segjax.pictures import layout, region_maps
-from segjax.recipe import keys
 from segjax.runs import event_log, progress, run_folder
 
 _TARGET_SHARE = (0.05, 0.4)  # of an image that a segment has to be a target for a box

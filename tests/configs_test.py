@@ -19,9 +19,9 @@ from segjax.configs import (
     fcn32s,
     segnet,
 )
+from segjax.configuration import loading, vocabulary
 from segjax.errors import InputError
 from segjax.models import functional
-from segjax.recipe import loading, vocabulary
 from tests import programs, tiny
 
 RECIPES = loading.shipped()

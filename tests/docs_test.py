@@ -17,7 +17,7 @@ import pytest
 
 from segjax import __main__ as verbs
 from segjax import study
-from segjax.recipe import loading
+from segjax.configuration import loading
 from tests import pages, programs
 from tests.install_test import installed, run  # noqa: F401 (a fixture)
 

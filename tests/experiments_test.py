@@ -14,7 +14,7 @@ import pytest
 from experiments.benchmarks.crf import bench as crf_bench
 from experiments.benchmarks.throughput import report
 from experiments.shared import pages as written
-from segjax.recipe import loading
+from segjax.configuration import loading
 from tests import pages, programs
 
 FOLDER = programs.ROOT / "experiments"

@@ -12,7 +12,7 @@ import pytest
 
 import segjax
 from segjax import __main__ as verbs
-from segjax.recipe import loading
+from segjax.configuration import loading
 from tests import programs
 
 ROOT = pathlib.Path(programs.ROOT)

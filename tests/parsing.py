@@ -15,9 +15,9 @@ from absl import flags
 
 from segjax import __main__ as verbs
 from segjax import crf
+from segjax.configuration import keys
 from segjax.evaluation import views
 from segjax.photographs import saves
-from segjax.recipe import keys
 
 _PARSED = 7  # the exit status of a command that its verb takes
 

@@ -10,9 +10,9 @@ import pytest
 from segjax import classical, sharding, study
 from segjax.classical import batches
 from segjax.configs import default
+from segjax.configuration import vocabulary
 from segjax.data import catalog
 from segjax.errors import InputError
-from segjax.recipe import vocabulary
 from segjax.runs import run_folder
 
 

@@ -10,8 +10,8 @@ import ml_collections
 from absl import logging
 
 from segjax import files
+from segjax.configuration import keys
 from segjax.errors import InputError
-from segjax.recipe import keys
 
 _NAME = "config.json"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")

@@ -8,12 +8,12 @@ import jax
 import ml_collections
 
 from segjax import errors, initial_weights, metrics
+from segjax.configuration import keys, vocabulary
 from segjax.data import catalog
 from segjax.data.splits import Split, open_split
 from segjax.errors import InputError
 from segjax.evaluation import protocol as protocols
 from segjax.evaluation.evaluator import Evaluator
-from segjax.recipe import keys, vocabulary
 from segjax.runs import checkpoint, run_folder
 from segjax.training import assembly, inputs
 

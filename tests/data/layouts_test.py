@@ -5,10 +5,10 @@ import pytest
 from PIL import Image
 
 from segjax.configs import default
+from segjax.configuration import vocabulary
 from segjax.data import catalog, class_tables, png, scan
 from segjax.data.spec import VOID
 from segjax.errors import InputError
-from segjax.recipe import vocabulary
 
 
 @pytest.fixture(autouse=True)

@@ -6,8 +6,8 @@ import zipfile
 import pytest
 
 from segjax.configs import crf_rnn_fcn8s, fcn8s
+from segjax.configuration import keys
 from segjax.errors import InputError
-from segjax.recipe import keys
 from segjax.runs import run_folder
 from tests import programs
 

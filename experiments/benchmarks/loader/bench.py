@@ -16,9 +16,9 @@ import jax
 
 from experiments.shared import pages
 from segjax import files, sharding
+from segjax.configuration import loading
 from segjax.data import catalog
 from segjax.data.splits import open_split
-from segjax.recipe import loading
 from segjax.training import assembly, inputs
 
 COMMAND = "python -m experiments.benchmarks.loader.bench --hardware=TEXT"

@@ -3,8 +3,8 @@ import itertools
 import pytest
 
 from segjax.configs import default, fcn8s, segnet, slic
+from segjax.configuration import vocabulary
 from segjax.errors import InputError
-from segjax.recipe import vocabulary
 
 VOCABULARY = vocabulary.Vocabulary(
     {"heavy": "", "at_once": "", "staged": ""},

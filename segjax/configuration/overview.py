@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from segjax import tables
-from segjax.recipe import loading, vocabulary
+from segjax.configuration import loading, vocabulary
 
 _PAGE = """# Recipes
 

@@ -6,9 +6,9 @@ import re
 import pytest
 
 from segjax.configs import default, fcn8s
+from segjax.configuration import keys, loading
+from segjax.configuration.allowed import Change
 from segjax.errors import InputError
-from segjax.recipe import keys, loading
-from segjax.recipe.allowed import Change
 
 NAN, INFINITY = math.nan, math.inf
 

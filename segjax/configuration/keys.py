@@ -7,8 +7,8 @@ from typing import Any
 import ml_collections
 
 from segjax.configs import default
+from segjax.configuration.allowed import Change
 from segjax.errors import InputError, near
-from segjax.recipe.allowed import Change
 
 _SMALLEST_SCALE = 1 / 16  # of an image, before a crop is taken
 

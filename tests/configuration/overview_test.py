@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from segjax.recipe import keys, loading, overview
+from segjax.configuration import keys, loading, overview
 from tests import programs
 from tests.configs_test import count, recipe
 

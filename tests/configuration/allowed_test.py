@@ -3,7 +3,7 @@ import math
 import ml_collections
 import pytest
 
-from segjax.recipe import allowed
+from segjax.configuration import allowed
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from segjax.configs import fcn8s
+from segjax.configuration import loading
 from segjax.errors import InputError
-from segjax.recipe import loading
 from tests import programs
 
 OWN = """
