@@ -5,6 +5,7 @@ can be passed to a jitted function as it is: `jax.jit(lambda net, image: net(ima
 """
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -61,6 +62,11 @@ class Model:
 
     def shapes(self) -> tuple[Any, Any]:
         """What `draw` gives, as ShapeDtypeStructs."""
+        return self._shapes
+
+    @functools.cached_property
+    def _shapes(self) -> tuple[Any, Any]:
+        # Kept: tracing the drawing of a deep network takes a good part of a start.
         shapes: tuple[Any, Any] = jax.eval_shape(lambda: self.draw(0))
         return shapes
 

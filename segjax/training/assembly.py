@@ -70,7 +70,7 @@ class Training:
     def state_shapes(self) -> state.TrainState:
         """The target of a restore."""
         ema = self.config.ema_decay > 0
-        return state.shapes(self.model.draw, self.optimizer.tx, ema=ema, mesh=self.mesh)
+        return state.shapes(*self.model.shapes(), self.optimizer.tx, ema=ema, mesh=self.mesh)
 
 
 def assemble(

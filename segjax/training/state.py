@@ -55,22 +55,29 @@ def create(
     """
     # Not under one jit: layers share the programs that draw them (`layers.he_normal`).
     sharding = shardings.replicated(mesh)
-    placed: TrainState = jax.tree.map(lambda x: _put(x, sharding), _init(draw, tx, ema)(seed))
+    first = _first(*draw(seed), tx, ema)
+    placed: TrainState = jax.tree.map(lambda x: _put(x, sharding), first)
     return placed
 
 
 def shapes(
-    draw: Draw,
+    params: Any,
+    batch_stats: Any,
     tx: optax.GradientTransformation,
     *,
     ema: bool,
     mesh: Mesh,
 ) -> TrainState:
-    """What `create` would give, as ShapeDtypeStructs with shardings: the target of a restore."""
+    """What `create` would give, as ShapeDtypeStructs with shardings: the target of a restore.
+
+    Args:
+        params, batch_stats: of `Model.shapes`.
+        tx, ema, mesh: as of `create`.
+    """
     sharding = shardings.replicated(mesh)
     target: TrainState = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-        jax.eval_shape(lambda: _init(draw, tx, ema)(0)),
+        jax.eval_shape(lambda params, stats: _first(params, stats, tx, ema), params, batch_stats),
     )
     return target
 
@@ -81,11 +88,9 @@ def _put(x: jax.Array, sharding: NamedSharding) -> jax.Array:
     return copy
 
 
-def _init(draw: Draw, tx: optax.GradientTransformation, ema: bool) -> Callable[[int], TrainState]:
-    def init(seed: int) -> TrainState:
-        params, batch_stats = draw(seed)
-        averaged = {"params": params, "batch_stats": batch_stats} if ema else {}
-        zero = jnp.zeros((), jnp.int32)
-        return TrainState(zero, params, batch_stats, tx.init(params), averaged, zero)
-
-    return init
+def _first(
+    params: Any, batch_stats: Any, tx: optax.GradientTransformation, ema: bool
+) -> TrainState:
+    averaged = {"params": params, "batch_stats": batch_stats} if ema else {}
+    zero = jnp.zeros((), jnp.int32)
+    return TrainState(zero, params, batch_stats, tx.init(params), averaged, zero)
