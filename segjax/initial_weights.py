@@ -22,7 +22,7 @@ from segjax import sharding
 from segjax.data.spec import DatasetSpec
 from segjax.errors import InputError, choose
 from segjax.models import functional, importers
-from segjax.models.importers import files
+from segjax.models.importers import weight_files
 from segjax.network import Model, Network, model_of
 
 PREPROCESSES = ("weights", "config")
@@ -55,7 +55,7 @@ class Start:
         if self.path.is_dir():
             run = networks.load(self.path, self.step)
             return run.network.arrays(), "segjax", dict(run.config.preprocess)
-        arrays, meta = files.read(self.path)
+        arrays, meta = weight_files.read(self.path)
         origin = self.origin or importers.origin_of(arrays, str(self.path))
         choose("config.init.origin", origin, importers.ORIGINS)
         return arrays, origin, meta.get("preprocess") or importers.ORIGINS[origin].preprocess

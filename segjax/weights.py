@@ -21,7 +21,7 @@ from segjax import cli, initial_weights, tables
 from segjax import network as networks
 from segjax.errors import InputError
 from segjax.models import importers
-from segjax.models.importers import files
+from segjax.models.importers import weight_files
 from segjax.runs import run_folder
 
 
@@ -37,7 +37,7 @@ def show(path: pathlib.Path) -> str:
     Raises:
         InputError: if it cannot be read, or its origin is unknown.
     """
-    arrays, meta = files.read(path)
+    arrays, meta = weight_files.read(path)
     origin = importers.origin_of(arrays, str(path))
     preprocess = meta.get("preprocess") or importers.ORIGINS[origin].preprocess
     rows = [(name, str(list(array.shape)), str(array.dtype)) for name, array in arrays.items()]
@@ -82,7 +82,7 @@ def export(workdir: pathlib.Path, step: str, which: str, output: pathlib.Path) -
         "weights": which,
         "versions": run_folder.versions(),
     }
-    files.write(output, run.network.arrays(), meta)
+    weight_files.write(output, run.network.arrays(), meta)
     return output
 
 

@@ -23,7 +23,7 @@ from tests.training import optim_test
         ),
         (
             lambda: losses.build(class_weights=None, name="tests.contracts_test:nothing"),
-            "config.loss: .*makes a dict, no loss",
+            "config.loss: .*makes a dict, not a loss",
         ),
         (
             lambda: losses.build(class_weights=None, name="tests.contracts_test:Triple").total(
@@ -37,11 +37,11 @@ from tests.training import optim_test
         ),
         (
             lambda: optim_test.build(name="tests.contracts_test:still"),
-            "config.optim.name: .*still gives str; an optimiser gives optax transformations",
+            "config.optim.name: .*still returns str; an optimiser returns one optax transf",
         ),
         (
             lambda: optim_test.build(schedule="tests.contracts_test:rates"),
-            r"config.optim.schedule: .*rates gives an array of shape \[3\]; a schedule gives one n",
+            r"config.optim.schedule: .*rates returns an array of shape \[3\]; a schedule returns a",
         ),
         (
             lambda: optim_test.build(schedule="tests.contracts_test:nothing"),
@@ -49,7 +49,7 @@ from tests.training import optim_test
         ),
         (
             lambda: augment.build(name="tests.contracts_test:nothing"),
-            "config.augment.name: .*nothing makes a dict, no augmentation",
+            "config.augment.name: .*nothing makes a dict, not an augmentation",
         ),
         (
             lambda: augment.batch(

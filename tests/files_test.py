@@ -14,7 +14,7 @@ import pytest
 
 from segjax import files
 from segjax.errors import InputError
-from segjax.models.importers import files as weights_files
+from segjax.models.importers import weight_files
 from segjax.pictures import layout
 
 NOISE = np.random.default_rng(0).integers(0, 256, (100, 100, 3), np.uint8)  # compresses to no less
@@ -29,7 +29,7 @@ def write_zip(path: pathlib.Path) -> None:
 
 def write_weights(path: pathlib.Path) -> None:
     """A safetensors file."""
-    weights_files.write(path.with_suffix(".safetensors"), {"a": NOISE}, {})
+    weight_files.write(path.with_suffix(".safetensors"), {"a": NOISE}, {})
 
 
 KINDS: dict[str, Callable[[pathlib.Path], None]] = {

@@ -6,7 +6,7 @@ from segjax import heatmaps, models
 from segjax.configs import imagenet_heatmap
 from segjax.errors import InputError
 from segjax.models import functional
-from segjax.models.importers import files
+from segjax.models.importers import weight_files
 from segjax.photographs import heatmaps as heatmap_files
 from segjax.photographs import source
 from tests import programs
@@ -30,7 +30,7 @@ def folder(tmp_path_factory):
         size=arrays["head/classifier/kernel"].shape
     ).astype(np.float32)
     meta = {"preprocess": {"mean": (100.0, 90.0, 80.0), "std": (60.0, 60.0, 60.0), "bgr": True}}
-    files.write(path / "net.safetensors", arrays, meta)
+    weight_files.write(path / "net.safetensors", arrays, meta)
     return path
 
 

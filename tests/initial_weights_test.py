@@ -10,7 +10,7 @@ from segjax import initial_weights, network, sharding
 from segjax.data import catalog
 from segjax.errors import InputError
 from segjax.models import functional
-from segjax.models.importers import files
+from segjax.models.importers import weight_files
 from segjax.training import assembly, loop, state
 from tests import programs, tiny
 from tests.models.importers import keras_test
@@ -161,7 +161,7 @@ def test_the_config_may_decide_about_the_images(coarse):
 
 def write(path: pathlib.Path, source: pathlib.Path, meta: dict) -> pathlib.Path:
     """A file of our own with the weights of a run."""
-    files.write(path, weights_of(source), meta)
+    weight_files.write(path, weights_of(source), meta)
     return path
 
 

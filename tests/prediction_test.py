@@ -17,7 +17,7 @@ from segjax.errors import InputError
 from segjax.evaluation import kept, kept_labels, report
 from segjax.evaluation.evaluator import Evaluator
 from segjax.evaluation.protocol import Protocol
-from segjax.models.importers import files
+from segjax.models.importers import weight_files
 from segjax.photographs import labels as label_files
 from segjax.training import optim
 from tests import programs, tiny
@@ -222,7 +222,7 @@ def test_predict_draws_what_the_crf_changed(workdir, tmp_path):
 def test_a_recipe_with_weights_labels_without_a_run(workdir, tmp_path):
     run = prediction.networks.load(workdir, "latest")
     path = tmp_path / "net.safetensors"
-    files.write(path, run.network.arrays(), {"preprocess": {**run.config.preprocess}})
+    weight_files.write(path, run.network.arrays(), {"preprocess": {**run.config.preprocess}})
     config = programs.config(init__from=str(path), preprocess__bgr=True)
     net = segjax.pretrained(config)
     assert net.step == 0

@@ -7,7 +7,7 @@ import pytest
 
 from segjax import initial_weights, network, weights
 from segjax.errors import InputError
-from segjax.models.importers import files
+from segjax.models.importers import weight_files
 from segjax.runs import run_folder
 from tests import programs, tiny
 
@@ -24,7 +24,7 @@ def test_an_exported_network_holds_the_runs_weights_and_says_what_they_are(workd
     state = programs.final(workdir)
     for which, prefix in {"raw": "", "ema": "ema/"}.items():
         path = weights.export(workdir, "latest", which, tmp_path / f"{which}.safetensors")
-        arrays, meta = files.read(path)
+        arrays, meta = weight_files.read(path)
         expected = {
             name.removeprefix(f"{prefix}{part}/"): array
             for part in ("params", "batch_stats")
@@ -68,7 +68,7 @@ def test_what_cannot_be_done_is_one_line(workdir, tmp_path):
 
 def test_a_tensor_that_is_not_finite_is_shown(tmp_path):
     arrays = {"backbone/a": np.array([1.0, np.nan], np.float32), "head/b": np.ones(3, np.float32)}
-    files.write(tmp_path / "net.safetensors", arrays, {})
+    weight_files.write(tmp_path / "net.safetensors", arrays, {})
     text = weights.show(tmp_path / "net.safetensors")
     assert "not finite: backbone/a" in text
     assert "images: unknown preprocessing" in text

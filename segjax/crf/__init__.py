@@ -24,7 +24,7 @@ KEY = "config.eval.crf"
 UNARIES = ("logits", "probabilities")
 """Forms of the unary term: see `DenseCrf.unary`."""
 
-# Vertices a pixel that a lattice may have room for. None needs more than 6, the corners of a pixel.
+# Lattice capacities in vertices per pixel. A pixel touches at most 6, the corners of its simplex.
 _SHARES = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 
 
@@ -84,8 +84,8 @@ class DenseCrf:
 
         Returns:
             float [H, W, K], logits whose softmax is the marginals; NaN within the mask if the
-            lattice had no room.
-            int32 [], the capacity that the image needs if the lattice had no room, else 0.
+            lattice overflowed.
+            int32 [], the capacity that the image needs if the lattice overflowed, else 0.
         """
         logits = logits.astype(_dtype(logits))
         if near is None:
@@ -197,31 +197,31 @@ class Refinement:
         return self.crf.batch(image, logits, mask, capacity=self.capacity)
 
 
-class Room:
-    """The capacity of lattices, which grows to suffice for every image so far.
+class LatticeCapacity:
+    """The capacity of the lattice, grown to fit every image so far.
 
     Attributes:
-        share: capacity in vertices a pixel; it takes few values, so that few programs are compiled.
+        share: capacity in vertices per pixel; takes few values, so that few programs are compiled.
     """
 
     def __init__(self, share: float = 1.0):
         self.share = share
 
-    def capacity(self, size: Size) -> int:
+    def vertices(self, size: Size) -> int:
         """The capacity in vertices for an image of size (H, W)."""
         return max(1, math.ceil(self.share * size[0] * size[1]))
 
-    def grow(self, size: Size, wanted: int) -> None:
-        """Makes room for an image of size (H, W) that needs `wanted` vertices.
+    def grow(self, size: Size, needed: int) -> None:
+        """Grows the capacity for an image of size (H, W) that needs `needed` vertices.
 
         Raises:
             InputError: if no capacity would suffice.
         """
-        if wanted == permutohedral.OUT_OF_RANGE:
+        if needed == permutohedral.OUT_OF_RANGE:
             raise InputError(
                 f"{KEY}: theta_alpha or theta_beta is too small for {size[0]} x {size[1]} pixels."
             )
-        fits = (share for share in _SHARES if wanted <= share * size[0] * size[1])
+        fits = (share for share in _SHARES if needed <= share * size[0] * size[1])
         self.share = max(self.share, next(fits))
 
 

@@ -43,7 +43,7 @@ class Filter:
 
     @property
     def overflow(self) -> jax.Array:
-        """int32 []: the vertices that the lattice needs if it has no room for them, else 0."""
+        """int32 []: the vertices that the lattice needs if they exceed its capacity, else 0."""
         if isinstance(self.operator, gaussian.Gaussian):
             return jnp.int32(0)
         return jnp.where(self.operator.needed > self.operator.capacity, self.operator.needed, 0)

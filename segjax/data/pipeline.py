@@ -140,7 +140,7 @@ def eval_batches(
     def load(position: int) -> Batch:
         canvas, rows = plan[position]
         local = np.split(rows, processes)[process]
-        batch = nothing(canvas, fill, len(local))
+        batch = empty_batch(canvas, fill, len(local))
         for row in np.flatnonzero(local >= 0):
             for key, value in _example(source, int(local[row]), canvas, fill, position=0).items():
                 batch[key][row] = value
@@ -190,7 +190,7 @@ def _example(
     }
 
 
-def nothing(canvas: tuple[int, int], fill: Sequence[float], rows: int) -> Batch:
+def empty_batch(canvas: tuple[int, int], fill: Sequence[float], rows: int) -> Batch:
     """A batch without examples: all VOID, weight 0. It fills up batches and compiles programs."""
     empty = np.zeros((0, 0, 3), np.uint8), np.zeros((0, 0), np.uint8)
     image, label = place(*empty, canvas, fill)

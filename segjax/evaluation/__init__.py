@@ -1,1 +1,1 @@
-"""Evaluation: the views of an image, their fusion, the scores and what is kept of them."""
+"""Evaluation: views of an image, their fusion, scores and reports."""

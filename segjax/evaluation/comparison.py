@@ -1,4 +1,4 @@
-"""The comparison of two stored evaluations of the same images."""
+"""Comparison of two stored evaluations of the same images."""
 
 import dataclasses
 import json
@@ -21,19 +21,19 @@ from segjax.pictures import label_maps, layout
 from segjax.runs import progress, run_folder
 
 SHOWN = 10
-"""Images in the picture."""
+"""Number of images in the picture."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-    """An evaluation as it was stored.
+    """A stored evaluation.
 
     Attributes:
-        path: its file of scores.
-        fields: the content of that file.
-        names: of its images.
-        marginals: int64 [n, 3, K] of its images, see `confusion.marginals`.
-        index: int64 [n], items of the data set.
+        path: the JSON file of scores.
+        fields: content of that file.
+        names: image names.
+        marginals: int64 [n, 3, K], one entry per image, see `confusion.marginals`.
+        index: int64 [n], data set index of each image.
     """
 
     path: pathlib.Path
@@ -44,7 +44,7 @@ class Stored:
 
     @property
     def title(self) -> str:
-        """Run, step, views and CRF in a few words."""
+        """A short title with run, step, views and CRF."""
         protocol = self.fields["protocol"]
         names = [protocol["views"]["name"]]
         if protocol.get("crf"):
@@ -54,7 +54,13 @@ class Stored:
 
 @dataclasses.dataclass(frozen=True)
 class Disagreement:
-    """An image and the share of its labelled pixels that two evaluations label differently."""
+    """An image and the share of its labelled pixels on which two evaluations disagree.
+
+    Attributes:
+        share: 0 to 1.
+        name: image name.
+        index: data set index of the image.
+    """
 
     share: float
     name: str
@@ -62,15 +68,19 @@ class Disagreement:
 
 
 def load(path: pathlib.Path, split: str) -> Stored:
-    """Reads an eval-*.json, or that of a run folder and a split ("" for the config's).
+    """Reads a stored evaluation.
+
+    Args:
+        path: an eval-*.json file, or a run folder.
+        split: split to read from a run folder; "" for the split in its config.
 
     Raises:
-        InputError: if it is missing or damaged, or lacks the counts of single images.
+        InputError: if the file is missing or damaged, or lacks per-image counts.
     """
     if path.is_dir():
         path = report.path_of(path, split or run_folder.read_config(path).eval.split)
     if not path.is_file():
-        raise InputError(f"compare: there is no {path}: run segjax.evaluate first.")
+        raise InputError(f"compare: {path} does not exist; run segjax.evaluate first.")
     arrays = path.with_suffix(".npz")
     try:
         fields = json.loads(path.read_text())
@@ -84,34 +94,34 @@ def load(path: pathlib.Path, split: str) -> Stored:
             )
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
-            f"compare: {path} and {arrays.name} hold no scores by image ({error}); run "
-            "segjax.evaluate once more."
+            f"compare: {path} and {arrays.name} hold no per-image scores ({error}); run "
+            "segjax.evaluate again."
         ) from error
 
 
 def aligned(a: Stored, b: Stored) -> Stored:
-    """`b` with its images in the order of `a`.
+    """Returns `b` with its images in the order of `a`.
 
     Raises:
-        InputError: if classes or images differ.
+        InputError: if the classes or the images differ.
     """
     for what, one, two in (
         ("classes", [*a.fields["iou"]], [*b.fields["iou"]]),
         ("images", sorted(a.names), sorted(b.names)),
     ):
         if one != two:
-            raise InputError(f"compare: {a.path} and {b.path} are of different {what}.")
+            raise InputError(f"compare: {a.path} and {b.path} have different {what}.")
     where = {name: i for i, name in enumerate(b.names)}
     order = [where[name] for name in a.names]
     return dataclasses.replace(b, names=a.names, marginals=b.marginals[order], index=b.index[order])
 
 
 def check_data(a: Stored, b: Stored, dataset: Dataset) -> None:
-    """Passes two evaluations of the same data, be their fingerprints of the old rule or the new.
+    """Checks that two evaluations used the same data; accepts old and new fingerprints.
 
     Args:
         a, b: the evaluations.
-        dataset: the data as they are now.
+        dataset: the current data set.
 
     Raises:
         InputError: if the data differ.
@@ -120,24 +130,24 @@ def check_data(a: Stored, b: Stored, dataset: Dataset) -> None:
     if len(stored) == 1:
         return
     scan = open_split(dataset, a.fields["protocol"]["split"]).scan
-    # The old rule counted the name, which may have been that of the data's folder.
+    # Old fingerprints include the data set's name, which may have been its folder's name.
     configs = [run_folder.read_config(one.path.parent) for one in (a, b)]
     roots = {pathlib.Path(config.data.get("root", "")).name for config in configs}
     known = {scan.old_fingerprint(name) for name in {dataset.spec.name, *roots}}
     if not stored <= {scan.fingerprint, *known}:
-        raise InputError(f"compare: {a.path} and {b.path} are of different data sets.")
+        raise InputError(f"compare: {a.path} and {b.path} used different data.")
 
 
 def run(first: pathlib.Path, second: pathlib.Path, split: str, output: pathlib.Path) -> None:
     """Prints a comparison and writes compare.json and disagreements.png.
 
     Args:
-        first, second: run folders or files of scores.
-        split: of run folders; "" for the config's.
-        output: folder.
+        first, second: run folders or eval-*.json files.
+        split: split to read from run folders; "" for the split in their configs.
+        output: output folder.
 
     Raises:
-        InputError: if they cannot be read, or are not of the same images.
+        InputError: if an evaluation cannot be read, or the two are of different images.
     """
     a, b = load(first, split), load(second, split)
     dataset = catalog.load(**run_folder.read_config(a.path.parent).data)
@@ -166,13 +176,13 @@ def disagreements(
     maps: Sequence[kept_labels.Reader],
     num_classes: int,
 ) -> list[Disagreement]:
-    """All images of an evaluation, the one with the largest disagreement first.
+    """The images of an evaluation, sorted by disagreement, largest first.
 
     Args:
-        stored: one of the two evaluations.
+        stored: either evaluation.
         source: the split.
-        maps: the label maps of both.
-        num_classes: K; other labels do not count.
+        maps: label maps of both evaluations.
+        num_classes: K; pixels with labels K and above are ignored.
     """
     line = progress.ProgressLine("image", len(stored.names))
     images = []
@@ -187,26 +197,26 @@ def disagreements(
 
 
 def differences(a: Stored, b: Stored) -> tuple[list[tuple], dict[str, Any]]:
-    """mIoU and the IoU of every class: rows for people, and fields for JSON."""
+    """Differences in mIoU and per-class IoU, as table rows and as JSON fields."""
     total = bootstrap.miou_difference(a.marginals, b.marginals)
     by_class = bootstrap.iou_differences(a.marginals, b.marginals)
     sums = [stored.marginals.sum(0) for stored in (a, b)]
     scores = [[confusion.miou(counts), *confusion.iou(counts)] for counts in sums]
     names = ["mIoU", *a.fields["iou"]]
     rows, fields = [], {}
-    for name, of_a, of_b, interval in zip(names, *scores, [total, *by_class], strict=True):
+    for name, score_a, score_b, interval in zip(names, *scores, [total, *by_class], strict=True):
         known = not np.isnan(interval.value)
         bounds = f"{100 * interval.low:+.2f} to {100 * interval.high:+.2f}"
         rows.append(
             (
                 name,
-                percent(of_a),
-                percent(of_b),
+                percent(score_a),
+                percent(score_b),
                 f"{100 * interval.value:+.2f}" if known else "absent",
                 bounds if known else "",
             )
         )
-        numbers = (of_a, of_b, interval.value, interval.low, interval.high)
+        numbers = (score_a, score_b, interval.value, interval.low, interval.high)
         keys = ("a", "b", "difference", "low", "high")
         fields[name] = {key: number(value) for key, value in zip(keys, numbers, strict=True)}
     return rows, {

@@ -20,16 +20,16 @@ class Evaluator:
     """Scores networks of one model on one split.
 
     Args:
-        config: of the run: `eval.metrics`, `eval.pictures`, `loss.blocks` and `loader` are read.
-        model: of the networks that it is called with.
-        mesh: the devices, to all of which the weights are copied.
-        split: is scored.
-        protocol: says how images are labelled.
-        class_weights: of the loss, or None.
-        details: whether metrics of whole images count, too.
+        config: run config; reads `eval.metrics`, `eval.pictures`, `loss.blocks` and `loader`.
+        model: model of the networks to score.
+        mesh: devices; the weights are replicated on all of them.
+        split: split to score.
+        protocol: evaluation protocol.
+        class_weights: class weights of the loss, or None.
+        details: whether to include metrics of whole images.
 
     Raises:
-        InputError: on metrics that are not known.
+        InputError: if a metric is unknown.
     """
 
     def __init__(
@@ -59,11 +59,11 @@ class Evaluator:
         self._pictures = config.eval.pictures
 
     def canvases(self) -> list[tuple[int, int]]:
-        """Sizes that `labeller.step` will be compiled for; none under several views."""
+        """Canvas sizes for which `labeller.step` will be compiled; [] with several views."""
         return self.labeller.canvases(self.plan)
 
     def names(self, result: Result) -> list[str]:
-        """The names of the images of a result."""
+        """Names of the images in a result."""
         return [self.split.source.name(int(index)) for index in result.index]
 
     def __call__(
@@ -73,17 +73,17 @@ class Evaluator:
         progress: Callable[[int], None] = lambda done: None,
         observe: Callable[[int, Example, np.ndarray], None] | None = None,
     ) -> Result:
-        """Scores a network. Counts are added up in int64 and float64; the device never divides.
+        """Scores a network. The host sums counts in int64 and float64; the device never divides.
 
         Args:
-            network: the weights.
+            network: network to score.
             progress: called with the number of batches done.
-            observe: called for every image of this process with its item of the data set, its
+            observe: called for every image of this process with its data set index, its
                 `Example` and its `confusion.marginals`.
         """
         sums = Sums(self.metrics, _panel_indices(self.plan, self._pictures))
-        found = self.labeller.batches(network, self.split.source, self.plan)
-        for done, (rows, batch, out) in enumerate(found, 1):
+        outputs = self.labeller.batches(network, self.split.source, self.plan)
+        for done, (rows, batch, out) in enumerate(outputs, 1):
             marginals = sums.add(rows, batch, out)
             if observe is not None:
                 for index, example in examples(batch, out["prediction"]).items():
@@ -94,7 +94,7 @@ class Evaluator:
 
 
 def _panel_indices(plan: Plan, pictures: int) -> set[int]:
-    """Examples for the panel, spread over what this process sees."""
+    """Data set indices of panel images, evenly spread over this process's images."""
     processes, process = jax.process_count(), jax.process_index()
     mine = [i for _, rows in plan for i in np.split(rows, processes)[process] if i >= 0]
     if not mine or not pictures:

@@ -1,9 +1,9 @@
-"""A network on many views of an image, their scores fused in strips of rows.
+"""Multi-view evaluation: a network on many views of an image, their scores fused strip by strip.
 
-Windows are cut, the network sees them a batch at a time, and their scores are pasted where they
-belong (see `window_grid` and `schedule`). The windows of a batch lie on different devices, and each
-device adds up the scores of its windows; the sums meet when a strip is done. A strip is all that is
-ever held at the size of the image, with K scores a pixel.
+Windows are cut from the image, the network scores them in batches, and the scores are pasted back
+(see `window_grid` and `schedule`). The windows of a batch are split over the devices; each device
+sums the scores of its windows, and the sums are added when a strip of rows is done. Only one strip
+is held at full resolution with K scores per pixel.
 """
 
 import functools
@@ -27,29 +27,30 @@ from segjax.models.features import Scores
 from segjax.network import Model, Network
 
 STRIP_BYTES = 2**28
-"""Bytes of fused scores on a device, about."""
+"""Approximate bytes of fused scores per device."""
 
 
 Refine = Callable[[np.ndarray, jax.Array, np.ndarray, np.ndarray], dict[str, Any]]
-"""(image, logits, label, size) of a batch -> as `steps.RefinedJudge`."""
+"""(image, logits, label, size) of a batch -> result of `steps.RefinedJudge`."""
 
 
 class MultiView:
-    """Labels batches under several views of every image.
+    """Labels batches with several views of every image.
 
     Args:
-        model: of the networks that it is called with.
-        judge: of the fused scores.
-        views: and their fusion.
-        mean: RGB around images that are smaller than a window.
-        refine: a judge of whole images behind a CRF, whose scores are then held at their size, or
-            None.
-        batch_size: windows that this process's devices see at once, rounded up to their number.
-        devices: of this process.
-        strip_bytes: of fused scores on a device.
+        model: model of the networks to run.
+        judge: computes predictions and counts from fused scores.
+        views: views and their fusion.
+        mean: RGB, 0 to 255, around images smaller than a window.
+        refine: applies a CRF to whole images and judges the result, or None. With a CRF, scores
+            of whole images are held on the device.
+        batch_size: windows per batch on this process's devices; rounded up to a multiple of the
+            number of devices.
+        devices: devices of this process.
+        strip_bytes: approximate bytes of fused scores per device.
 
     Attributes:
-        programs: what was compiled: (name, shapes of its arguments).
+        programs: compiled programs, each (name, *argument shapes).
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class MultiView:
         self._logits = jax.jit(functools.partial(_logits, views=views))
 
     def placed(self, network: Network) -> Network:
-        """A network with its weights on this process's devices, for `__call__`."""
+        """The network with its weights on this process's devices, for `__call__`."""
         here: Network = jax.tree.map(
             lambda x: jax.device_put(x.addressable_data(0), self._whole), network
         )
@@ -95,12 +96,12 @@ class MultiView:
         """Labels this process's rows of a batch.
 
         Args:
-            network: of `placed`.
-            batch: see `data.pipeline`; all images of one size where the views have windows.
+            network: result of `placed`.
+            batch: see `data.pipeline`; with windows, all images have the same size.
 
         Returns:
-            What the judge gives, maps of pixels [B, H', W', ...] on the grid of `views.argmax`;
-            with `refine`, what that gives.
+            Result of the judge, with pixel maps [B, H', W', ...] on the grid of `views.argmax`;
+            with `refine`, its result.
         """
         work = self._work(batch)
         if self._refine is not None:
@@ -109,11 +110,11 @@ class MultiView:
         counts = None
         for first in range(0, work.size[0], work.strip):
             scores = self._strip(work, network, first)
-            found = self._call("judge", self._judged, scores, work.labels(first))
-            found = jax.tree.map(np.asarray, found)
-            more = found.pop("counts")
+            outputs = self._call("judge", self._judged, scores, work.labels(first))
+            outputs = jax.tree.map(np.asarray, outputs)
+            more = outputs.pop("counts")
             counts = more if counts is None else jax.tree.map(np.add, counts, more)
-            for key, value in found.items():
+            for key, value in outputs.items():
                 maps.setdefault(key, []).append(value)
         joined = {key: np.concatenate(strips, axis=1) for key, strips in maps.items()}
         height, width = work.size
@@ -132,11 +133,11 @@ class MultiView:
         batch = work.batch
         label = np.where(batch["weight"][:, None, None] > 0, batch["label"], np.uint8(VOID))
         refined = refine(batch["image"], logits, label, batch["size"])
-        found: dict[str, Any] = jax.tree.map(np.asarray, refined)
-        return found
+        outputs: dict[str, Any] = jax.tree.map(np.asarray, refined)
+        return outputs
 
     def scores(self, network: Network, batch: dict[str, np.ndarray]) -> np.ndarray:
-        """The fused scores themselves: float32 [B, H', W', K]."""
+        """The fused scores: float32 [B, H', W', K]."""
         work = self._work(batch)
         strips = [
             np.asarray(self._strip(work, network, first).sum(0))
@@ -145,13 +146,13 @@ class MultiView:
         return np.concatenate(strips, axis=1)[:, : work.size[0], : work.size[1]]
 
     def _empty(self, work: Work, value: float) -> jax.Array:
-        """float32 [devices, B, strip, width, K], each device's part of a sum."""
+        """A constant float32 [devices, B, strip, width, K]: the partial sum of each device."""
         devices, classes = self._split.mesh.size, self._limits.num_classes
         shape = (devices, work.image.shape[0], work.strip, work.width, classes)
         return jnp.full(shape, value, jnp.float32, device=self._split)
 
     def _strip(self, work: Work, network: Network, first: int) -> jax.Array:
-        """The fused scores of a strip, still to be summed over devices."""
+        """Fused scores of a strip, not yet summed over devices."""
         fused = self._empty(work, -np.inf if "max" in self.views.fusion else 0.0)
         if self.views.linear:
             for part in work.parts_at(first):
@@ -168,7 +169,7 @@ class MultiView:
     def _add(
         self, total: jax.Array, work: Work, part: Part, network: Network, first: int
     ) -> jax.Array:
-        """Pastes a part's scores into a strip; asks the network first where it was not asked."""
+        """Adds a part's scores to a strip; runs the network unless the part has its scores."""
         scores = self._look(work, part, network) if part.scores is None else part.scores
         geometry, up = work.geometry(part, scores, first, self._through(part, network))
         geometry = jax.device_put(geometry, self._split)
@@ -178,17 +179,17 @@ class MultiView:
         return total
 
     def _look(self, work: Work, part: Part, network: Network) -> Scores:
-        """The network's scores of a part, which keeps them."""
+        """Runs the network on a part and stores the scores in it."""
         windows = jax.device_put(work.windows(part), self._split)
         tiles = self._call("cut", self._cut, *windows)
         scores: Scores = self._call("network", self._see, network, tiles)
-        for wanted in scores.wanted().values():
-            crf_rnn.check(float(wanted))
+        for vertices in scores.crf_scalars().values():
+            crf_rnn.check(float(vertices))
         part.scores = scores
         return scores
 
     def _through(self, part: Part, network: Network) -> Sequence[tuple[int, int] | None]:
-        """For rows and for columns, `through` of `Axis.paste`."""
+        """The `through` argument of `Axis.paste` for rows and for columns."""
         size = part.view.through
         if size is None:
             return None, None
@@ -206,7 +207,7 @@ class MultiView:
 def _cut(
     windows: jax.Array, rows: jax.Array, cols: jax.Array, *, mean: tuple[float, float, float]
 ) -> jax.Array:
-    """[N, wh, ww, 3], [N, th, wh], [N, tw, ww] -> float32 [N, th, tw, 3], the frame in `mean`."""
+    """[N, wh, ww, 3], [N, th, wh], [N, tw, ww] -> float32 [N, th, tw, 3], framed in `mean`."""
     x = jnp.einsum("nth,nhwc->ntwc", rows, windows.astype(jnp.float32), precision="highest")
     x = jnp.einsum("nuw,ntwc->ntuc", cols, x, precision="highest")
     inside = (rows.sum(2) > 0.5)[:, :, None, None] & (cols.sum(2) > 0.5)[:, None, :, None]
@@ -222,15 +223,15 @@ def _paste(
     up_rows: jax.Array | None,
     up_cols: jax.Array | None,
 ) -> jax.Array:
-    """Adds a device's windows to its part of the sum, one after the other.
+    """Adds the windows of a device to its partial sum, one by one.
 
     Args:
-        total: float32 [1, B, strip, width, K].
-        values: [n, h, w, K], scores.
-        rows, cols: [n, oh, g], [n, ow, g].
-        at: int32 [n, 3].
-        up_rows, up_cols: to the size of the window, whose probabilities are pasted; None: its
-            scores are.
+        total: float32 [1, B, strip, width, K], the partial sum.
+        values: [n, h, w, K], scores of the windows.
+        rows, cols: [n, oh, g] and [n, ow, g], the paste matrices.
+        at: int32 [n, 3], (row of the batch, y, x) of each window.
+        up_rows, up_cols: matrices that resize scores to the window; probabilities at that size
+            are pasted. None: pastes the scores.
     """
 
     def add(total: jax.Array, window: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:
@@ -248,17 +249,17 @@ def _paste(
 
 
 def _spread(values: jax.Array, rows: jax.Array, cols: jax.Array) -> jax.Array:
-    """[h, w, K], [H, h], [W, w] -> [H, W, K]; the columns first, while there are few rows."""
+    """[h, w, K], [H, h], [W, w] -> [H, W, K]; columns first, because there are fewer rows then."""
     x = jnp.einsum("Ww,hwk->hWk", cols, values, precision="highest")
     return jnp.einsum("Hh,hWk->HWk", rows, x, precision="highest")
 
 
 def _fuse(fused: jax.Array, view: jax.Array, count: int, *, views: Views) -> jax.Array:
-    """The scores of `count` views, with those of one more view taken in."""
+    """Adds one view of `count` to the fused scores."""
     view = view.sum(0, keepdims=True)
     if "probability" in views.fusion and views.softmax == "after_resize":
         view = jax.nn.softmax(view, axis=-1)
-    # The first device holds the result; what the others hold must not change the sum.
+    # The first device holds the result; the others contribute zero to the sum.
     first = jnp.arange(fused.shape[0])[:, None, None, None, None] == 0
     if "max" in views.fusion:
         return jnp.where(first, jnp.maximum(fused, view), 0)
@@ -266,9 +267,9 @@ def _fuse(fused: jax.Array, view: jax.Array, count: int, *, views: Views) -> jax
 
 
 def _logits(scores: jax.Array, *, views: Views) -> jax.Array:
-    """Of the fused scores: [devices, B, r, W, K] -> [B, r, W, K]."""
+    """Logits from fused scores: [devices, B, r, W, K] -> [B, r, W, K]."""
     scores = scores.sum(0)
     if "probability" in views.fusion:
-        # Softmax of the logarithm gives them back; where nothing was pasted, nothing is labelled.
+        # The softmax of the logarithm is the probability. Pixels without scores have no label.
         return jnp.log(jnp.maximum(scores, jnp.finfo(jnp.float32).tiny))
     return scores

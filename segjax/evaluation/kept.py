@@ -1,4 +1,4 @@
-"""An evaluation with all that is kept of it: scores, label maps, the worst images, a vote."""
+"""Evaluation with every output: scores, label maps, the worst images, a superpixel vote."""
 
 import pathlib
 
@@ -24,11 +24,11 @@ def evaluate(
     """Scores a network, prints the scores and writes them with the label maps and pictures.
 
     Args:
-        evaluator: with details.
-        network: is scored.
-        path: of the file of scores, see `report.path_of`; the other files lie beside it.
-        origin: of the network.
-        vote: of superpixels, or None.
+        evaluator: an evaluator with `details`.
+        network: network to score.
+        path: JSON file of scores, see `report.path_of`; other files are written beside it.
+        origin: origin of the network.
+        vote: superpixel vote, or None.
     """
     spec, names = network.model.spec, evaluator.split.source.name
     ranking = worst.Worst()

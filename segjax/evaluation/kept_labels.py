@@ -1,4 +1,4 @@
-"""The label maps that an evaluation keeps: a zip of PNGs beside its file of scores."""
+"""Label maps of an evaluation: a zip of PNGs beside the file of scores."""
 
 import pathlib
 import zipfile
@@ -14,16 +14,16 @@ from segjax.errors import InputError
 
 
 class Writer:
-    """Writes label maps as PNGs with palettes into a zip, `<name>.png` each; a context manager.
+    """Context manager that writes label maps into a zip, as palette PNGs `<name>.png`.
 
-    Every process has a zip of its own. Zips of an evaluation before are removed.
+    Each process writes one zip. Zips of an earlier evaluation are deleted.
 
     Args:
-        path: of the file of scores.
-        spec: of the data set.
+        path: JSON file of scores.
+        spec: data set spec.
 
     Raises:
-        InputError: if the disk refuses, then or later.
+        InputError: if writing fails, here or in a method.
     """
 
     def __init__(self, path: pathlib.Path, spec: DatasetSpec):
@@ -42,15 +42,15 @@ class Writer:
         self._zip.__exit__(*error)
 
     def add(self, name: str, prediction: np.ndarray) -> None:
-        """Adds the map uint8 [H, W] of an image."""
+        """Adds the label map of an image, uint8 [H, W]."""
         self._zip.add(f"{name}.png", png.encode_indices(prediction, self._palette))
 
 
 class Reader:
-    """The label maps beside a file of scores, by the names of their images.
+    """Reader of the label maps beside a file of scores.
 
     Args:
-        path: of the file of scores.
+        path: JSON file of scores.
 
     Raises:
         InputError: if there are no label maps, or they cannot be read.
@@ -60,8 +60,8 @@ class Reader:
         parts = files_of(path)
         if not parts:
             raise InputError(
-                f"{path} has no label maps beside it ({path.stem}-labels.zip): run "
-                "segjax.evaluate once more."
+                f"{path} has no label maps beside it ({path.stem}-labels.zip); run "
+                "segjax.evaluate again."
             )
         self._path = path
         self._where: dict[str, zipfile.ZipFile] = {}
@@ -73,13 +73,13 @@ class Reader:
             self._where |= dict.fromkeys(opened.namelist(), opened)
 
     def __getitem__(self, name: str) -> np.ndarray:
-        """uint8 [H, W], of the image of this name."""
+        """The label map of the named image, uint8 [H, W]."""
         file = f"{name}.png"
         if file not in self._where:
-            raise InputError(f"{self._path}: there is no label map of {name}.")
+            raise InputError(f"{self._path} has no label map of {name}.")
         return png.decode_mask(self._where[file].read(file), f"{self._path}: {file}")
 
 
 def files_of(path: pathlib.Path) -> list[pathlib.Path]:
-    """The zips beside a file of scores, one of each process."""
+    """Zips beside a file of scores, one per process."""
     return sorted(path.parent.glob(f"{path.stem}-labels*.zip"))

@@ -1,4 +1,4 @@
-"""Labelling images under one protocol, and counting what metrics want to know of them."""
+"""Labelling of images under one protocol, with the counts of metrics."""
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
@@ -23,24 +23,24 @@ from segjax.metrics.metric import ImageMetric, Metric
 from segjax.models import crf_rnn
 from segjax.network import Model, Network
 
-Found = tuple[np.ndarray, pipeline.Batch, dict[str, Any]]
-"""Items of the data set, -1 for fill; this process's rows; what a step gave of them."""
+BatchOutput = tuple[np.ndarray, pipeline.Batch, dict[str, Any]]
+"""Data set indices (-1 for padding rows), this process's rows, and the outputs of the step."""
 
 Plan = Sequence[tuple[tuple[int, int], np.ndarray]]
-"""See `pipeline.eval_plan`."""
+"""Result of `pipeline.eval_plan`."""
 
 
 class Labeller:
-    """Labels batches of images; its programs are compiled once for every size.
+    """Labels batches of images; compiles one program per canvas size.
 
     Args:
-        model: of the networks that it is given.
-        mesh: the devices, to all of which the weights are copied.
-        protocol: says how images are labelled.
-        metrics: that count; none where there is no truth.
-        blocks: of rows, for upsampling and softmax.
-        loader: `config.loader`: threads and prefetch.
-        keep_scores: whether scores are given, too.
+        model: model of the networks to run.
+        mesh: devices; the weights are replicated on all of them.
+        protocol: evaluation protocol.
+        metrics: metrics to count; () without truth.
+        blocks: number of row blocks for upsampling and softmax.
+        loader: `config.loader`; reads `threads` and `prefetch`.
+        keep_scores: whether to output scores too.
     """
 
     def __init__(
@@ -58,8 +58,8 @@ class Labeller:
         self.metrics = tuple(metrics)
         self._blocks, self._loader = blocks, loader
         self._judge = steps.Judge(self.metrics, keep_scores)
-        self._of_images = [m for m in self.metrics if isinstance(m, ImageMetric)]
-        self._room = crfs.Room()
+        self._image_metrics = [m for m in self.metrics if isinstance(m, ImageMetric)]
+        self._capacity = crfs.LatticeCapacity()
         self._looks: dict[crfs.Refinement | None, Callable] = {}
         self._views = None if protocol.views.plain else self._multiview()
         self._canvases: set[tuple[int, int]] = set()
@@ -77,7 +77,7 @@ class Labeller:
         )
 
     def plan(self, sizes: np.ndarray) -> Plan:
-        """Which images go together: of sizes int32 [N, 2], see `pipeline.eval_plan`."""
+        """The batches for images of sizes int32 [N, 2], see `pipeline.eval_plan`."""
         protocol = self.protocol
         # With windows, one image fills a batch.
         rows = jax.process_count() if any(protocol.views.tile) else protocol.batch_size
@@ -86,16 +86,16 @@ class Labeller:
         )
 
     def canvases(self, plan: Plan) -> list[tuple[int, int]]:
-        """Sizes that `step` will be compiled for; none under several views."""
+        """Canvas sizes for which `step` will be compiled; [] with several views."""
         return sorted({canvas for canvas, _ in plan}) if self._views is None else []
 
     @property
     def programs(self) -> int:
-        """How many programs of the network and its views have run."""
+        """Number of compiled programs of the network and its views."""
         return len(self._canvases) if self._views is None else len(self._views.programs)
 
     def step(self, network: Network, batch: dict[str, jax.Array]) -> dict[str, Any]:
-        """One batch on the devices, each image in one look: see `steps.Look`."""
+        """Evaluates a batch on the devices in a single view, see `steps.Look`."""
         crf = None
         if self.protocol.crf is not None:
             crf = self._refinement(self.protocol.crf, arrays.map_size(batch["label"]))
@@ -114,7 +114,7 @@ class Labeller:
         label: np.ndarray,
         size: np.ndarray,
     ) -> dict[str, Any]:
-        """The CRF behind several views."""
+        """Applies the CRF to fused scores; see `fusion.Refine`."""
         refinement = self._refinement(crf, arrays.map_size(label))
         if refinement not in self._looks:
             self._looks[refinement] = jax.jit(steps.RefinedJudge(self._judge, refinement))
@@ -122,14 +122,14 @@ class Labeller:
         return out
 
     def _refinement(self, crf: crfs.DenseCrf, canvas: Size) -> crfs.Refinement:
-        return crfs.Refinement(crf, self._room.capacity(canvas), self.protocol.bucket != 1)
+        return crfs.Refinement(crf, self._capacity.vertices(canvas), self.protocol.bucket != 1)
 
-    def batches(self, network: Network, source: Source, plan: Plan) -> Iterator[Found]:
-        """Labels a source; yields what was found of every batch.
+    def batches(self, network: Network, source: Source, plan: Plan) -> Iterator[BatchOutput]:
+        """Labels a source batch by batch.
 
-        Items and counts are those of all processes. Maps of `steps.MAPS` are this process's, see
-        `sharding.local_rows`. Batches run one ahead, so that the device works while the host adds
-        up.
+        Indices and counts cover all processes; the maps of `steps.MAPS` cover this process's rows,
+        see `sharding.local_rows`. Batches run one ahead, so that the device works while the host
+        sums counts.
         """
         batches = pipeline.eval_batches(
             source,
@@ -145,11 +145,11 @@ class Labeller:
             label = functools.partial(self._label_views, self._views)
             network = self._views.placed(network)
 
-        def settled(rows: np.ndarray, batch: pipeline.Batch, out: dict[str, Any]) -> Found:
+        def settled(rows: np.ndarray, batch: pipeline.Batch, out: dict[str, Any]) -> BatchOutput:
             crf_rnn.check(float(out.pop("crf_vertices_wanted", 0)))
-            # A batch that overflowed may have been started before there was room enough.
-            while wanted := int(np.max(out.pop("overflow", 0))):
-                self._room.grow(batch["label"].shape[1:], wanted)
+            # Batches run one ahead; a batch that overflowed runs again with the grown capacity.
+            while needed := int(np.max(out.pop("overflow", 0))):
+                self._capacity.grow(batch["label"].shape[1:], needed)
                 out = label(network, batch)
             return rows, batch, out
 
@@ -165,7 +165,7 @@ class Labeller:
     def _label_once(self, network: Network, batch: pipeline.Batch) -> dict[str, Any]:
         canvas = batch["label"].shape[1:]
         self._canvases.add(canvas)
-        inputs = {m.name: m.inputs(batch["size"], canvas) for m in self._of_images}
+        inputs = {m.name: m.inputs(batch["size"], canvas) for m in self._image_metrics}
         named = {f"{name}/{key}": x for name, by_key in inputs.items() for key, x in by_key.items()}
         placed = sharding.put_batch(self.mesh, batch | named)
         out = self.step(network, {key: placed[key] for key in batch})
@@ -186,7 +186,7 @@ class Labeller:
             if "mean_iou" in out["counts"]:
                 counted = _confusions(prediction, batch, self.model.num_classes)
                 out["counts"]["mean_iou"]["confusion"] = counted
-        for metric in self._of_images:
+        for metric in self._image_metrics:
             inputs = metric.inputs(batch["size"], label.shape[1:])
             counts = self._count_images[metric.name](prediction, label, batch["size"], inputs)
             out["counts"][metric.name] = jax.tree.map(np.asarray, counts)
@@ -194,22 +194,22 @@ class Labeller:
             out |= self._gathered({k: v for k, v in out.items() if k not in steps.MAPS})
         return out
 
-    def _gathered(self, found: dict[str, Any]) -> dict[str, Any]:
-        """What processes found of their rows, as of the whole batch."""
-        everywhere = multihost_utils.process_allgather(found)
-        counts = everywhere.pop("counts")
+    def _gathered(self, outputs: dict[str, Any]) -> dict[str, Any]:
+        """Gathers the outputs of all processes into those of the whole batch."""
+        gathered = multihost_utils.process_allgather(outputs)
+        counts = gathered.pop("counts")
         for metric in self.metrics:
             join = _rows if metric.by_image else functools.partial(np.sum, axis=0)
             counts[metric.name] = jax.tree.map(join, counts[metric.name])
-        return {key: _rows(value) for key, value in everywhere.items()} | {"counts": counts}
+        return {key: _rows(value) for key, value in gathered.items()} | {"counts": counts}
 
     @functools.cached_property
     def _count_images(self) -> dict[str, Callable]:
-        """Name of a metric of whole images -> its counts of a batch, jitted."""
+        """Name of each image metric -> its jitted count over a batch."""
         whole = sharding.replicated(self.mesh) if self._views is None else None
 
-        def of_batch(metric: ImageMetric) -> Callable:
-            def of_image(
+        def batch_count(metric: ImageMetric) -> Callable:
+            def count(
                 prediction: jax.Array,
                 label: jax.Array,
                 size: jax.Array,
@@ -217,9 +217,9 @@ class Labeller:
             ) -> dict[str, jax.Array]:
                 return metric.count_image(prediction, label, size, **inputs)
 
-            return jax.jit(jax.vmap(of_image), out_shardings=whole)
+            return jax.jit(jax.vmap(count), out_shardings=whole)
 
-        return {metric.name: of_batch(metric) for metric in self._of_images}
+        return {metric.name: batch_count(metric) for metric in self._image_metrics}
 
 
 def _rows(gathered: np.ndarray) -> np.ndarray:
@@ -228,10 +228,10 @@ def _rows(gathered: np.ndarray) -> np.ndarray:
 
 
 def _confusions(prediction: np.ndarray, batch: pipeline.Batch, classes: int) -> np.ndarray:
-    """int64 [B, K, K], on the host."""
+    """Confusion matrices of a batch, computed on the host: int64 [B, K, K]."""
     label = np.where(batch["weight"][:, None, None] > 0, batch["label"], classes).astype(np.int64)
-    found = []
+    matrices = []
     for truth, predicted in zip(label, prediction, strict=True):
         pair = (truth * classes + predicted)[truth < classes]
-        found.append(np.bincount(pair, minlength=classes**2).reshape(classes, classes))
-    return np.stack(found)
+        matrices.append(np.bincount(pair, minlength=classes**2).reshape(classes, classes))
+    return np.stack(matrices)

@@ -1,4 +1,4 @@
-"""The protocol of a number: everything that decides how it is made, resolved once, stored whole."""
+"""The evaluation protocol: every setting that affects a score, resolved once and stored with it."""
 
 import dataclasses
 from typing import Any
@@ -15,11 +15,11 @@ from segjax.evaluation.views import Views
 
 @dataclasses.dataclass(frozen=True)
 class Statistics:
-    """Statistics of batch norms that were estimated again before a number was made.
+    """Re-estimation of batch norm statistics before an evaluation.
 
     Attributes:
-        split: of the data set they were estimated over.
-        batches: how many batches of training were averaged.
+        split: data set split that they were estimated on.
+        batches: number of training batches averaged.
     """
 
     split: str
@@ -28,19 +28,19 @@ class Statistics:
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """How a network labels images; train, evaluate and predict obey the same one.
+    """Settings for labelling images, shared by train, evaluate and predict.
 
     Attributes:
-        split: of the data set.
-        limit: examples, spread over the split; 0 takes all.
-        batch_size: images, or windows of them, at once.
-        bucket: sides are filled up to a multiple of it; 1 fills nothing.
-        fill: RGB of what images are filled up with, 0 to 255.
-        input_scale, input_size: the network sees images at this scale, or at this size unless it
-            is (0, 0).
-        views: of an image, and their fusion.
-        crf: behind the network, or None.
-        statistics: of batch norms, where they are not those of training.
+        split: data set split.
+        limit: number of examples, spread over the split; 0 uses all.
+        batch_size: images, or windows of images, per batch.
+        bucket: sides are padded to a multiple of this; 1 pads nothing.
+        fill: RGB of the padding, 0 to 255.
+        input_scale: scale at which the network sees images.
+        input_size: size at which the network sees images, in place of a scale; (0, 0) for none.
+        views: views of an image and their fusion.
+        crf: CRF applied to the network's scores, or None.
+        statistics: re-estimated batch norm statistics, or None for those of training.
     """
 
     split: str
@@ -57,12 +57,12 @@ class Protocol:
     def __post_init__(self) -> None:
         if self.crf is not None and self.views.argmax != "image":
             raise InputError(
-                f"{crfs.KEY}: it refines at the size of the image; protocol argmax "
-                f"{self.views.argmax!r} does not go with it."
+                f"{crfs.KEY}: a CRF needs scores at the size of the image, but protocol argmax is "
+                f"{self.views.argmax!r}."
             )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data: what is stored beside a number."""
+        """The protocol as plain data, as stored with scores."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         fields["views"] = self.views.to_json()
         fields["crf"] = None if self.crf is None else self.crf.to_json()
@@ -73,7 +73,7 @@ class Protocol:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Protocol":
-        """The inverse of `to_json`; what was stored before there were views is one look."""
+        """The inverse of `to_json`; a protocol stored without views gets the default view."""
         fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
         fields["views"] = Views.from_json(fields.get("views", {}))
         fields["crf"] = crfs.DenseCrf(**fields["crf"]) if fields.get("crf") else None
@@ -91,28 +91,28 @@ def resolve(
     crf_text: str = "",
     trained: Protocol | None = None,
 ) -> Protocol:
-    """The protocol that a config, the flags and a run's own one come to.
+    """The protocol for a config, flags and the protocol used during training.
 
     Args:
-        config: of the run.
-        sizes: int32 [N, 2], of the images.
-        split: in place of `config.eval.split`.
-        views_text: in place of `config.eval.protocol`.
-        crf_text: in place of `config.eval.crf`, as `crf.parse` reads it; "none" for none.
-        trained: the protocol that the run was evaluated under while it trained; images of the
-            same split under the same views are filled up as there.
+        config: run config.
+        sizes: int32 [N, 2], image sizes.
+        split: overrides `config.eval.split`.
+        views_text: overrides `config.eval.protocol`.
+        crf_text: overrides `config.eval.crf`, in the format of `crf.parse`; "none" for no CRF.
+        trained: protocol used during training; with the same split and views, its bucket is used
+            again.
 
     Raises:
-        InputError: on views or a CRF that are not known, or if images shall be filled up that the
-            network sees at one fixed size.
+        InputError: if the views or the CRF are unknown, or if images would be padded although the
+            network sees them at one fixed size.
     """
     chosen = views.parse(views_text or config.eval.protocol)
     split = split or config.eval.split
     bucket = config.eval.bucket if chosen.bucket is None else chosen.bucket
     if any(chosen.tile):
-        bucket = 1  # windows are cut from the image itself, whatever its size
+        bucket = 1  # windows are cut from the unpadded image
     elif any(config.input_size):
-        # What fills an image up would be squeezed into that size with it.
+        # The padding would be resized into the fixed size together with the image.
         if bucket > 1:
             raise InputError(
                 f"config.eval.bucket is {bucket}; with config.input_size it is 0 or 1."
@@ -134,7 +134,7 @@ def resolve(
 
 
 def crf_of(config: ml_collections.ConfigDict, text: str = "") -> crfs.DenseCrf | None:
-    """The CRF of a config, or the one that `text` puts in its place: see `resolve`."""
+    """The CRF of a config, or the one described by `text`, see `resolve`."""
     if text == "none":
         return None
     return crfs.parse(text) if text else crfs.build(**config.eval.crf)

@@ -1,4 +1,4 @@
-"""The report of an evaluation: its table, and the files of scores in a run folder."""
+"""Report of an evaluation: a table, and files of scores in the run folder."""
 
 import dataclasses
 import pathlib
@@ -15,10 +15,10 @@ from segjax.runs import run_folder
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """Where the numbers of an evaluation come from.
+    """Origin of the scores of an evaluation.
 
     Attributes:
-        step: of the weights.
+        step: training step of the weights.
         weights: "raw" or "ema".
         data: fingerprint of the split.
         checkpoint: fingerprint of the whole train state.
@@ -31,7 +31,7 @@ class Origin:
 
 
 def table(result: Result, spec: DatasetSpec) -> str:
-    """The per-class table and the means, for people."""
+    """The per-class scores and the means as text."""
     report = result.report
     rows = [
         (name, percent(report.iou[i]), percent(report.accuracy[i]), int(report.confusion[i].sum()))
@@ -59,9 +59,14 @@ def path_of(
     weights: str = "raw",
     more: str = "",
 ) -> pathlib.Path:
-    """eval-<split>[-<views>][-<crf>][-ema][-<more>].json of a run folder.
+    """Path of eval-<split>[-<views>][-<crf>][-ema][-<more>].json in a run folder.
 
-    `views` and `crf` name those that are not the run's own; `more`, what else differs.
+    Args:
+        workdir: run folder.
+        split: data set split.
+        views, crf: names of the views and the CRF if they differ from the run's; else "".
+        weights: "raw" or "ema".
+        more: a mark of any other difference.
     """
     parts = [split, *filter(None, [views, crf, weights if weights != "raw" else "", more])]
     return workdir / f"eval-{'-'.join(parts)}.json"
@@ -74,13 +79,14 @@ def write(
     origin: Origin,
     names: list[str],
 ) -> None:
-    """Writes the scores, and beside them as .npz what every image adds to them.
+    """Writes the scores as JSON, and per-image counts to an .npz file beside it.
 
     Args:
-        path: of the JSON file.
-        result, protocol: the evaluation, and how it was made.
-        origin: of the numbers.
-        names: of the images, in the order of `result.index`.
+        path: path of the JSON file.
+        result: result of the evaluation.
+        protocol: protocol of the evaluation.
+        origin: origin of the scores.
+        names: image names, in the order of `result.index`.
     """
     fields = {
         "step": origin.step,

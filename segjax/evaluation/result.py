@@ -1,4 +1,4 @@
-"""The result of an evaluation: counts, and the scores that metrics make of them."""
+"""Result of an evaluation: counts, and the scores that metrics compute from them."""
 
 import dataclasses
 import functools
@@ -18,18 +18,18 @@ Example = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """An evaluation.
+    """Result of an evaluation.
 
     Attributes:
-        metrics: that counted.
-        totals: name of a metric -> its counts over all images.
-        index: int64 [n], items of the data set, in the order of `images`.
-        images: name of a metric -> what it keeps of every image, [n, ...] each.
-        panel: some of the images, with their predictions.
-        maps: what else `steps.MAPS` names, [H, W] for each image of `panel`: "uncertainty" where
-            the protocol takes samples, "before" where a CRF stands behind the network.
-        before: the scores before that CRF, or None.
-        programs: how many were compiled.
+        metrics: metrics of the evaluation.
+        totals: metric name -> counts summed over all images.
+        index: int64 [n], data set indices, in the order of `images`.
+        images: metric name -> arrays [n, ...] that it keeps for every image.
+        panel: some of the images with their predictions.
+        maps: further maps [H, W] of the images in `panel`: "uncertainty" if the protocol uses
+            dropout samples, "before" (labels before the CRF) if it uses a CRF.
+        before: scores before the CRF, or None.
+        programs: number of compiled programs.
     """
 
     metrics: tuple[Metric, ...]
@@ -43,7 +43,7 @@ class Result:
 
     @functools.cached_property
     def report(self) -> confusion.Report:
-        """The confusion matrix and its scores."""
+        """The confusion matrix and the scores computed from it."""
         return confusion.report(self.totals["mean_iou"]["confusion"])
 
     @property
@@ -53,7 +53,7 @@ class Result:
 
     @functools.cached_property
     def descriptions(self) -> dict[str, tuple[str, dict[str, Any]]]:
-        """Name of a metric -> its `Metric.describe`."""
+        """Metric name -> result of `Metric.describe`."""
         return {
             metric.name: metric.describe(self.totals[metric.name], self.images[metric.name])
             for metric in self.metrics
@@ -61,30 +61,30 @@ class Result:
 
     @property
     def examples(self) -> int:
-        """How many images were seen."""
+        """Number of images."""
         return len(self.index)
 
     def scalars(self) -> dict[str, float]:
-        """The scores of all metrics by their names, for logs; and `miou_before_crf`."""
-        found: dict[str, float] = {}
+        """The scores of all metrics for logs, with `miou_before_crf` if there is a CRF."""
+        scores: dict[str, float] = {}
         for metric in self.metrics:
-            found |= metric.scores(self.totals[metric.name])
+            scores |= metric.scores(self.totals[metric.name])
         before = {} if self.before is None else {"miou_before_crf": self.before.miou}
-        return found | before
+        return scores | before
 
 
 def examples(batch: pipeline.Batch, prediction: jax.Array | np.ndarray) -> dict[int, Example]:
-    """Item of the data set -> example, of this process's rows that are no fill."""
+    """Data set index -> example, for this process's rows without padding rows."""
     parts = [cut(batch, array) for array in (batch["image"], batch["label"], prediction)]
     images, labels, predictions = parts
     return {index: (image, labels[index], predictions[index]) for index, image in images.items()}
 
 
 def cut(batch: pipeline.Batch, array: jax.Array | np.ndarray) -> dict[int, np.ndarray]:
-    """Item of the data set -> its part of [B, H, W, ...], of this process's rows, without fill."""
+    """Data set index -> its map cropped to the image, from [B, H, W, ...], without padding rows."""
     rows = sharding.local_rows(array) if isinstance(array, jax.Array) else array
-    found = {}
+    cropped = {}
     for row in np.flatnonzero(batch["weight"]):
         height, width = batch["size"][row]
-        found[int(batch["index"][row])] = rows[row, :height, :width]
-    return found
+        cropped[int(batch["index"][row])] = rows[row, :height, :width]
+    return cropped

@@ -1,4 +1,4 @@
-"""The order in which a network sees the windows of a batch, and where their scores are pasted."""
+"""Schedule of the windows of a batch: their order, and the places where scores are pasted."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -13,20 +13,20 @@ from segjax.evaluation.views import Views
 from segjax.models.features import Scores
 
 GRAIN = 64
-"""Sides of windows and strips are multiples of it, so that images of many sizes share programs."""
+"""Sides of windows and strips are multiples of this, so that image sizes share programs."""
 
 
 @dataclasses.dataclass
 class Part:
-    """Windows that the network sees together.
+    """Windows that go through the network together.
 
     Attributes:
-        windows: for each window the row of the batch, then the axis and the number of its rows, and
-            those of its columns.
-        index: the view of the first window; of all windows, where views must not mix.
+        windows: for each window the row of the batch, the axis and the window's index down the
+            image, and the axis and the window's index across.
+        index: index of the view of the first window; all windows have it unless views may mix.
         view: that view.
-        span: rows of the output that the windows reach.
-        scores: of the network, while they are needed.
+        span: output rows covered by the windows.
+        scores: scores of the windows, while they are needed.
     """
 
     windows: list[tuple[int, window_grid.Axis, int, window_grid.Axis, int]]
@@ -38,11 +38,11 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """How much is worked on at once.
+    """Limits on the work done at once.
 
     Attributes:
-        windows: N, that the network sees together.
-        strip_bytes: of fused scores on a device, about.
+        windows: N, windows per network batch.
+        strip_bytes: approximate bytes of fused scores per device.
         num_classes: K.
     """
 
@@ -52,20 +52,20 @@ class Limits:
 
 
 class Work:
-    """The windows of one batch, in parts, from the top of the images down.
+    """The windows of one batch in parts, from the top of the images to the bottom.
 
     Args:
-        views: of every image.
-        batch: see `data.pipeline`; all images of one size where the views have windows.
-        seen: the size at which the network was trained to see an image of this canvas.
-        limits: of windows and strips.
+        views: views of every image.
+        batch: see `data.pipeline`; with windows, all images have the same size.
+        seen: size at which the network was trained to see an image of this canvas.
+        limits: limits on windows and strips.
 
     Attributes:
-        count: views of an image.
+        count: number of views of an image.
         size: (H', W') of the output.
-        strip: rows of the output that are held at once.
-        width: W', rounded up.
-        parts: of the windows.
+        strip: output rows held at once.
+        width: W' rounded up to a multiple of GRAIN.
+        parts: the windows in parts.
     """
 
     def __init__(self, views: Views, batch: dict[str, np.ndarray], seen: Size, limits: Limits):
@@ -81,7 +81,7 @@ class Work:
         self.parts = list(self._parts())
 
     def _parts(self) -> Iterator[Part]:
-        """Windows from the top down, as many as the network sees at once."""
+        """Parts from the top down, each with up to `limits.windows` windows."""
         jobs = [
             (view.rows.reaches(down), index, row, down, across)
             for index, view in enumerate(self._views)
@@ -104,11 +104,11 @@ class Work:
             yield Part(windows, index, self._views[index], span)
 
     def parts_at(self, first: int) -> list[Part]:
-        """The parts that reach the strip of rows from `first` on."""
+        """The parts that overlap the strip starting at row `first`."""
         return [p for p in self.parts if p.span[0] < first + self.strip and p.span[1] > first]
 
     def labels(self, first: int) -> np.ndarray:
-        """The truth of a strip, on the grid of the scores: uint8 [B, strip, width]."""
+        """True labels of a strip on the grid of the scores: uint8 [B, strip, width]."""
         label = self.batch["label"]
         rows = np.arange(first, min(first + self.strip, self.size[0]))
         strip = np.full((label.shape[0], self.strip, self.width), VOID, np.uint8)
@@ -119,7 +119,7 @@ class Work:
         return strip
 
     def windows(self, part: Part) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """uint8 [N, wh, ww, 3], and the matrices [N, th, wh] and [N, tw, ww] that cut them."""
+        """Pixels uint8 [N, wh, ww, 3], and cut matrices [N, th, wh] and [N, tw, ww]."""
         spans = [(rows.looks(i), cols.looks(j)) for _, rows, i, cols, j in part.windows]
         canvas = self.image.shape[1:3]
         shape = _shape(spans, [round_up(length) for length in canvas])
@@ -135,17 +135,17 @@ class Work:
     def geometry(
         self, part: Part, scores: Scores, first: int, through: Sequence[tuple[int, int] | None]
     ) -> tuple:
-        """What pastes a part into the strip from row `first` on.
+        """The matrices and positions that paste a part into the strip starting at row `first`.
 
         Args:
-            part: its windows.
-            scores: of these windows.
-            first: row of the output.
+            part: the part.
+            scores: scores of its windows.
+            first: first output row of the strip.
             through: for rows and for columns, see `Axis.paste`.
 
         Returns:
-            For every window matrices [N, oh, g] and [N, ow, g] and int32 [N, 3] of (row of the
-            batch, y, x); and the two matrices from scores to windows, or (None, None).
+            Paste matrices [N, oh, g] and [N, ow, g] and int32 [N, 3], (row of the batch, y, x), of
+            every window; and two matrices that resize scores to windows, or (None, None).
         """
         grid, at_input = arrays.map_size(scores.values), self._protocol.softmax_at_input
         spans = [(rows.reaches(i), cols.reaches(j)) for _, rows, i, cols, j in part.windows]
@@ -166,7 +166,7 @@ class Work:
         return (*paste, at), lift
 
     def _matrices(self, rows: Size, cols: Size) -> tuple[np.ndarray, np.ndarray]:
-        """Zeros float32 [N, rows, cols] for rows and for columns; the rest stays zero."""
+        """Zeros float32 [N, rows, cols] for the two axes; unused windows stay zero."""
         count = self._limits.windows
         down, across = (
             np.zeros((count, *shape), np.float32) for shape in zip(rows, cols, strict=True)
@@ -175,20 +175,20 @@ class Work:
 
 
 def _shape(spans: list[tuple[window_grid.Span, window_grid.Span]], limits: Sequence[int]) -> Size:
-    """Height and width that every span fits into, rounded up, no more than the limits."""
+    """The height and width of the largest spans, rounded up but within the limits."""
     longest = (max(span[k][1] - span[k][0] for span in spans) for k in (0, 1))
     height, width = (min(round_up(n), limit) for n, limit in zip(longest, limits, strict=True))
     return height, width
 
 
 def _origin(first: int, size: int, limit: int) -> int:
-    """Where a piece begins that must lie inside of the limit."""
+    """The start of a piece of `size`, near `first` and moved inside `limit`."""
     return max(0, min(first, limit - size))
 
 
-def nearest(wanted: int, given: int) -> np.ndarray:
-    """int [wanted]: the pixel of `given` in which the centre of each wanted one lies."""
-    return np.minimum((np.arange(wanted) + 0.5) * given / wanted, given - 1).astype(np.int64)
+def nearest(size: int, source: int) -> np.ndarray:
+    """The nearest of `source` pixels for each of `size` pixels: int64 [size]."""
+    return np.minimum((np.arange(size) + 0.5) * source / size, source - 1).astype(np.int64)
 
 
 def round_up(n: int) -> int:

@@ -23,34 +23,34 @@ Crf = Callable[[jax.Array, jax.Array, jax.Array | None], tuple[jax.Array, jax.Ar
 """(image, logits, mask) -> (logits, overflow), see `DenseCrf.batch`."""
 
 MAPS = ("prediction", "uncertainty", "before", "scores")
-"""What a step gives of every pixel."""
+"""Names of the pixel maps that a step may output."""
 
 SHOWN_MAPS = ("uncertainty", "before")
-"""Those that are drawn beside predictions."""
+"""Names of the maps drawn beside predictions."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Judge:
-    """Labels scored pixels, and counts what metrics want to know of them.
+    """Predictions and metric counts from scores.
 
     Attributes:
-        metrics: those of whole images are left out.
-        keep_scores: whether the scores are given, too.
+        metrics: metrics to count; metrics of whole images are skipped.
+        keep_scores: whether to output scores too.
     """
 
     metrics: tuple[Metric, ...]
     keep_scores: bool = False
 
     def __call__(self, logits: jax.Array, label: jax.Array) -> dict:
-        """Predictions and counts; counts of blocks of rows add up.
+        """Predictions and counts. Counts of row blocks can be summed.
 
         Args:
             logits: [B, r, W, K].
             label: uint8 [B, r, W], classes or VOID.
 
         Returns:
-            `prediction` uint8 [B, r, W], `counts` by the names of metrics, and `scores` float32
-            [B, r, W, K] where they are kept.
+            `prediction` uint8 [B, r, W]; `counts` by metric name; with `keep_scores` also `scores`,
+            float32 [B, r, W, K].
         """
         pixels = Pixels.of(logits, label)
         counts = {m.name: m.count(pixels) for m in self.metrics if not isinstance(m, ImageMetric)}
@@ -60,14 +60,14 @@ class Judge:
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-    """One look at every image of a batch, whole: the evaluation step.
+    """The evaluation step for a single view of whole images.
 
     Attributes:
-        judge: of the fused scores.
-        blocks: of rows, for upsampling and softmax.
-        samples: passes with dropout on; 0 is one pass without dropout.
-        crf: behind the network, or None.
-        mesh: the devices; each refines the images that lie on it.
+        judge: computes predictions and counts from scores.
+        blocks: number of row blocks for upsampling and softmax.
+        samples: number of passes with dropout on; 0 is one pass without dropout.
+        crf: CRF applied to the network's scores, or None.
+        mesh: devices; each applies the CRF to its images.
     """
 
     judge: Judge
@@ -77,16 +77,16 @@ class Look:
     mesh: Mesh
 
     def __call__(self, network: Network, batch: Arrays) -> dict:
-        """Labels a batch and counts.
+        """Predictions and counts of a batch.
 
         Args:
-            network: the weights.
-            batch: see `data.pipeline`; rows of weight 0 are predicted and not counted.
+            network: the network.
+            batch: see `data.pipeline`; rows of weight 0 are predicted but not counted.
 
         Returns:
-            What `Judge` gives. Of several passes also `uncertainty` float32 [B, H, W], see
-            `moments`; with a CRF what `refined` gives; of a network with a CRF of its own what
-            `Scores.wanted` gives.
+            Results of `Judge`; with samples also `uncertainty` float32 [B, H, W], see `moments`;
+            with a CRF also the maps and counts of `refined`; with a CRF layer in the network also
+            `Scores.crf_scalars`.
         """
         size = arrays.map_size(batch["label"])
         seen = network.model.seen(size)
@@ -99,13 +99,13 @@ class Look:
             scores = network(image)
         label = jnp.where(batch["weight"][:, None, None] > 0, batch["label"], VOID)
         if self.crf is None:
-            return self._over(scores, label, seen, self.judge) | scores.wanted()
-        found = self._over(scores, label, seen, _logits) | scores.wanted()
+            return self._over(scores, label, seen, self.judge) | scores.crf_scalars()
+        outputs = self._over(scores, label, seen, _logits) | scores.crf_scalars()
         crf = sharding.by_rows(self.crf, self.mesh)
-        logits, more = refined(batch["image"], found.pop("logits"), label, batch["size"], crf)
+        logits, more = refined(batch["image"], outputs.pop("logits"), label, batch["size"], crf)
         pixels = Scores(logits, resize.Resize("half_pixel"))
-        found_after = row_blocks.over(self.judge, pixels, label, blocks=self.blocks)
-        return found | more | joined(found_after, size[0])
+        judged = row_blocks.over(self.judge, pixels, label, blocks=self.blocks)
+        return outputs | more | joined(judged, size[0])
 
     def _over(
         self,
@@ -114,7 +114,7 @@ class Look:
         seen: Size,
         then: Callable[[jax.Array, jax.Array], dict],
     ) -> dict:
-        """`then` of the scores at the image's size, block by block of its rows."""
+        """Applies `then` to the scores at the image's size, one block of rows at a time."""
 
         def block(logits: jax.Array, label: jax.Array) -> dict:
             more = {}
@@ -123,11 +123,11 @@ class Look:
                 more = {"uncertainty": variance}
             return more | then(logits, label)
 
-        found = row_blocks.over(block, scores, label, blocks=self.blocks, seen=seen)
-        return joined(found, label.shape[1])
+        outputs = row_blocks.over(block, scores, label, blocks=self.blocks, seen=seen)
+        return joined(outputs, label.shape[1])
 
     def jitted(self, model: Model) -> Callable[[Network, Arrays], dict]:
-        """The step, to be compiled: counts go to every process whole, maps stay with their rows."""
+        """The jitted step: counts are replicated on every process, maps stay with their rows."""
         whole = sharding.replicated(self.mesh)
         by_pixel = sharding.batch_sharding(self.mesh, "label")
         outputs = {"prediction": by_pixel, "counts": whole}
@@ -146,21 +146,21 @@ def _logits(logits: jax.Array, _: jax.Array) -> Arrays:
     return {"logits": logits.astype(jnp.float32)}
 
 
-def joined(found: dict, height: int) -> dict:
-    """Results of blocks of rows as those of images: pixels in order, counts summed."""
+def joined(blocks: dict, height: int) -> dict:
+    """Joins the outputs of row blocks: concatenates maps and sums counts."""
     return {
         key: row_blocks.join(value, height)
         if key in (*MAPS, "logits")
         else jax.tree.map(lambda x: x.sum(0), value)
-        for key, value in found.items()
+        for key, value in blocks.items()
     }
 
 
 def moments(logits: jax.Array, images: int) -> tuple[jax.Array, jax.Array]:
-    """The mean and the variance of the softmax over passes.
+    """Mean and variance of the softmax over dropout passes.
 
     Args:
-        logits: [B N, r, W, K], of `Network.sampled`.
+        logits: [B N, r, W, K], from `Network.sampled`.
         images: B.
 
     Returns:
@@ -176,18 +176,19 @@ def moments(logits: jax.Array, images: int) -> tuple[jax.Array, jax.Array]:
 def refined(
     image: jax.Array, logits: jax.Array, label: jax.Array, size: jax.Array, crf: Crf
 ) -> tuple[jax.Array, Arrays]:
-    """Scores behind a CRF, and what was there before it.
+    """Applies a CRF to scores; also returns the labels before it.
 
     Args:
         image: uint8 [B, H, W, 3].
         logits: float32 [B, H, W, K].
         label: uint8 [B, H, W], classes or VOID.
-        size: int32 [B, 2], of the images; what lies beyond is no part of them.
-        crf: of batches of images.
+        size: int32 [B, 2], image sizes; pixels outside them are masked.
+        crf: applies a CRF to a batch.
 
     Returns:
-        float32 [B, H, W, K], and `before` uint8 [B, H, W], the prediction of `logits`;
-        `confusion_before` int32 [B, K, K]; `overflow` int32 [B], as `DenseCrf.batch` has it.
+        float32 [B, H, W, K], the refined scores.
+        `before` uint8 [B, H, W], the prediction of `logits`; `confusion_before` int32 [B, K, K];
+        `overflow` int32 [B], see `DenseCrf.batch`.
     """
     before = jnp.argmax(logits, axis=-1).astype(jnp.uint8)
     rows, cols = (jnp.arange(n) for n in label.shape[1:])
@@ -200,11 +201,11 @@ def refined(
 
 @dataclasses.dataclass(frozen=True)
 class RefinedJudge:
-    """What `Judge` gives of scores behind a CRF; for scores that several views made.
+    """Predictions and counts after a CRF, for the fused scores of several views.
 
     Attributes:
-        judge: of the CRF's scores.
-        crf: for one process's devices.
+        judge: computes predictions and counts from the CRF's scores.
+        crf: CRF for the devices of one process.
     """
 
     judge: Judge
@@ -213,6 +214,6 @@ class RefinedJudge:
     def __call__(
         self, image: jax.Array, logits: jax.Array, label: jax.Array, size: jax.Array
     ) -> dict:
-        """Arguments and results as of `refined`, with those of `Judge`."""
+        """Results of `Judge` and `refined`; the arguments are those of `refined`."""
         logits, more = refined(image, logits, label, size, self.crf)
         return self.judge(logits, label) | more

@@ -1,4 +1,4 @@
-"""Adding up what batches give into the result of an evaluation."""
+"""Sums of batch outputs into the result of an evaluation."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,15 +14,15 @@ from segjax.metrics.metric import Counts, Metric, add
 
 
 class Sums:
-    """Counts in 64 bits, what metrics keep of every image, and the examples for the panel.
+    """Accumulates 64-bit counts, per-image arrays of metrics, and examples for the panel.
 
     Args:
-        metrics: that counted.
-        wanted: items of the data set that are shown.
+        metrics: metrics of the evaluation.
+        shown: data set indices of the images in the panel.
     """
 
-    def __init__(self, metrics: Sequence[Metric], wanted: set[int]):
-        self._metrics, self._wanted = tuple(metrics), wanted
+    def __init__(self, metrics: Sequence[Metric], shown: set[int]):
+        self._metrics, self._shown = tuple(metrics), shown
         self._totals: dict[str, Counts] = {metric.name: {} for metric in metrics}
         self._images: dict[str, dict[str, list]] = {metric.name: {} for metric in metrics}
         self._index: list[np.ndarray] = []
@@ -31,7 +31,7 @@ class Sums:
         self._before: np.ndarray | None = None
 
     def add(self, rows: np.ndarray, batch: pipeline.Batch, out: dict[str, Any]) -> np.ndarray:
-        """Takes what `Evaluator.batches` yields; returns the batch's marginals int64 [B, 3, K]."""
+        """Adds an output of `Labeller.batches`; returns its marginals, int64 [B, 3, K]."""
         counts = jax.tree.map(np.asarray, out["counts"])
         for metric in self._metrics:
             name = metric.name
@@ -42,22 +42,22 @@ class Sums:
             before = np.asarray(out["confusion_before"], np.int64).sum(0)
             self._before = before if self._before is None else self._before + before
         self._index.append(rows[rows >= 0])
-        if self._wanted & set(batch["index"][batch["weight"] > 0].tolist()):
+        if self._shown & set(batch["index"][batch["weight"] > 0].tolist()):
             self._keep_for_panel(batch, out)
         return confusion.marginals(np.asarray(counts["mean_iou"]["confusion"], np.int64))
 
     def _keep_for_panel(self, batch: pipeline.Batch, out: dict[str, Any]) -> None:
         for index, example in examples(batch, out["prediction"]).items():
-            if index in self._wanted:
+            if index in self._shown:
                 self._panel[index] = example
         for key in steps.SHOWN_MAPS:
             if key in out:
-                found = cut(batch, out[key])
-                chosen = {index: found[index] for index in self._wanted & found.keys()}
+                maps = cut(batch, out[key])
+                chosen = {index: maps[index] for index in self._shown & maps.keys()}
                 self._maps.setdefault(key, {}).update(chosen)
 
     def result(self, programs: int) -> Result:
-        """The result of all batches; `programs` is how many were compiled."""
+        """The result over all batches; `programs` is the number of compiled programs."""
         return Result(
             metrics=self._metrics,
             totals=self._totals,

@@ -1,4 +1,4 @@
-"""A vote on a network's predictions within superpixels, and the bound that superpixels set."""
+"""Majority vote of a network's predictions within superpixels, and its upper bound."""
 
 import pathlib
 
@@ -14,17 +14,18 @@ from segjax.metrics import confusion
 
 
 class Vote:
-    """Adds up the confusion matrices of two labellings that are constant on superpixels.
+    """Confusion matrices of two labellings that are constant on each superpixel.
 
-    `vote` gives every superpixel the class that the network predicted most often in it; `oracle`
-    the class that most of its pixels truly have, which no labelling of the superpixels surpasses.
+    `vote` gives each superpixel the class that the network predicts most often in it; `oracle`
+    gives it the most frequent true class, an upper bound for labellings of these superpixels.
 
     Args:
         config: recipe of a classical method.
         num_classes: K.
 
     Raises:
-        InputError: on a recipe without a method, one that needs a box, or several processes.
+        InputError: if the recipe has no method or one that needs a box, or there are several
+            processes.
     """
 
     def __init__(self, config: ml_collections.ConfigDict, num_classes: int):
@@ -34,7 +35,7 @@ class Vote:
         if classical.takes_box(method):
             raise InputError(f"--superpixels: {config.method.name} needs a box; take slic.")
         if jax.process_count() > 1:
-            raise InputError("--superpixels: superpixels vote in one process only.")
+            raise InputError("--superpixels works in one process only.")
         self._options = dict(config.method)
         self._classes = num_classes
         self._method = jax.jit(method)
@@ -48,7 +49,9 @@ class Vote:
         labels = self._method(image)
         count = int(labels.max()) + 1
         self._regions.append(count)
-        capacity = 1 << (count - 1).bit_length()  # few programs for a data set
+        capacity = (
+            1 << (count - 1).bit_length()
+        )  # a power of two, so that few programs are compiled
         counts = self._count(labels, truth, prediction, capacity=capacity)
         for key, value in counts.items():
             self.counts[key] = self.counts[key] + np.asarray(value, np.int64)
@@ -69,13 +72,13 @@ class Vote:
         return {key: confusion.report(counts) for key, counts in self.counts.items()}
 
     def table(self, network: confusion.Report) -> str:
-        """Both labellings beside the network, for people."""
+        """The scores of both labellings and the network as text."""
         rows = [
             (name, *(f"{100 * report.scalars()[key]:.2f}" for key in ("miou", "pixel_accuracy")))
             for name, report in {"network": network, **self.reports()}.items()
         ]
         text = tables.format_table(rows, ("labels", "mIoU %", "pixel accuracy %"))
-        return f"{text}\n{self._options['name']}: {np.mean(self._regions):.1f} regions an image"
+        return f"{text}\n{self._options['name']}: {np.mean(self._regions):.1f} regions per image"
 
     def write(self, path: pathlib.Path, network: confusion.Report) -> pathlib.Path:
         """Writes <path without suffix>-superpixels.json and returns its path."""

@@ -1,6 +1,6 @@
-"""The views of an image that a network sees, and how their scores fuse, as plain data.
+"""Views of an image and the fusion of their scores, as plain data.
 
-`config.eval.protocol` names them: a preset, and after it whatever differs, as in
+`config.eval.protocol` names them: a preset, followed by the keys that differ, as in
 "pspnet_ms_flip, tile=(713, 713), long_side=2048".
 """
 
@@ -32,43 +32,46 @@ def _above_zero(value: Any) -> bool:
 
 
 def _are(kind: Callable[[Any], bool], values: Any, count: int = 0) -> bool:
-    """Whether it is a tuple of one kind, of `count`, or of any number but none."""
+    """Whether `values` is a tuple of `count` values of a kind; 0: one value or more."""
     sized = isinstance(values, tuple) and len(values) == (count or max(1, len(values)))
     return sized and all(map(kind, values))
 
 
 @dataclasses.dataclass(frozen=True)
 class Views:
-    """The views of an image and their fusion; by default one look at the whole image.
+    """Views of an image and their fusion; by default a single view of the whole image.
 
     Attributes:
-        name: the preset, and a mark of what differs from it.
-        scales: of the image, each above 0; 1 is the size that the network was trained to see
-            (`config.input_scale`), or `long_side`.
-        flip: every view also mirrored left to right.
-        long_side: images are first brought to this long side; 0 leaves them.
-        short_side: the least and the greatest short side that is left alone; (0, 0) leaves all.
-        size: how scale s makes a size of n: "round": s n; "floor": the same, rounded down;
-            "corners": s (n - 1) + 1, rounded down, as TensorFlow's code of DeepLab.
-        resize: convention of images and scores: "half_pixel" or "corners", see `models.resize`.
-        tile: (height, width) of the window that the network sees; (0, 0): the whole image.
+        name: name of the preset, with a mark if other keys differ from it.
+        scales: scales of the image, each above 0. Scale 1 is the size that the network was trained
+            to see (`config.input_scale`), or `long_side`.
+        flip: whether every view is also mirrored left to right.
+        long_side: long side of images at scale 1, in pixels; 0 for no change.
+        short_side: (least, greatest) short side of images at scale 1, in pixels; images outside
+            this range are resized to its nearest end. (0, 0) for no change.
+        size: size of a side of n pixels at scale s: "round": s n, rounded; "floor": s n, rounded
+            down; "corners": s (n - 1) + 1, rounded down, as in DeepLab's TensorFlow code.
+        resize: convention for images and scores: "half_pixel" or "corners", see `models.resize`.
+        tile: (height, width) of sliding windows in pixels; (0, 0): the whole image is the window.
             Smaller images are framed in the mean colour.
-        stride: share of the tile from one window to the next, 0 to 1; the last one is moved inside.
-        blend: what windows that overlap count: "uniform": the same; "smooth": less towards their
-            edges (sine squared).
-        fusion: of views: "mean_probability", "mean_logit", "max_probability" or "max_logit".
-        softmax: "before_resize": probabilities are made at the size that the network saw, and
-            resized; "after_resize": scores are resized. Fusions of logits take none.
-        meet: "image": scores of every view come straight to it; "scale_1": those of smaller views
-            come to the scores of scale 1 first. For whole images.
-        argmax: "image": at the image's size; "input": at that of scale 1, the labels are brought
-            to the image by the nearest pixel.
-        samples: passes of every image with dropout left on, each with draws of its own, whose
-            probabilities are averaged (Kendall, Badrinarayanan, Cipolla: Bayesian SegNet, BMVC
-            2017); 0 is one pass without dropout. Of one look at the whole image.
-        bucket: multiple that sides are filled up to with the mean colour; None takes
-            `config.eval.bucket`. It comes before all else: an image's size is then that of the
-            canvas. Windows need no filling up.
+        stride: step from one window to the next as a share of the tile, 0 to 1; the last window is
+            moved inside the image.
+        blend: weights of overlapping windows: "uniform": equal; "smooth": lower towards the edges
+            of a window (sine squared).
+        fusion: fusion of views: "mean_probability", "mean_logit", "max_probability" or
+            "max_logit".
+        softmax: "before_resize": the softmax is taken at the size of the network's input, and
+            probabilities are resized; "after_resize": scores are resized. Unused with logits.
+        meet: "image": the scores of every view are resized to the image directly; "scale_1":
+            those of smaller views are resized to the scores of scale 1 first. For whole images.
+        argmax: "image": labels are chosen at the image's size; "input": at the size of scale 1,
+            and labels are resized to the image by the nearest pixel.
+        samples: number of passes with dropout on, whose probabilities are averaged (Kendall,
+            Badrinarayanan, Cipolla: Bayesian SegNet, BMVC 2017); 0 is one pass without dropout.
+            For a single view of the whole image.
+        bucket: sides are padded to a multiple of this with the mean colour; None takes
+            `config.eval.bucket`. Padding comes first: scales then refer to the padded size.
+            Windows are never padded to a bucket.
     """
 
     name: str = "single"
@@ -113,40 +116,42 @@ class Views:
             if not fits:
                 raise InputError(f"protocol {key}: {getattr(self, key)!r}; it is {allowed}.")
         if (self.tile[0] == 0) != (self.tile[1] == 0):
-            raise InputError(f"protocol tile: {self.tile}; both sides, or (0, 0).")
+            raise InputError(f"protocol tile: {self.tile}; give both sides, or (0, 0).")
         if any(self.tile) and self.meet != "image":
-            raise InputError(f"protocol meet: {self.meet!r} is for whole images, not for windows.")
+            raise InputError(
+                f"protocol meet: {self.meet!r} works only on whole images, without a tile."
+            )
         if self.short_side[0] > self.short_side[1]:
-            raise InputError(f"protocol short_side: {self.short_side}; the least comes first.")
+            raise InputError(f"protocol short_side: {self.short_side}; give the least first.")
         if self.long_side and any(self.short_side):
             raise InputError("protocol long_side and short_side: only one of them.")
         if self.samples and not self.plain:
-            raise InputError("protocol samples: of one look at the whole image, not of views.")
+            raise InputError("protocol samples: only for a single view of the whole image.")
 
     @property
     def plain(self) -> bool:
-        """Whether it is one look at the whole image, scores brought to the image."""
+        """Whether there is a single view of the whole image, with scores resized to the image."""
         fields = ("scales", "flip", "long_side", "short_side", "resize", "tile", "argmax")
         one = Views()
         return all(getattr(self, field) == getattr(one, field) for field in fields)
 
     @property
     def softmax_at_input(self) -> bool:
-        """Whether probabilities are made at the size that the network saw."""
+        """Whether the softmax is taken at the size of the network's input."""
         return self.softmax == "before_resize" and "logit" not in self.fusion
 
     @property
     def linear(self) -> bool:
-        """Whether the fused score is a sum over views, window by window."""
+        """Whether the fused score is a sum over windows, so that views may mix in a batch."""
         before = self.softmax == "before_resize"
         return self.fusion == "mean_logit" or (self.fusion == "mean_probability" and before)
 
     def base_size(self, image: Size, seen: Size) -> Size:
-        """The size of scale 1.
+        """The size of the view at scale 1.
 
         Args:
-            image: of the image.
-            seen: of what the network was trained to see of it.
+            image: size of the image.
+            seen: size at which the network was trained to see the image.
         """
         if self.long_side:
             long = max(image)
@@ -163,9 +168,9 @@ class Views:
         return seen
 
     def scaled(self, scale: float, image: Size, seen: Size) -> Size:
-        """The size of a view; see `base_size`."""
+        """The size of the view at a scale; see `base_size`."""
         if self.long_side:
-            # The long side is rounded first, the other follows it (semseg's rule).
+            # The long side is rounded first; the short side follows from it (as in semseg).
             return dataclasses.replace(self, long_side=round(scale * self.long_side)).base_size(
                 image, seen
             )
@@ -181,7 +186,7 @@ class Views:
         return max(1, length)
 
     def to_json(self) -> dict[str, Any]:
-        """Every key and its value."""
+        """The keys and values as plain data."""
         return {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in dataclasses.asdict(self).items()
@@ -195,15 +200,15 @@ class Views:
 
 
 PRESETS = {
-    # One look at the whole image; where sizes are many, filled up to config.eval.bucket.
+    # A single view of the whole image, padded as config.eval.bucket says.
     "single": Views(),
-    # Long, Shelhamer, Darrell 2015: one look at the native size, nothing filled up.
+    # Long, Shelhamer, Darrell 2015: a single view at the native size, without padding.
     "fcn": Views(bucket=1),
-    # Chen et al., PAMI 2018, section 4.1.1: three scales, the maximum of their scores at the size
-    # of the image. The release takes it on the grid of scale 1: `config.model.multi_scale`.
+    # Chen et al., PAMI 2018, section 4.1.1: three scales, maximum of their scores at the size of
+    # the image. The release takes it on the grid of scale 1: `config.model.multi_scale`.
     "deeplab_v2_msc": Views(scales=(1.0, 0.75, 0.5), size="floor", fusion="max_logit"),
-    # Chen et al. 2017 (arXiv 1706.05587), section 4.1; sizes and resizes are those of the authors'
-    # TensorFlow code, which for VOC also fills images up to 513 x 513: bucket=513.
+    # Chen et al. 2017 (arXiv 1706.05587), section 4.1; sizes and resizes follow the authors'
+    # TensorFlow code, which for VOC also pads images to 513 x 513: bucket=513.
     "deeplab_v3_ms_flip": Views(
         scales=(0.5, 0.75, 1.0, 1.25, 1.5, 1.75),
         flip=True,
@@ -222,8 +227,8 @@ PRESETS = {
     ),
     # Kendall et al., BMVC 2017; the release takes 4 or 8 passes.
     "bayesian_segnet": Views(samples=8),
-    # Lin et al. 2017 in the release's script for VOC: five scales, short sides of 450 to 800. It
-    # resizes the logarithm of probabilities, which is the same but for their sum.
+    # Lin et al. 2017, the release's script for VOC: five scales, short sides of 450 to 800. It
+    # resizes log probabilities; the results differ only in their normalisation.
     "refinenet_ms": Views(scales=(0.4, 0.6, 0.8, 1.0, 1.2), short_side=(450, 800)),
 }
 PRESETS = {name: dataclasses.replace(one, name=name) for name, one in PRESETS.items()}
@@ -233,7 +238,7 @@ def parse(text: str) -> Views:
     """Reads "preset" or "preset, key=value, ...".
 
     Raises:
-        InputError: on an unknown preset or key, or a value that is not allowed.
+        InputError: if the preset, a key or a value is not allowed.
     """
     preset, changes = registry.parse("config.eval.protocol", text)
     return registry.changed("config.eval.protocol", preset, changes, PRESETS)

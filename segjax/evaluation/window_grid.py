@@ -1,8 +1,8 @@
-"""Where the windows of a view lie, axis by axis, and the matrices that cut and paste them.
+"""Positions of the windows of a view along each axis, and the matrices that cut and paste them.
 
-A window is cut from the image by two matrices, one for its rows and one for its columns, which
-resize, mirror and frame it at once; its scores come back by two more, which resize and weigh them.
-Sums over windows are then all there is to blending, on the device and in any order.
+Two matrices, one for rows and one for columns, cut a window from the image: they resize, mirror and
+frame it in one step. Two more paste its scores back: they resize and weight them. Blending is then
+a plain sum over windows, in any order.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from segjax.evaluation.views import Views
 from segjax.models.resize import Resize
 
 Span = tuple[int, int]
-"""The first, and one beyond the last."""
+"""(first, last + 1)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,14 +24,14 @@ class Axis:
     """The windows of a view along one axis.
 
     Attributes:
-        image: pixels of the image.
-        view: pixels of the view, which is the image at a scale.
-        output: pixels of the grid that scores come to.
-        tile: pixels of a window.
-        stride: from one window to the next.
+        image: length of the image in pixels.
+        view: length of the view (the image at a scale) in pixels.
+        output: length of the output grid in pixels.
+        tile: length of a window in pixels.
+        stride: step from one window to the next in pixels.
         blend: see `Views`.
-        resize: between image, view and output.
-        mirrored: whether windows are reversed.
+        resize: convention for resizing between image, view and output.
+        mirrored: whether windows are mirrored.
     """
 
     image: int
@@ -45,30 +45,33 @@ class Axis:
 
     @functools.cached_property
     def starts(self) -> tuple[int, ...]:
-        """Where the windows begin, in pixels of the view; the frame of a small one lies below 0."""
+        """The first pixel of each window in the view; negative if a small view is framed."""
         framed = max(self.view, self.tile)
         frame = (framed - self.view) // 2
         count = math.ceil((framed - self.tile) / self.stride) + 1
         return tuple(min(i * self.stride, framed - self.tile) - frame for i in range(count))
 
     def looks(self, index: int) -> Span:
-        """The image's pixels that a window is made of."""
+        """The pixels of the image that a window is computed from."""
         position = self.resize.positions(self._inside(index), self.image, self.view)
         return int(position[0]), min(int(position[-1]) + 2, self.image)
 
     def cut(self, index: int, first: int, size: int) -> np.ndarray:
-        """float32 [tile, size]: pixels first ... first + size - 1 to a window; 0 in its frame."""
+        """Matrix from image pixels first ... first + size - 1 to a window: float32 [tile, size].
+
+        Rows in the window's frame are 0.
+        """
         target, source = self._pixels(index), first + np.arange(size)
         matrix = self.resize.weights(target, source, self.image, self.view)
         matrix[(target < 0) | (target >= self.view)] = 0
         return matrix[::-1] if self.mirrored else matrix
 
     def reaches(self, index: int) -> Span:
-        """The output's pixels that a window adds to."""
+        """The pixels of the output that a window contributes to."""
         inside = self._inside(index)
         position = self.resize.positions(np.arange(self.output), self.view, self.output)
         reached = np.flatnonzero((position > inside[0] - 1) & (position < inside[-1] + 1))
-        # A view far larger than the output may have windows that fall between its pixels.
+        # In a view far larger than the output, a window may fall between output pixels.
         return (int(reached[0]), int(reached[-1]) + 1) if len(reached) else (0, 0)
 
     def paste(
@@ -81,14 +84,14 @@ class Axis:
         grid: int = 0,
         through: tuple[int, int] | None = None,
     ) -> np.ndarray:
-        """Scores of a window to output pixels first ... first + size - 1, weighed.
+        """Weighted matrix from a window's scores to output pixels first ... first + size - 1.
 
         Args:
-            index: of the window.
-            first, size: of the output; pixels beyond it get nothing.
-            up: how the network's scores come to its input; None: they are there.
-            grid: how many scores there are.
-            through: pixels and scores of a view that these come to first.
+            index: index of the window.
+            first, size: range of output pixels; those outside the output get 0.
+            up: resize from scores to the network's input; None: scores have its size.
+            grid: number of scores along the axis.
+            through: (pixels, scores) of the view whose scores these are resized to first, or None.
 
         Returns:
             float32 [size, grid], or [size, tile] without `up`.
@@ -103,7 +106,7 @@ class Axis:
         stretched = up is not None and up.factor is None and up.offset == 0
         alike = up is not None and up.convention == self.resize.convention
         if stretched and alike and self.tile == self.view:
-            # Two stretches by one convention are one.
+            # Two resizes under the same convention compose to one.
             matrix = self.resize.weights(target, np.arange(grid), grid, self.output)
             matrix = matrix[:, ::-1] if self.mirrored else matrix
         else:
@@ -122,7 +125,7 @@ class Axis:
         return pixels[(pixels >= 0) & (pixels < self.view)]
 
     def _share(self, pixels: np.ndarray) -> np.ndarray:
-        """A window's part of the sum over all windows at each of its pixels; 0 in the frame."""
+        """A window's share of the total weight at each of its pixels; 0 in the frame."""
         inside = (pixels >= 0) & (pixels < self.view)
         total = self._total[np.clip(pixels, 0, self.view - 1)]
         return np.where(inside, self._weight / total, 0).astype(np.float32)
@@ -144,11 +147,11 @@ class Axis:
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """One scale of an image, as it is or mirrored: its windows are all pairs of rows and columns.
+    """One scale of an image, possibly mirrored; windows are all pairs along the two axes.
 
     Attributes:
-        rows, cols: down and across.
-        through: size of the view whose scores these come to first, or None.
+        rows, cols: the windows along each axis.
+        through: size of the view whose scores these are resized to first, or None.
     """
 
     rows: Axis
@@ -157,18 +160,18 @@ class View:
 
     @property
     def tile(self) -> Size:
-        """What the network sees at once."""
+        """(height, width) of a window."""
         return self.rows.tile, self.cols.tile
 
 
-@functools.lru_cache(maxsize=64)  # with them what their axes have worked out
+@functools.lru_cache(maxsize=64)  # keeps the cached properties of the axes too
 def of_image(chosen: Views, image: Size, seen: Size) -> tuple[View, ...]:
     """The views of an image.
 
     Args:
         chosen: the views and their fusion.
-        image: its size.
-        seen: what the network was trained to see of it.
+        image: size of the image.
+        seen: size at which the network was trained to see the image.
     """
     one = chosen.scaled(1.0, image, seen)
     output = image if chosen.argmax == "image" else one

@@ -1,4 +1,4 @@
-"""The worst images of an evaluation, as a picture."""
+"""Picture of the worst images of an evaluation."""
 
 import heapq
 from collections.abc import Callable
@@ -11,14 +11,14 @@ from segjax.metrics import confusion
 from segjax.pictures import label_maps
 
 WORST = 20
-"""Images that are drawn."""
+"""Number of images in the picture."""
 
 
 class Worst:
-    """Keeps the images with the least mIoU.
+    """Keeps the images with the lowest mIoU.
 
     Args:
-        keep: how many.
+        keep: number of images to keep.
     """
 
     def __init__(self, keep: int = WORST):
@@ -26,20 +26,26 @@ class Worst:
         self._heap: list[tuple[float, int, Example]] = []
 
     def add(self, index: int, example: Example, marginals: np.ndarray) -> None:
-        """Takes an image: its item of the data set and int [3, K]; unlabelled, it has no score."""
+        """Adds an image, unless it has no labelled pixel.
+
+        Args:
+            index: data set index.
+            example: the image with its labels.
+            marginals: int [3, K], see `confusion.marginals`.
+        """
         score = float(confusion.miou(marginals))
         if not np.isnan(score):
             push = heapq.heappush if len(self._heap) < self._keep else heapq.heappushpop
             push(self._heap, (-score, -index, example))
 
     def draw(self, spec: DatasetSpec, names: Callable[[int], str]) -> np.ndarray | None:
-        """A picture uint8 [H, W, 3], the worst image first; None if there is none.
+        """The picture uint8 [H, W, 3], worst image first; None without images.
 
         Args:
-            spec: names and colours.
-            names: item of the data set -> its name.
+            spec: class names and colours.
+            names: data set index -> image name.
         """
-        found = sorted(self._heap, reverse=True)
-        captions = [f"{names(-index)}: mIoU {-100 * score:.1f}" for score, index, _ in found]
-        rows = [example for _, _, example in found]
+        images = sorted(self._heap, reverse=True)
+        captions = [f"{names(-index)}: mIoU {-100 * score:.1f}" for score, index, _ in images]
+        rows = [example for _, _, example in images]
         return label_maps.panel(rows, spec, captions=captions) if rows else None

@@ -213,7 +213,7 @@ def _terms(
         key = f"{_KEY}.options"
         terms[name] = registry.bind(cls, dealt[name], key, name=name, offered=named)()
         if not callable(terms[name]):
-            raise InputError(f"{_KEY}: {name} makes a {type(terms[name]).__name__}, no loss.")
+            raise InputError(f"{_KEY}: {name} makes a {type(terms[name]).__name__}, not a loss.")
     return terms
 
 

@@ -55,7 +55,7 @@ class Place:
         values = jnp.take(self.scores.values, index, axis=-1)[..., None]
         height, width = self.label.shape[1:]
         if not self.at_scores:
-            values = resize.brought(values, *self.scores.matrices((height, width)))
+            values = resize.apply_or_crop(values, *self.scores.matrices((height, width)))
         return values[..., 0].astype(jnp.float32)
 
     def sum_pixels(

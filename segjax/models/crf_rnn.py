@@ -101,7 +101,7 @@ class CRFRNN(nnx.Module):
             image: uint8 or float, RGB of 0 to 255, as large as the network's input.
         """
         size = arrays.map_size(image)
-        logits = resize.brought(scores.values, *scores.matrices(size))
+        logits = resize.apply_or_crop(scores.values, *scores.matrices(size))
         iterations = self.iterations if self.training else self.test_iterations
         costs = [
             jnp.matmul(self.compatibility[...], weights[...], precision="highest")
@@ -129,31 +129,32 @@ class CRFRNN(nnx.Module):
         return Scores(values, resize.Resize("half_pixel", 1), overflow)
 
 
-def cause(wanted: float) -> str:
-    """A sentence that says why the lattice had no room for an image, and what to change.
+def cause(vertices: float) -> str:
+    """A sentence that says why the lattice was too small for an image, and what to change.
 
     Args:
-        wanted: `crf_vertices_wanted` of `Scores.wanted`, above 0.
+        vertices: `crf_vertices_wanted` from `Scores.crf_scalars`, above 0.
     """
-    if wanted > ENOUGH:
+    if vertices > ENOUGH:
         return (
             f"The image spans too many deviations for the CRF: {KEY}.theta_alpha or "
             f"{KEY}.theta_beta is too small."
         )
     return (
-        f"{KEY}.vertices is too small: an image needs {math.ceil(100 * wanted) / 100:.2f} vertices "
-        f"a pixel ({ENOUGH} always suffice; the number changes memory and time, not the result)."
+        f"{KEY}.vertices is too small: an image needs {math.ceil(100 * vertices) / 100:.2f} "
+        f"vertices a pixel ({ENOUGH} always suffice; the number changes memory and time, not the "
+        "result)."
     )
 
 
-def check(wanted: float) -> None:
-    """Passes if the lattice had room for every image that was evaluated.
+def check(vertices: float) -> None:
+    """Checks that the lattice was large enough for every image.
 
     Args:
-        wanted: `crf_vertices_wanted` of `Scores.wanted`.
+        vertices: `crf_vertices_wanted` from `Scores.crf_scalars`.
 
     Raises:
-        InputError: with `cause`, if `wanted` is above 0.
+        InputError: with `cause`, if `vertices` is above 0.
     """
-    if wanted > 0:
-        raise InputError(f"{cause(float(wanted))} The value of a run stands in its config.json.")
+    if vertices > 0:
+        raise InputError(f"{cause(float(vertices))} The value of a run is in its config.json.")

@@ -93,17 +93,17 @@ class Scores:
         values: float [B, h, w, K], before softmax.
         resize: from the grid of `values` to the pixels of the network's input.
         overflow: int32 [B], set by a CRF alone (whose `values` lie on the image's pixels): the
-            vertices that an image needs if its lattice had no room for them, else 0.
+            vertices that an image needs if they exceed the lattice's capacity, else 0.
     """
 
     values: jax.Array
     resize: Resize = flax.struct.field(pytree_node=False)
     overflow: jax.Array | None = None
 
-    def wanted(self) -> dict[str, jax.Array]:
-        """{"crf_vertices_wanted": float32 []}: vertices a pixel that the largest overflow needs.
+    def crf_scalars(self) -> dict[str, jax.Array]:
+        """{"crf_vertices_wanted": float32 []}: lattice vertices per pixel that the images need.
 
-        It is 0 if no image overflowed. Without a CRF the dict is empty.
+        The value is 0 if no image overflowed the lattice. Without a CRF the dict is empty.
         """
         if self.overflow is None:
             return {}

@@ -154,7 +154,7 @@ def resized(x: jax.Array, size: Size, rule: Resize) -> jax.Array:
     return apply(x, *rule.matrices(arrays.map_size(x), size))
 
 
-def brought(x: jax.Array, rows: np.ndarray, cols: np.ndarray) -> jax.Array:
+def apply_or_crop(x: jax.Array, rows: np.ndarray, cols: np.ndarray) -> jax.Array:
     """`apply`, but a crop without products if the result's pixels are those of the map."""
     if keeps_pixels(rows, cols):
         return x[:, : rows.shape[0], : cols.shape[0]].astype(jnp.float32)

@@ -1,1 +1,1 @@
-"""Training: the loop, the step, and what a recipe says of both."""
+"""Training: the loop, the step, and the parts that a recipe configures."""

@@ -1,4 +1,4 @@
-"""Accepting a training: what is wrong with it is found before anything is written."""
+"""Checks before training: errors are raised before anything is written."""
 
 import dataclasses
 import pathlib
@@ -18,20 +18,20 @@ from segjax.runs import checkpoint, run_folder
 from segjax.training import assembly, inputs
 
 TRAIN_SCALARS = ("loss", "grad_norm", "lr", "valid", "skipped")
-"""What `steps.train_step` gives of every network."""
+"""Names of the scalars that `steps.train_step` returns for every network."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Accepted:
-    """A training that may start.
+    """A training that passed every check.
 
     Attributes:
-        training: its static half.
-        step: the training step, traced.
-        train, val: the splits that it learns from, and is evaluated on.
-        evaluator: under the protocol of the config.
-        start: the weights that it begins with, or None.
-        meta: what every checkpoint says of the run.
+        training: the static part of the training.
+        step: the traced training step.
+        train, val: the splits for training and for evaluation.
+        evaluator: evaluator under the config's protocol.
+        start: initial weights, or None.
+        meta: metadata for every checkpoint.
     """
 
     training: assembly.Training
@@ -47,8 +47,8 @@ def accept(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Accepted
     """Checks config, data, network, loss, metrics, protocol, CRF and weights; writes nothing.
 
     Args:
-        config: the recipe; its `preprocess` becomes the one that its weights know.
-        workdir: the run folder, new or of the same run.
+        config: the recipe; its `preprocess` is set to that of the initial weights.
+        workdir: run folder, new or from the same run.
 
     Raises:
         InputError: naming the key or file, and what is allowed.
@@ -92,7 +92,7 @@ def accept(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Accepted
 def _trained_before(
     workdir: pathlib.Path, config: ml_collections.ConfigDict
 ) -> dict[str, Any] | None:
-    """What the newest checkpoint of a run folder says of the run; None where there is none."""
+    """Metadata of the newest checkpoint in a run folder, or None without a checkpoint."""
     directory = workdir / "checkpoints"
     if not checkpoint.steps_in(directory):
         return None
@@ -104,7 +104,7 @@ def _trained_before(
 
 
 def _check_data(workdir: pathlib.Path, before: dict[str, Any], train: Split, val: Split) -> None:
-    """Passes the data that a run was trained on before."""
+    """Checks that the data are those that the run was trained on before."""
     name, data = before["spec"]["name"], before["data"]
     for key, split in (("train", train), ("eval", val)):
         if data[key] not in (split.scan.fingerprint, split.scan.old_fingerprint(name)):
@@ -115,10 +115,10 @@ def _check_data(workdir: pathlib.Path, before: dict[str, Any], train: Split, val
 
 
 def check_watched(config: ml_collections.ConfigDict, evaluator: Evaluator) -> None:
-    """Passes a config whose `best` and `stop` name scalars that the run will have.
+    """Checks that `best` and `stop` in the config name scalars of the run.
 
     Raises:
-        InputError: naming the key, and the scalars there are.
+        InputError: naming the key and the available scalars.
     """
     scores = metrics.scalar_names(evaluator.metrics)
     if evaluator.protocol.crf is not None:

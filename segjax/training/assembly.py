@@ -1,4 +1,4 @@
-"""From a config to a training: the static half of it, and the state that it changes."""
+"""Assembly of a training from a config: its static part and its state."""
 
 import dataclasses
 import functools
@@ -16,15 +16,15 @@ from segjax.training import augment, optim, state, steps
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Training:
-    """What a training computes; arrays are in `TrainState`.
+    """The static part of a training; arrays are in `TrainState`.
 
     Attributes:
         config: the resolved config.
-        model: the network, without its weights.
+        model: the network without its weights.
         mesh: the devices.
-        optimizer: directions and schedule.
-        loss: with its class weights.
-        augmentation: of every example.
+        optimizer: the optimiser with its schedule.
+        loss: the loss with its class weights.
+        augmentation: augmentation of one example.
     """
 
     config: ml_collections.ConfigDict
@@ -58,7 +58,7 @@ class Training:
         return jax.jit(statistics)
 
     def initial_state(self) -> state.TrainState:
-        """The state before the first step, with drawn weights."""
+        """The state before the first step, with random weights."""
         return state.create(
             self.model.draw,
             self.optimizer.tx,
@@ -68,7 +68,7 @@ class Training:
         )
 
     def state_shapes(self) -> state.TrainState:
-        """The target of a restore."""
+        """Shapes and shardings of the state, the target of a restore."""
         ema = self.config.ema_decay > 0
         return state.shapes(*self.model.shapes(), self.optimizer.tx, ema=ema, mesh=self.mesh)
 
@@ -79,16 +79,16 @@ def assemble(
     class_weights: Sequence[float] | None,
     devices: Sequence[jax.Device] | None = None,
 ) -> Training:
-    """A training; no arrays are made and nothing is compiled yet.
+    """Builds a training; creates no arrays and compiles nothing.
 
     Args:
         config: the recipe.
-        spec: of the data set.
-        class_weights: of the loss, or None.
-        devices: all by default.
+        spec: data set spec.
+        class_weights: class weights of the loss, or None.
+        devices: devices to use; None for all.
 
     Raises:
-        InputError: on names, options or sizes that are not allowed.
+        InputError: if a name, option or size is not allowed.
     """
     mesh = sharding.make_mesh(config.mesh.space, devices)
     model = model_of(config, spec)

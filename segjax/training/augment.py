@@ -1,15 +1,15 @@
-"""Augmentation on the device: one warp and one affine map of colour for each example.
+"""Augmentation on the device: one warp and one affine colour map for each example.
 
-Every number is drawn from the key and the example's place in the endless stream, so an example is
-augmented alike on any number of devices, processes and workers, and differently in every epoch.
+Random numbers depend only on the key and on the example's position in the endless stream, so an
+example is augmented equally on any number of devices, processes and workers, and differently in
+every epoch.
 
-An augmentation is a class whose parameters are options, of `config.augment` and `config.input_*`,
-or its own from `config.augment.options`. Its instances augment one example; `batch` maps them over
-a batch. `config.augment.name = "my_augment:Grey"` takes one from a module that lies where the
-command runs:
+An augmentation is a class whose constructor takes options from `config.augment`, `config.input_*`
+and `config.augment.options`. An instance augments one example; `batch` maps it over a batch.
+`config.augment.name = "my_augment:Grey"` loads one from a module in the current folder:
 
     @dataclasses.dataclass(frozen=True)
-    class Grey(augment.Augment):  # ours, and then one channel alone
+    class Grey(augment.Augment):  # the standard one, then one channel for all three
         share: float = 0.5
 
         def __call__(self, key, image, label, size, fill):
@@ -31,11 +31,11 @@ from segjax.data.spec import VOID
 from segjax.errors import InputError
 
 _LUMA = (0.299, 0.587, 0.114)
-_BLUR = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)  # OpenCV's 5 taps where no deviation is given
+_BLUR = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)  # OpenCV's default taps for a 5 x 5 kernel
 
 
 class Augmentation(Protocol):
-    """Draws a training example from an image and its label."""
+    """A random transformation of an image and its label."""
 
     def __call__(
         self,
@@ -48,11 +48,11 @@ class Augmentation(Protocol):
         """An augmented example.
 
         Args:
-            key: of this example at this place in the stream; all that is random comes from it.
+            key: random key of this example at this position in the stream.
             image: uint8 [H, W, 3], the canvas.
             label: uint8 [H, W].
-            size: int32 [2], the rows and columns of the canvas that the image covers.
-            fill: RGB, 0 to 255, outside the image.
+            size: int32 [2], height and width of the image on the canvas.
+            fill: RGB outside the image, 0 to 255.
 
         Returns:
             float32 [h, w, 3], 0 to 255, and uint8 [h, w], VOID outside the image; h and w are the
@@ -65,19 +65,18 @@ class Augment:
     """The standard augmentation: scale, crop, flip, rotation, smoothing and colour.
 
     Attributes:
-        size: (h, w) of the crop that the network is trained on.
-        scale: (least, most) factor of the image, drawn evenly in its logarithm, after
-            `base_scale` or `base_size`.
-        base_scale: factor of every image before augmentation (`config.input_scale`).
-        base_size: (h, w) that every image is brought to before augmentation, whatever its shape
-            (`config.input_size`); (0, 0): `base_scale` counts.
-        flip: probability of mirroring left and right.
-        rotation: most degrees, either way, about the crop's centre.
-        rotation_chance: probability of rotating at all.
-        blur: probability of smoothing by a Gaussian of 5 x 5 (semseg's, for PSPNet).
-        brightness: most that is added or taken away, in units of 255.
-        contrast, saturation: most relative change, 0.3 draws from 0.7 to 1.3.
-        hue: most degrees around the axis of greys (in YIQ).
+        size: (h, w) of the crop in pixels.
+        scale: (least, most) random scale, log-uniform; applied after `base_scale` or `base_size`.
+        base_scale: scale of every image before augmentation (`config.input_scale`).
+        base_size: (h, w) that every image is resized to before augmentation
+            (`config.input_size`); (0, 0) to use `base_scale`.
+        flip: probability of a horizontal flip.
+        rotation: largest rotation about the crop's centre, in degrees either way.
+        rotation_chance: probability of a rotation.
+        blur: probability of a 5 x 5 Gaussian blur (as in semseg, for PSPNet).
+        brightness: largest change of brightness either way, as a share of 255.
+        contrast, saturation: largest relative change; 0.3 draws factors from 0.7 to 1.3.
+        hue: largest rotation about the grey axis in YIQ, in degrees either way.
     """
 
     size: tuple[int, int]
@@ -96,7 +95,7 @@ class Augment:
     def __post_init__(self) -> None:
         pairs = {"augment.size": self.size, "augment.scale": self.scale}
         for key, values in (pairs | {"input_size": self.base_size}).items():
-            if len(values) != 2:  # a flag that is given twice is one of four numbers
+            if len(values) != 2:  # a flag given twice yields four numbers
                 raise InputError(f"config.{key} is two numbers, got {len(values)}: {values}.")
         low, high = self.scale
         if not 0 < low <= high:
@@ -117,7 +116,7 @@ class Augment:
             )
         if self.base_scale * low < 1 / 16:
             raise InputError(
-                f"config.augment.scale: images at {self.base_scale * low} of their size."
+                f"config.augment.scale: images at {self.base_scale * low} of their size are too small."
             )
         if self.contrast >= 1 or min(self.contrast, self.brightness, self.saturation) < 0:
             raise InputError(
@@ -157,12 +156,12 @@ def build(
 
     Args:
         name: one of AUGMENTATIONS, or "module:Name".
-        options: of its constructor.
-        **named: the other keys of `config.augment`, `base_scale` and `base_size`: options that it
-            gets if its constructor takes them.
+        options: options of its constructor, `config.augment.options`.
+        **named: the other keys of `config.augment`, `base_scale` and `base_size`; passed if the
+            constructor takes them.
 
     Raises:
-        InputError: on a name, an option or a value that is not allowed.
+        InputError: if a name, option or value is not allowed.
     """
     key = "config.augment"
     registry.deal(named, {"standard": registry.option_names(Augment, "standard", key)}, key)
@@ -171,7 +170,7 @@ def build(
         cls, options or {}, f"{key}.options", name=name, offered=named
     )()
     if not callable(made):
-        raise InputError(f"{key}.name: {name} makes a {type(made).__name__}, no augmentation.")
+        raise InputError(f"{key}.name: {name} makes a {type(made).__name__}, not an augmentation.")
     return made
 
 
@@ -187,14 +186,14 @@ def batch(
         key: root key of all augmentation.
         batch: `image` uint8 [B, H, W, 3], `label` uint8 [B, H, W], `size` int32 [B, 2] (the valid
             part of the canvas), `position` uint32 [B].
-        augmentation: of one example.
-        fill: RGB, 0 to 255, outside the image.
+        augmentation: augmentation of one example.
+        fill: RGB outside the image, 0 to 255.
 
     Returns:
         float32 [B, h, w, 3], 0 to 255, and uint8 [B, h, w], VOID outside the image.
 
     Raises:
-        InputError: if the augmentation gives anything else.
+        InputError: if the augmentation returns other types or shapes.
     """
 
     def one(
@@ -205,23 +204,23 @@ def batch(
     image, label = jax.vmap(one)(batch["image"], batch["label"], batch["size"], batch["position"])
     if (image.dtype, label.dtype) != (jnp.float32, jnp.uint8) or image.shape != (*label.shape, 3):
         raise InputError(
-            f"config.augment.name: the augmentation gives {image.dtype}{list(image.shape[1:])} and "
-            f"{label.dtype}{list(label.shape[1:])}; it must be float32[h, w, 3] and uint8[h, w]."
+            f"config.augment.name: the augmentation returns {image.dtype}{list(image.shape[1:])} "
+            f"and {label.dtype}{list(label.shape[1:])}; it must be float32[h, w, 3] and uint8[h, w]."
         )
     return image, label
 
 
-_ONE = 1 << 14  # of the warp's fixed-point numbers
-_TURN = 1 << 12  # of sines and cosines
-_LEVELS = 1 << 12  # values that a scale or an angle is drawn from
+_ONE = 1 << 14  # fixed-point unit of the warp
+_TURN = 1 << 12  # fixed-point unit of sines and cosines
+_LEVELS = 1 << 12  # number of scales or angles to draw from
 
 
 def _sources(key: jax.Array, size: jax.Array, options: Augment) -> tuple[jax.Array, jax.Array]:
-    """Where each pixel of the crop comes from: int32 [h, w] twice, in 1 / (2 _ONE) source pixels.
+    """Source position of each crop pixel: int32 [h, w] twice, in 1 / (2 _ONE) source pixels.
 
-    Integers throughout, and scale and angle from tables: every device draws the same pixels, to
-    the bit. Pixel i covers [i, i + 1). The crop is cut at whole pixels of the scaled image, so that
-    at scale 1 without rotation pixels are copied, not blended.
+    All arithmetic is in integers, and scale and angle come from tables, so that every device
+    computes bit-identical pixels. Pixel i covers [i, i + 1). The crop starts at a whole pixel of
+    the scaled image, so that at scale 1 without rotation pixels are copied, not interpolated.
     """
     key_scale, key_place, key_flip, key_turn = jax.random.split(key, 4)
     low, high = np.log(options.scale)
@@ -232,7 +231,7 @@ def _sources(key: jax.Array, size: jax.Array, options: Augment) -> tuple[jax.Arr
     # image lies inside it. In two products, since zoom x size itself may not fit in 31 bits.
     pitch = size // seen * zoom + size % seen * zoom // seen
     crop = jnp.array(options.size, jnp.int32)
-    # Negative where the scaled image is smaller than the crop, and placed inside it.
+    # Negative if the scaled image is smaller than the crop; the image then lies inside the crop.
     slack = jnp.round((seen * _ONE).astype(jnp.float32) / zoom).astype(jnp.int32) - crop
     steps = jnp.floor(jax.random.uniform(key_place, (2,)) * (jnp.abs(slack) + 1))
     start = jnp.sign(slack) * jnp.minimum(steps.astype(jnp.int32), jnp.abs(slack)) * pitch
@@ -252,7 +251,7 @@ def _sources(key: jax.Array, size: jax.Array, options: Augment) -> tuple[jax.Arr
 
 
 def _draw(key: jax.Array, table: np.ndarray) -> jax.Array:
-    """One of the table's numbers, rounded to int32."""
+    """A random entry of the table, rounded to int32."""
     level = jax.random.randint(key, (), 0, len(table))
     return jnp.asarray(np.round(table).astype(np.int32))[level]
 
@@ -260,11 +259,11 @@ def _draw(key: jax.Array, table: np.ndarray) -> jax.Array:
 def _sample(
     image: jax.Array, label: jax.Array, size: jax.Array, y: jax.Array, x: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Bilinear for the image, nearest for the label, and which pixels lie inside.
+    """Samples the image bilinearly and the label by nearest pixel; also which pixels lie inside.
 
-    A pixel's three colours and its label travel as one 32-bit word, so that a pixel of the crop
-    costs four gathered words; the nearest label is always one of the four. Weights have 8 bits, as
-    a texture unit's have: the blend of four bytes is then exact in float32.
+    The colours and the label of a pixel are packed into one 32-bit word, so that a crop pixel costs
+    four gathers; the nearest label is always among the four. Weights have 8 bits, as in texture
+    units, so that the blend of four bytes is exact in float32.
     """
     parts = [image[..., c].astype(jnp.uint32) << (8 * c) for c in range(3)]
     words = (parts[0] | parts[1] | parts[2] | (label.astype(jnp.uint32) << 24)).ravel()
@@ -289,14 +288,14 @@ def _sample(
 
 
 def _split(position: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The pixel whose centre lies before a position, and how far behind it, in 1/256: int32."""
+    """The last pixel centre before a position, and the distance from it in 1/256 pixel: int32."""
     unit = 2 * _ONE
     shifted = position - unit // 2 + unit // 512  # to centres, and to the nearest 1/256
     return shifted // unit, shifted % unit * 256 // unit
 
 
 def _smooth(image: jax.Array) -> jax.Array:
-    """A Gaussian of 5 x 5, mirrored at the border, as OpenCV's: float32 [h, w, 3] -> the same."""
+    """5 x 5 Gaussian blur with mirrored borders, as in OpenCV: float32 [h, w, 3] -> [h, w, 3]."""
     for axis in (0, 1):
         pads = [(0, 0)] * 3
         pads[axis] = (2, 2)
@@ -308,15 +307,15 @@ def _smooth(image: jax.Array) -> jax.Array:
 
 
 def _color(key: jax.Array, options: Augment) -> tuple[jax.Array, jax.Array]:
-    """Brightness, contrast, saturation and hue as one map: float32 [3, 3] and [3]."""
+    """Brightness, contrast, saturation and hue as one affine map: float32 [3, 3] and [3]."""
     key_hue, key_rest = jax.random.split(key)
     draws = jax.random.uniform(key_rest, (3,), minval=-1.0, maxval=1.0)
     contrast = 1 + options.contrast * draws[0]
     saturation = 1 + options.saturation * draws[1]
     angles = np.radians(np.linspace(-options.hue, options.hue, _LEVELS))
     cos, sin = (_draw(key_hue, _ONE * f(angles)) / _ONE for f in (np.cos, np.sin))
-    # YIQ (NTSC): hue turns the plane of I and Q, saturation stretches it, Y stays. A colour is
-    # grey + (cos I/Q part + sin turned part) x saturation, with two constant matrices.
+    # In YIQ (NTSC) hue rotates the plane of I and Q, saturation scales it, and Y stays. A colour is
+    # grey + (cos I/Q part + sin rotated part) x saturation, with two constant matrices.
     to_yiq = np.array([_LUMA, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)])
     from_yiq = np.linalg.inv(to_yiq)
     grey = np.outer(np.ones(3), _LUMA)

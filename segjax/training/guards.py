@@ -1,4 +1,4 @@
-"""What can happen to a run, and what is done about it: preemption, a hang, numbers that break."""
+"""Guards of a run against preemption, hangs and non-finite steps."""
 
 import contextlib
 import dataclasses
@@ -24,20 +24,20 @@ from segjax.runs import checkpoint
 from segjax.training import state
 from segjax.training.assembly import Training
 
-_HANG_FACTOR = 20  # of the median step, before the stacks are printed
-_HANG_SECONDS = 120  # and at least this long
+_HANG_FACTOR = 20  # a step this many times the median counts as a hang
+_HANG_SECONDS = 120  # shorter steps never count
 
 
 class Guards:
-    """Listens for the order to stop, watches the clock, keeps broken batches. A context manager.
+    """Context manager that handles preemption, reports hangs and saves non-finite batches.
 
-    One process listens for SIGTERM itself. With several, JAX's own service hears it and tells all
-    of them at the same step; a handler of ours would disable that.
+    A single process handles SIGTERM directly. With several, JAX's preemption service receives it
+    and notifies all of them at the same step; a handler here would disable that.
 
     Args:
-        workdir: the run folder; batches of non-finite steps go to nonfinite/.
-        patience: how many non-finite steps in a row end the run.
-        checkpoints: of the run; they know of preemption where there are several processes.
+        workdir: run folder; batches of non-finite steps are saved in nonfinite/.
+        patience: number of consecutive non-finite steps that ends the run.
+        checkpoints: the run's checkpoints; they report preemption of several processes.
     """
 
     def __init__(self, workdir: pathlib.Path, patience: int, checkpoints: checkpoint.Checkpoints):
@@ -45,11 +45,12 @@ class Guards:
         self._patience = patience
         self._checkpoints = checkpoints
         self._alone = jax.process_count() == 1
-        # Python delivers signals to the main thread alone; a notebook may train in another.
+        # Python delivers signals only to the main thread; a notebook may train in another.
         self._listens = self._alone and threading.current_thread() is threading.main_thread()
         self._asked = False
-        self._wanted = 0.0  # of the non-finite steps in a row: see `crf_rnn.cause`
-        self._took: list[float] = []
+        # Most CRF vertices per pixel among the current non-finite steps, see `crf_rnn.cause`.
+        self._vertices = 0.0
+        self._durations: list[float] = []
         self._last = time.monotonic()
 
     def __enter__(self) -> "Guards":
@@ -66,39 +67,39 @@ class Guards:
         self._asked = True
 
     def stopping(self, step: int) -> bool:
-        """Whether the run must save and leave after this step; the same in all processes."""
+        """Whether the run must save and stop after this step; the same in all processes."""
         return self._asked if self._alone else self._checkpoints.reached_preemption(step)
 
     def beat(self) -> None:
-        """A step is done. If the next takes far longer than the median, all stacks are printed."""
+        """Records that a step is done; prints all stacks if the next takes far too long."""
         now = time.monotonic()
-        self._took = [*self._took[-50:], now - self._last]
+        self._durations = [*self._durations[-50:], now - self._last]
         self._last = now
-        limit = max(_HANG_SECONDS, _HANG_FACTOR * statistics.median(self._took))
-        # Not sys.stderr: a notebook's has no file.
+        limit = max(_HANG_SECONDS, _HANG_FACTOR * statistics.median(self._durations))
+        # Not sys.stderr, which has no file descriptor in a notebook.
         if sys.__stderr__ is not None:
             faulthandler.dump_traceback_later(limit, exit=False, file=sys.__stderr__)
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """The time inside belongs to no step."""
+        """Context whose time does not count as part of a step."""
         faulthandler.cancel_dump_traceback_later()
         yield
         self._last = time.monotonic()
 
     def broken(self, step: int, scalars: dict[str, float], batch: dict[str, np.ndarray]) -> bool:
-        """Saves the batch of a skipped step; True once there were too many in a row.
+        """Saves the batch of a skipped step; True after too many in a row.
 
         Args:
             step: the step.
-            scalars: of `steps.train_step`: `skipped`, non-finite steps in a row, itself included,
-                which leave the weights as they were; and what a CRF lacked.
-            batch: its rows, those of this process.
+            scalars: scalars of `steps.train_step`; reads `skipped`, the number of non-finite steps
+                in a row up to this one, and `crf_vertices_wanted`.
+            batch: this process's rows of the batch.
         """
         if not scalars["skipped"]:
-            self._wanted = 0.0
+            self._vertices = 0.0
             return False
-        self._wanted = max(self._wanted, scalars.get("crf_vertices_wanted", 0.0))
+        self._vertices = max(self._vertices, scalars.get("crf_vertices_wanted", 0.0))
         path = self._path(step)
         files.write_npz(path, step=step, **batch)
         logging.warning(
@@ -107,21 +108,22 @@ class Guards:
         return scalars["skipped"] >= self._patience
 
     def error(self, step: int) -> InputError:
-        """What the run ends with, and how to look at it."""
+        """The error that ends the run, with a command that replays the batch."""
         again = [word for word in sys.argv[1:] if not word.startswith("--replay")]
         command = shlex.join(
             ["python", "-m", "segjax.main", *again, f"--replay={self._path(step)}"]
         )
-        if not any(word.lstrip("-").startswith("config") for word in again):  # not a verb's
+        if not any(word.lstrip("-").startswith("config") for word in again):  # called from Python
             command = f"segjax.training.loop.run(config, workdir, replay={str(self._path(step))!r})"
         return InputError(
             f"Loss or gradient was not finite for {self._patience} steps in a row, up to step "
-            f"{step}; the weights are those before them.{self._cause()} Look at it with: {command}"
+            f"{step}; the weights are from before these steps.{self._cause()} "
+            f"Replay it with: {command}"
         )
 
     def _cause(self) -> str:
-        """What is known of it, after a space."""
-        return f" {crf_rnn.cause(self._wanted)}" if self._wanted else ""
+        """The cause if the CRF's lattice overflowed, after a space; else ""."""
+        return f" {crf_rnn.cause(self._vertices)}" if self._vertices else ""
 
     def _path(self, step: int) -> pathlib.Path:
         process = "" if self._alone else f"-process{jax.process_index()}"
@@ -129,13 +131,13 @@ class Guards:
 
 
 def replay(training: Training, ts: state.TrainState, path: pathlib.Path) -> None:
-    """Runs a saved batch again under NaN checks, and says which operation broke.
+    """Reruns a saved batch under NaN checks and prints the operation that failed.
 
     Raises:
-        InputError: if there is no such file.
+        InputError: if the file does not exist.
     """
     if not path.exists():
-        raise InputError(f"--replay: there is no file {path}.")
+        raise InputError(f"--replay: {path} does not exist.")
     saved = dict(np.load(path, allow_pickle=False))
     step = int(saved.pop("step"))
     batch = sharding.put_batch(training.mesh, saved)

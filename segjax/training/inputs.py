@@ -1,4 +1,4 @@
-"""The batches of a training, and the programs that take them."""
+"""Training batches and the compiled programs that consume them."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -15,13 +15,13 @@ from segjax.training.state import TrainState
 
 
 def weights_of_classes(name: str, split: Split) -> list[float] | None:
-    """The class weights that `config.loss.class_weights` names, from the counts of a split."""
+    """Class weights named by `config.loss.class_weights`, from the class counts of a split."""
     weights = class_weights.by_name(name, split.scan)
     return None if weights is None else [float(weight) for weight in weights]
 
 
 def train_batches(training: Training, split: Split, *, first_step: int) -> Iterator[pipeline.Batch]:
-    """This process's training batches from `first_step` on, without end."""
+    """An endless iterator over this process's training batches from `first_step` on."""
     config = training.config
     return pipeline.train_batches(
         split.source,
@@ -39,20 +39,20 @@ def train_batches(training: Training, split: Split, *, first_step: int) -> Itera
 
 
 def batches_of_an_epoch(training: Training, split: Split) -> int:
-    """How many batches hold every example of a split once."""
+    """Number of batches in one epoch of a split, rounded up."""
     count: int = math.ceil(len(split.source) / training.config.batch_size)
     return count
 
 
 def lowered(training: Training, split: Split) -> jax.stages.Lowered:
-    """The training step, traced for the batches of a split; no array is made.
+    """The training step traced for the batches of a split; creates no arrays.
 
     Raises:
-        InputError: if a loss, an augmentation or a network breaks its contract, or a batch does
-            not divide among the devices.
+        InputError: if a loss, augmentation or network breaks its contract, or the batch size is
+            not divisible by the number of devices.
     """
     config = training.config
-    rows = pipeline.nothing(
+    rows = pipeline.empty_batch(
         split.canvas, config.preprocess.mean, config.batch_size // jax.process_count()
     )
     batch = sharding.batch_shapes(training.mesh, rows)
@@ -66,33 +66,36 @@ def compiled(
     eval_step: Callable,
     eval_canvases: Sequence[tuple[int, int]],
 ) -> Callable:
-    """The compiled training step; evaluation is compiled, too.
+    """The compiled training step. Also compiles the evaluation step.
 
-    All of it happens before the first step, so that memory runs out now or never.
+    Everything is compiled before the first step, so that too little memory shows at the start.
 
     Args:
-        training: whose step it is.
-        traced: of `lowered`.
-        ts: the state that it begins with.
-        eval_step, eval_canvases: of the evaluator, and the sizes that it will see.
+        training: the training.
+        traced: result of `lowered`.
+        ts: the initial state.
+        eval_step: the evaluation step, (network, batch) -> outputs.
+        eval_canvases: (height, width) of the evaluation batches.
     """
     config, processes = training.config, jax.process_count()
     step = traced.compile()
     logging.info(
-        "%d parameters; %d images a device and step; training step: %s.",
+        "%d parameters; %d images per device and step; training step: %s.",
         sum(leaf.size for leaf in jax.tree.leaves(ts.params)),
         config.batch_size // training.mesh.devices.shape[0],
         _memory(step),
     )
     network = Network(ts.params, ts.batch_stats, training.model)
     for canvas in eval_canvases:
-        rows = pipeline.nothing(canvas, config.preprocess.mean, config.eval.batch_size // processes)
+        rows = pipeline.empty_batch(
+            canvas, config.preprocess.mean, config.eval.batch_size // processes
+        )
         jax.block_until_ready(eval_step(network, sharding.put_batch(training.mesh, rows)))
     return step
 
 
 def _memory(compiled: jax.stages.Compiled) -> str:
-    """What a compiled program needs on a device, in words."""
+    """Device memory of a compiled program as text."""
     analysis = compiled.memory_analysis()
     if analysis is None:
         return "memory unknown"

@@ -19,16 +19,16 @@ from segjax.training.assembly import Training
 
 
 def run(config: ml_collections.ConfigDict, workdir: pathlib.Path, replay: str = "") -> None:
-    """Trains a network to `config.total_steps`, from where `workdir` left it.
+    """Trains a network until `config.total_steps`, resuming from `workdir` if it has checkpoints.
 
     Args:
         config: the recipe.
         workdir: the run folder.
-        replay: a batch under `workdir` to run again under NaN checks, instead of training.
+        replay: path of a saved batch to rerun under NaN checks instead of training; "" to train.
 
     Raises:
-        InputError: on bad config or data, a folder of another config, a full disk, or a loss that
-            stays non-finite.
+        InputError: if the config or data are not allowed, the folder belongs to another config, the
+            disk is full, or the loss stays non-finite.
     """
     accepted = acceptance.accept(config, workdir)
     training = accepted.training
@@ -66,7 +66,7 @@ def _loop(
     guard: guards.Guards,
 ) -> None:
     config, every = training.config, training.config.every_steps
-    # Step, scalars and batch of the step before: reading them never stalls the device.
+    # Step, scalars and batch of the previous step: reading those does not stall the device.
     late: tuple[int, dict[str, jax.Array], pipeline.Batch] | None = None
 
     def settle(step: int, on_device: dict[str, jax.Array], batch: pipeline.Batch) -> None:
@@ -103,18 +103,18 @@ def _loop(
 def _first_state(
     accepted: acceptance.Accepted, checkpoints: checkpoint.Checkpoints
 ) -> state.TrainState:
-    """The newest checkpoint's state, or a new one."""
+    """The state of the newest checkpoint, or a new state."""
     training = accepted.training
-    found = checkpoints.restore(training.state_shapes())
-    if found is None:
+    restored = checkpoints.restore(training.state_shapes())
+    if restored is None:
         return initial_state(training, accepted.start)
-    ts: state.TrainState = found[0]
+    ts: state.TrainState = restored[0]
     logging.info("Resumed from step %d in %s.", int(ts.step), checkpoints.directory)
     return ts
 
 
 def initial_state(training: Training, start: initial_weights.Start | None) -> state.TrainState:
-    """The state before the first step, with the weights that `start` has for it."""
+    """The state before the first step, with the weights of `start` if given."""
     ts = training.initial_state()
     if start is None:
         return ts

@@ -1,4 +1,4 @@
-"""What a training run logs and shows."""
+"""Logs, evaluations and pictures of a training run."""
 
 import pathlib
 
@@ -18,14 +18,16 @@ from segjax.training.assembly import Training
 
 
 class Monitor:
-    """Writes scalars, evaluates, draws, and says when to stop. All processes call it alike.
+    """Logs scalars, evaluates, draws pictures and decides on early stopping.
+
+    All processes make the same calls; only the first writes.
 
     Args:
-        training: whose weights are watched.
-        evaluator: scores the weights.
-        data: fingerprint of what it evaluates.
-        workdir: the run folder.
-        step: the last step that is done.
+        training: the training.
+        evaluator: evaluator of the weights.
+        data: fingerprint of the evaluated split.
+        workdir: run folder.
+        step: last completed step.
     """
 
     def __init__(
@@ -53,7 +55,7 @@ class Monitor:
         return self.training.config.stop
 
     def step(self, step: int, scalars: dict[str, float]) -> None:
-        """Takes the scalars of a training step; writes them when they are due."""
+        """Records the scalars of a training step; logs them every `every_steps.log` steps."""
         config = self.training.config
         self.meter.step(config.batch_size)
         if self.main:
@@ -65,7 +67,7 @@ class Monitor:
             self._write(step, scalars | self.meter.read_and_reset() | memory)
 
     def evaluate(self, ts: state.TrainState, step: int) -> dict[str, float]:
-        """Scores raw and averaged weights; returns the newest value of every scalar."""
+        """Evaluates raw and averaged weights; returns the latest value of every scalar."""
         kinds = {"eval": {"params": ts.params, "batch_stats": ts.batch_stats}}
         if ts.ema:
             kinds["eval_ema"] = ts.ema
@@ -78,7 +80,7 @@ class Monitor:
         return {key: value for key, value in self._last.items() if "/" in key}
 
     def draw(self) -> None:
-        """Shows the evaluations since the last call: tables, pictures, files. After the save."""
+        """Writes tables, pictures and files of new evaluations; call it after saving."""
         while self._undrawn:
             evaluated = self._undrawn.pop(0)
             if self.main:

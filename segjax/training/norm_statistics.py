@@ -1,9 +1,9 @@
-"""The statistics of batch norms estimated again, over the training set, when training is done.
+"""Re-estimation of batch norm statistics on the training set after training.
 
-Running averages follow the weights with a lag and weigh the last batches most. SegNet's release
-keeps none: after training it averages each layer's mean and variance over one pass through the
-training set (Badrinarayanan, Kendall, Cipolla, PAMI 2017; its compute_bn_statistics). Wu, Johnson
-(Rethinking "Batch" in BatchNorm, 2021, section 3.2) find the same better for others, too.
+Running averages lag behind the weights and give the last batches the highest weight. SegNet's
+release does not use them: after training it averages the mean and variance of each layer over one
+epoch (Badrinarayanan, Kendall, Cipolla, PAMI 2017; compute_bn_statistics in the release). Wu and
+Johnson (Rethinking "Batch" in BatchNorm, 2021, section 3.2) report gains for other networks too.
 """
 
 import dataclasses
@@ -19,11 +19,11 @@ from segjax.training import inputs
 from segjax.training.assembly import Training
 
 MOST = 1000
-"""Batches; with more of them a mean hardly moves, and a set may be endless."""
+"""Largest number of batches to average; more would hardly change the mean."""
 
 
 def batches_of(training: Training, split: Split) -> int:
-    """How many batches are averaged: one pass through the split, at most MOST."""
+    """Number of batches to average: one epoch of the split, at most MOST."""
     return min(MOST, inputs.batches_of_an_epoch(training, split))
 
 
@@ -34,19 +34,19 @@ def estimated(
     *,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Network:
-    """The network with batch statistics estimated for its parameters.
+    """Re-estimates the batch norm statistics of a network.
 
-    Batches are those that training began with: augmented, of its size, and each layer sees what
-    comes out of the norms before it by the batch's own statistics.
+    The batches are the first ones of the training, augmented in the same way, and every layer
+    normalises by the statistics of the batch, as in training.
 
     Args:
-        network: of the run.
-        training: says how batches are made.
-        split: of training.
+        network: the trained network.
+        training: the training.
+        split: the training split.
         progress: called with the number of batches done.
 
     Returns:
-        The network with the mean of each batch's statistics over `batches_of` batches.
+        The network with statistics averaged over `batches_of` batches.
 
     Raises:
         InputError: if the network has no batch norm.
@@ -55,8 +55,8 @@ def estimated(
     mean = network.batch_stats
     for done in range(1, batches_of(training, split) + 1):
         batch = sharding.put_batch(training.mesh, next(batches))
-        found = training.batch_statistics(network, batch)
-        # Not the sum: what is the same in all batches (frozen norms) stays the same to the bit.
-        mean = jax.tree.map(lambda m, x, n=done: m + (x - m) / jnp.float32(n), mean, found)
+        statistics = training.batch_statistics(network, batch)
+        # A running mean, so that statistics equal in all batches (frozen norms) stay bit-identical.
+        mean = jax.tree.map(lambda m, x, n=done: m + (x - m) / jnp.float32(n), mean, statistics)
         progress(done)
     return dataclasses.replace(network, batch_stats=mean)

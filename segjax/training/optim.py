@@ -1,12 +1,11 @@
-"""Optimisers, and the multipliers of learning rate and weight decay by part of the network.
+"""Optimisers, with multipliers of learning rate and weight decay for parts of the network.
 
-An optimiser is a function of options that gives optax transformations, one or a list of them: from
-gradients to directions. A step goes against its direction, times the learning rate. `add_decay` is
-given to every optimiser: the transformation that adds weight decay, each part's times its
-multiplier, in a list that is empty where `config.optim.weight_decay` is 0. Its options are those of
-`config.optim` that it takes by name (momentum, nesterov, b2); others have a default, or come from
-`config.optim.options`. `config.optim.name = "my_optimisers:lion"` takes one from a module that lies
-where the command runs:
+An optimiser is a function that takes options and returns one optax transformation or a list of
+them, from gradients to directions; a step subtracts the direction times the learning rate. Every
+optimiser takes `add_decay`, a list with the transformation that adds weight decay, including the
+multipliers; it is empty if `config.optim.weight_decay` is 0. Options are passed by name from
+`config.optim` (momentum, nesterov, b2) and from `config.optim.options`.
+`config.optim.name = "my_optimisers:lion"` loads one from a module in the current folder:
 
     def lion(*, momentum: float, b2: float, add_decay: list):
         return [optax.scale_by_lion(b1=momentum, b2=b2), *add_decay]
@@ -31,12 +30,12 @@ Part = tuple[str, float, float]
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-    """The direction of a step and its length.
+    """An optimiser with its learning rate schedule.
 
     Attributes:
-        tx: gradients -> directions, multipliers included, learning rate not.
-        schedule: step (from 0) -> learning rate. It follows `TrainState.step`, so that a step that
-            was skipped for a non-finite gradient does not shift the schedule.
+        tx: gradients -> directions, with multipliers but without the learning rate.
+        schedule: step (from 0) -> learning rate. It follows `TrainState.step`, which also counts
+            skipped steps.
     """
 
     tx: optax.GradientTransformation
@@ -83,22 +82,21 @@ def build(
 
     Args:
         name: one of OPTIMIZERS, or "module:Name".
-        lr: the rate at the schedule's start, after warm-up.
+        lr: learning rate after warm-up.
         schedule: one of `schedules.SCHEDULES`, or "module:Name".
-        warmup_steps: steps of a linear rise before the schedule starts.
+        warmup_steps: number of steps of linear warm-up before the schedule starts.
         power, decay, step_every: options of the schedule, if it takes them.
         momentum, nesterov, b2: options of the optimiser, if it takes them.
-        weight_decay: added to a direction, times the parameter; see the optimiser.
-        clip_norm: longest gradient; 0 does not clip.
+        weight_decay: factor of the parameter in weight decay; see the optimiser.
+        clip_norm: largest global norm of the gradient; 0 for no clipping.
         parts: multipliers by path pattern, such as ("*/bias", 2.0, 0.0) and ("head/*", 10.0, 1.0);
-            those that match a parameter multiply.
+            if several match a parameter, their product counts.
         params: the parameters, or their shapes.
-        total_steps: of the training; the schedule's span is what warm-up leaves of it.
-        options: of the optimiser and the schedule; each gets those that it takes.
+        total_steps: number of training steps, including warm-up.
+        options: further options of the optimiser and the schedule; each gets those that it takes.
 
     Raises:
-        InputError: on a name, an option or a value that is not allowed, or a pattern that matches
-            no parameter.
+        InputError: if a name, option or value is not allowed, or a pattern matches no parameter.
     """
     rates, decays = multipliers(params, parts)
     decays = jax.tree.map(lambda factor: weight_decay * factor, decays)
@@ -142,29 +140,30 @@ def _chosen(
 
 
 def _transformations(made: Any, name: str) -> list[optax.GradientTransformation]:
-    """The list of transformations that an optimiser gave.
+    """The transformations that an optimiser returned, as a list.
 
     Raises:
-        InputError: if it gave anything else.
+        InputError: if it returned anything else.
     """
     made = [made] if isinstance(made, optax.GradientTransformation) else made
     if not isinstance(made, list | tuple) or not all(
         isinstance(one, optax.GradientTransformation) for one in made
     ):
         raise InputError(
-            f"config.optim.name: {name} gives {type(made).__name__}; an optimiser gives optax "
-            "transformations, one or a list."
+            f"config.optim.name: {name} returns {type(made).__name__}; an optimiser returns one "
+            "optax transformation or a list of them."
         )
     return list(made)
 
 
 def multipliers(params: Any, parts: Sequence[Part]) -> tuple[Any, Any]:
-    """Two trees like `params`, of float: the product of the matching parts' multipliers.
+    """Multipliers of learning rate and weight decay: two trees of floats like `params`.
 
-    A path reads "backbone/stages/0/1/conv/kernel"; patterns are those of a shell, `*` crosses "/".
+    If several patterns match a parameter, its multiplier is their product. A path looks like
+    "backbone/stages/0/1/conv/kernel"; patterns follow shell rules, but `*` also matches "/".
 
     Raises:
-        InputError: naming the pattern that matches nothing.
+        InputError: naming a pattern that matches nothing.
     """
     leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
     paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
@@ -174,7 +173,7 @@ def multipliers(params: Any, parts: Sequence[Part]) -> tuple[Any, Any]:
         if not matches:
             raise InputError(
                 f"config.optim.parts: {pattern!r} matches no parameter; "
-                f"paths read like {paths[0]!r}, {paths[-1]!r}."
+                f"paths look like {paths[0]!r}, {paths[-1]!r}."
             )
         for i in matches:
             rates[i] *= rate

@@ -1,10 +1,10 @@
-"""Schedules: what a learning rate is multiplied by after some of the steps.
+"""Learning rate schedules: factors of the learning rate over the steps of a training.
 
-A schedule is a function `(t, span, *, option=...) -> factor`: t, float32 [], are the steps since
-warm-up, at most `span`, which are all of them; the factor is float32 []. Options are those of
-`config.optim` that it takes by name: power, decay, step_every; others have a default, or come from
-`config.optim.options`. `config.optim.schedule = "my_schedules:flat_then_cosine"` takes one from a
-module that lies where the command runs:
+A schedule is a function `(t, span, *, option=...) -> factor`: t, float32 [], is the number of steps
+since warm-up, 0 to `span`; the factor is float32 []. Options are passed by name from `config.optim`
+(power, decay, step_every) and from `config.optim.options`.
+`config.optim.schedule = "my_schedules:flat_then_cosine"` loads one from a module in the current
+folder:
 
     def flat_then_cosine(t, span, *, flat: float = 0.7):
         done = jnp.maximum(t / span - flat, 0) / (1 - flat)
@@ -23,7 +23,7 @@ Schedule = Callable[..., jax.Array]
 
 
 def constant(t: jax.Array, span: int) -> jax.Array:
-    """One."""
+    """The factor 1."""
     return jnp.ones(())
 
 
@@ -43,15 +43,15 @@ def inverse_time(t: jax.Array, span: int, *, decay: float) -> jax.Array:
 
 
 def step(t: jax.Array, span: int, *, decay: float, step_every: int) -> jax.Array:
-    """Times `decay` after every `step_every` steps.
+    """`decay`^floor(t / `step_every`).
 
     Raises:
-        InputError: if there are no steps in between, or the rate would become 0.
+        InputError: if `step_every` is below 1 or `decay` is not above 0.
     """
     if step_every < 1:
-        raise InputError(f"config.optim.step_every is {step_every}; the schedule wants 1 or more.")
+        raise InputError(f"config.optim.step_every is {step_every}; the schedule needs 1 or more.")
     if not decay > 0:
-        raise InputError(f"config.optim.decay is {decay}; the schedule wants more than 0.")
+        raise InputError(f"config.optim.decay is {decay}; the schedule needs more than 0.")
     return decay ** jnp.floor(t / step_every)
 
 
@@ -65,20 +65,20 @@ SCHEDULES: registry.Table = {
 
 
 def fixed(schedule: Schedule, span: int, name: str) -> Callable[[jax.Array], jax.Array]:
-    """A schedule over a span: t -> factor, for any t.
+    """A schedule over a fixed span: t -> factor, with t clipped to 0 ... span.
 
     Args:
-        schedule: with its options bound.
-        span: the number of steps.
-        name: of the schedule, for messages.
+        schedule: schedule with its options bound.
+        span: number of steps.
+        name: name of the schedule, for messages.
 
     Raises:
-        InputError: if its options are not allowed, or it does not give one number.
+        InputError: if its options are not allowed, or it does not return a scalar.
     """
     factor = jax.eval_shape(lambda: jnp.asarray(schedule(jnp.zeros(()), span)))
     if factor.shape:
         raise InputError(
-            f"config.optim.schedule: {name} gives an array of shape {list(factor.shape)}; a "
-            "schedule gives one number."
+            f"config.optim.schedule: {name} returns an array of shape {list(factor.shape)}; "
+            "a schedule returns a scalar."
         )
     return lambda t: schedule(jnp.clip(t, 0, span), span)

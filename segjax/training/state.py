@@ -1,4 +1,4 @@
-"""The train state: all that a step changes, and where it begins."""
+"""The train state, and its initial value."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,19 +13,19 @@ from jax.sharding import Mesh, NamedSharding
 from segjax import sharding as shardings
 
 Draw = Callable[[int | jax.Array], tuple[Any, Any]]
-"""Seed -> parameters and batch statistics, see `Model.draw`."""
+"""Seed -> (parameters, batch statistics), see `Model.draw`."""
 
 
 @flax.struct.dataclass
 class TrainState:
-    """All that a step changes, as arrays.
+    """The arrays that a training step changes.
 
     Attributes:
-        step: int32 [], updates tried so far; also the position in the data, in batches.
+        step: int32 [], number of steps including skipped ones; also the number of batches read.
         params, batch_stats: nested dicts of float32 arrays.
-        opt_state: of the optax transformation.
-        ema: {"params": ..., "batch_stats": ...} averaged over steps, or {} where none is kept.
-        skipped: int32 [], non-finite steps in a row.
+        opt_state: state of the optax transformation.
+        ema: {"params": ..., "batch_stats": ...} averaged over steps, or {} without averaging.
+        skipped: int32 [], number of non-finite steps in a row.
     """
 
     step: jax.Array
@@ -44,16 +44,16 @@ def create(
     ema: bool,
     mesh: Mesh,
 ) -> TrainState:
-    """The state before the first step, the same for the same seed.
+    """The state before the first step; it depends only on the seed.
 
     Args:
-        draw: of the model.
-        tx: of the optimiser.
-        seed: of the weights.
-        ema: whether averaged weights are kept.
-        mesh: the devices, to all of which the state is copied.
+        draw: `Model.draw`.
+        tx: `Optimizer.tx`.
+        seed: seed of the weights.
+        ema: whether to keep averaged weights.
+        mesh: devices; the state is replicated on all of them.
     """
-    # Not under one jit: layers share the programs that draw them (`layers.he_normal`).
+    # Not under a single jit: layers share the programs that draw weights (`layers.he_normal`).
     sharding = shardings.replicated(mesh)
     first = _first(*draw(seed), tx, ema)
     placed: TrainState = jax.tree.map(lambda x: _put(x, sharding), first)
@@ -68,11 +68,11 @@ def shapes(
     ema: bool,
     mesh: Mesh,
 ) -> TrainState:
-    """What `create` would give, as ShapeDtypeStructs with shardings: the target of a restore.
+    """Result of `create` as ShapeDtypeStructs with shardings: the target of a restore.
 
     Args:
-        params, batch_stats: of `Model.shapes`.
-        tx, ema, mesh: as of `create`.
+        params, batch_stats: result of `Model.shapes`.
+        tx, ema, mesh: see `create`.
     """
     sharding = shardings.replicated(mesh)
     target: TrainState = jax.tree.map(
@@ -83,7 +83,7 @@ def shapes(
 
 
 def _put(x: jax.Array, sharding: NamedSharding) -> jax.Array:
-    """A copy of its own: the state is donated, and two leaves must not share a buffer."""
+    """A separate copy, because the donated state must not share buffers between leaves."""
     copy: jax.Array = jax.make_array_from_process_local_data(sharding, np.array(x))
     return copy
 

@@ -18,7 +18,7 @@ from segjax.training import augment, state
 from segjax.training.optim import Optimizer
 
 _Sums = tuple[Any, jax.Array, jax.Array, Any]  # gradients, loss, count, batch statistics
-_More = tuple[jax.Array, Any, dict[str, jax.Array]]  # count, batch statistics, what a CRF lacks
+_More = tuple[jax.Array, Any, dict[str, jax.Array]]  # count, batch statistics, CRF scalars
 
 
 def train_step(
@@ -33,22 +33,23 @@ def train_step(
     accumulate: int,
     ema_decay: float,
 ) -> tuple[state.TrainState, dict[str, jax.Array]]:
-    """One update.
+    """One training step.
 
     Args:
         ts: the state; donate it.
         batch: see `data.pipeline`; `image` uint8 [B, H, W, 3], `label` uint8 [B, H, W].
-        model: the network's static half.
-        augmentation: of every example.
-        seed: of augmentation and dropout.
-        optimizer, loss: of the recipe.
-        accumulate: parts that the batch is worked off in; gradients and counts are summed.
-        ema_decay: of the averaged weights, 0 keeps none.
+        model: the static part of the network.
+        augmentation: augmentation of one example.
+        seed: seed of augmentation and dropout.
+        optimizer: the optimiser.
+        loss: the loss.
+        accumulate: number of parts that the batch is split into; gradients and counts are summed.
+        ema_decay: decay of averaged weights, 0 to 1; 0 keeps none.
 
     Returns:
-        The new state, or the old one with `skipped` + 1 where loss or gradient is not finite, and
-        scalars: loss, grad_norm, lr, valid (share of labelled pixels), skipped; of a network with a
-        CRF also those of `Scores.wanted`.
+        The new state, or the old one with `skipped` + 1 if the loss or the gradient is not finite.
+        Scalars: loss, grad_norm, lr, valid (share of labelled pixels), skipped; with a CRF layer
+        also those of `Scores.crf_scalars`.
     """
     key_augment, key_dropout = jax.random.split(jax.random.key(seed))
     key_dropout = jax.random.fold_in(key_dropout, ts.step)
@@ -59,10 +60,10 @@ def train_step(
         module = functional.merge(model.graphs.training, params, batch_stats)
         outputs = module(model.preprocess(image), rngs=nnx.Rngs(dropout=key), image=image)
         total, count = loss.total(outputs, label)
-        wanted = outputs[0].wanted()
-        return total, (count, functional.plain(nnx.state(module, nnx.BatchStat)), wanted)
+        crf_scalars = outputs[0].crf_scalars()
+        return total, (count, functional.plain(nnx.state(module, nnx.BatchStat)), crf_scalars)
 
-    (grads, total, count, batch_stats), wanted = _summed_gradients(
+    (grads, total, count, batch_stats), crf_scalars = _summed_gradients(
         summed_loss, ts, (image, label), key_dropout, accumulate
     )
     divisor = loss.divisor(count)
@@ -80,7 +81,7 @@ def train_step(
         "valid": jnp.mean(label != VOID),
         "skipped": skipped,
     }
-    return dataclasses.replace(kept, step=ts.step + 1, skipped=skipped), scalars | wanted
+    return dataclasses.replace(kept, step=ts.step + 1, skipped=skipped), scalars | crf_scalars
 
 
 def batch_statistics(
@@ -90,7 +91,7 @@ def batch_statistics(
     augmentation: augment.Augmentation,
     seed: int,
 ) -> Any:
-    """The statistics that norms find in a batch as training sees it, as `batch_stats`.
+    """Batch norm statistics of a single augmented batch, in the form of `batch_stats`.
 
     Raises:
         InputError: if the network has no batch norm.
@@ -103,7 +104,7 @@ def batch_statistics(
     if not norms:
         raise InputError("--statistics: the network has no batch norm.")
     for norm in norms:
-        norm.momentum = 0.0  # nothing is kept of the batches before
+        norm.momentum = 0.0  # ignores the running averages
     module(model.preprocess(image), rngs=nnx.Rngs(dropout=key_dropout), image=image)
     return functional.plain(nnx.state(module, nnx.BatchStat))
 
@@ -115,28 +116,29 @@ def _summed_gradients(
     key: jax.Array,
     accumulate: int,
 ) -> tuple[_Sums, dict[str, jax.Array]]:
-    """Over the parts of a batch.
+    """Sums over the parts of a batch.
 
     Returns:
-        (gradients, loss, count) summed, and the last batch statistics; the most of `Scores.wanted`.
+        Summed gradients, loss and count, and the last batch statistics.
+        The maxima of `Scores.crf_scalars`.
     """
 
     def part(carry: _Sums, rows: tuple[jax.Array, ...]) -> tuple[_Sums, dict[str, jax.Array]]:
         grads, total, count, batch_stats = carry
-        (part_total, (part_count, batch_stats, wanted)), part_grads = jax.value_and_grad(
+        (part_total, (part_count, batch_stats, crf_scalars)), part_grads = jax.value_and_grad(
             summed_loss, has_aux=True
         )(ts.params, batch_stats, *rows)
         grads = jax.tree.map(jnp.add, grads, part_grads)
-        return (grads, total + part_total, count + part_count, batch_stats), wanted
+        return (grads, total + part_total, count + part_count, batch_stats), crf_scalars
 
     zeros = jax.tree.map(jnp.zeros_like, ts.params)
     carry = (zeros, jnp.zeros(()), jnp.zeros(()), ts.batch_stats)
     if accumulate == 1:
         return part(carry, (*rows, key))
-    # Every n-th row: each device works on its own rows in every part.
+    # Every n-th row, so that each device keeps its rows in every part.
     parts = [x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1) for x in rows]
-    carry, wanted = jax.lax.scan(part, carry, (*parts, jax.random.split(key, accumulate)))
-    return carry, jax.tree.map(jnp.max, wanted)
+    carry, crf_scalars = jax.lax.scan(part, carry, (*parts, jax.random.split(key, accumulate)))
+    return carry, jax.tree.map(jnp.max, crf_scalars)
 
 
 def _updated(
@@ -151,7 +153,7 @@ def _updated(
     params = jax.tree.map(lambda p, u: p - lr * u, ts.params, updates)
     ema = ts.ema
     if ema_decay:
-        # Short at first, so that the average forgets the random start.
+        # The decay is low at first, so that the average forgets the random initial weights.
         decay = jnp.minimum(ema_decay, (1 + ts.step) / (10 + ts.step))
         now = {"params": params, "batch_stats": batch_stats}
         ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, ema, now)

@@ -136,10 +136,10 @@ def test_evaluations_that_cannot_be_compared_are_one_line(pair, tmp_path):
     broken = store(tmp_path / "broken", dict.fromkeys(ITEMS, 0))
     files.write_npz(broken.with_suffix(".npz"), confusion=np.zeros((K, K)))
     for second, expected in {
-        other: "are of different data sets",
-        fewer: "are of different images",
+        other: "used different data",
+        fewer: "have different images",
         bare: "has no label maps beside it",
-        broken: "hold no scores by image",
+        broken: "hold no per-image scores",
         tmp_path / "other" / "eval-test.json": "run segjax.evaluate first",
         tmp_path / "nowhere": "run segjax.evaluate first",
     }.items():

@@ -94,17 +94,15 @@ def test_several_devices_and_batch_sizes_give_the_same_labels(scene, refined):
             assert (label == refined[1][index]).mean() > 0.999
 
 
-def test_a_lattice_that_overflows_gets_more_room_and_the_batch_is_done_again(
-    scene, refined, monkeypatch
-):
+def test_a_lattice_that_overflows_grows_and_the_batch_is_done_again(scene, refined, monkeypatch):
     asked = []
 
-    class Watched(crfs.Room):
-        def capacity(self, size):
-            asked.append(super().capacity(size))
+    class Watched(crfs.LatticeCapacity):
+        def vertices(self, size):
+            asked.append(super().vertices(size))
             return asked[-1]
 
-    monkeypatch.setattr(crfs, "Room", lambda: Watched(0.01))
+    monkeypatch.setattr(crfs, "LatticeCapacity", lambda: Watched(0.01))
     result = scene.evaluator(crf=CRF)(scene.network)
     np.testing.assert_array_equal(result.report.confusion, refined[0].report.confusion)
     assert asked[0] < asked[-1]

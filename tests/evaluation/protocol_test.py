@@ -75,7 +75,7 @@ def test_images_of_the_same_split_under_the_same_views_are_filled_up_as_in_train
 
 
 def test_labels_chosen_on_another_grid_are_not_refined():
-    with pytest.raises(InputError, match="protocol argmax 'input' does not go with it"):
+    with pytest.raises(InputError, match="protocol argmax is 'input'"):
         resolve(text="single, scales=(0.5,), argmax='input'", crf="deeplab_v1")
 
 

@@ -56,7 +56,7 @@ def test_views_survive_json(name):
 
 
 def test_samples_are_passes_of_one_look_at_the_whole_image():
-    with pytest.raises(InputError, match="samples.*one look"):
+    with pytest.raises(InputError, match="samples.*single view"):
         parse("single, samples=2, flip=True")
     with pytest.raises(InputError, match="samples.*whole number"):
         parse("single, samples=1.5")
@@ -83,7 +83,7 @@ def test_samples_are_passes_of_one_look_at_the_whole_image():
         ("single, resize='transposed'", "half_pixel"),
         ("single, long_side=-1", "whole number"),
         ("single, long_side=4, short_side=(1, 2)", "only one"),
-        ("single, short_side=(5, 2)", "the least comes first"),
+        ("single, short_side=(5, 2)", "give the least first"),
         ("single, bucket=-1", "bucket"),
         ("single, flip", "key=value"),
         ("single, flip=__import__('os')", "key=value"),

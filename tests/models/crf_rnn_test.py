@@ -222,7 +222,7 @@ def test_an_image_without_room_gets_nan_and_the_number_of_vertices_it_needs():
     fine, lacking = got.overflow.tolist()
     assert fine == 0
     assert 144 < lacking <= 6 * 144
-    (wanted,) = got.wanted().values()
+    (wanted,) = got.crf_scalars().values()
     assert wanted == pytest.approx(lacking / 144)
     assert refined(float(wanted)).overflow.tolist() == [0, 0]
     assert refined(100.0).overflow.tolist() == [0, 0]

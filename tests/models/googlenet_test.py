@@ -13,7 +13,7 @@ from segjax import models
 from segjax.errors import InputError
 from segjax.models import functional, importers, layers
 from segjax.models.backbones import googlenet
-from segjax.models.importers import files
+from segjax.models.importers import weight_files
 from segjax.models.preprocess import Preprocess
 from tests import tiny
 from tests.models.importers import real
@@ -175,7 +175,7 @@ PHOTOGRAPHS = {  # top class and its probability, from the README of the weights
 def chances() -> dict[str, np.ndarray]:
     """Photograph -> the release's probabilities of classes."""
     images = real.photographs(PHOTOGRAPHS)
-    arrays, _ = files.read(real.FOLDER / FILE)
+    arrays, _ = weight_files.read(real.FOLDER / FILE)
     seen = Preprocess(**ORIGIN.preprocess)(jnp.asarray(images))
     scores = logits(arrays, seen, width=64, classes=1000)
     return dict(zip(PHOTOGRAPHS, np.asarray(jax.nn.softmax(scores)), strict=True))

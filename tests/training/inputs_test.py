@@ -54,7 +54,7 @@ def test_both_steps_are_compiled_before_the_first_is_taken(scene, caplog):
         ts = tiny.awake_state(training)
         traced = inputs.lowered(training, scene.split)
         step = inputs.compiled(training, traced, ts, look, evaluator.canvases())
-    assert f"{tiny.count(ts.params)} parameters; 2 images a device and step" in caplog.text
+    assert f"{tiny.count(ts.params)} parameters; 2 images per device and step" in caplog.text
     assert "MiB temporary" in caplog.text
     (jitted,) = evaluator.labeller._looks.values()
     assert jitted._cache_size() == 1
@@ -68,7 +68,7 @@ def test_both_steps_are_compiled_before_the_first_is_taken(scene, caplog):
 
 def test_a_batch_of_nothing_is_shaped_like_one_of_the_run(scene):
     batch = next(inputs.train_batches(scene.training, scene.split, first_step=0))
-    rows = pipeline.nothing(scene.split.canvas, scene.training.config.preprocess.mean, 4)
+    rows = pipeline.empty_batch(scene.split.canvas, scene.training.config.preprocess.mean, 4)
     assert {k: (v.shape, v.dtype) for k, v in rows.items()} == {
         k: (v.shape, v.dtype) for k, v in batch.items()
     }

@@ -194,5 +194,5 @@ def test_a_rate_falls_in_steps():
 
 
 def test_steps_of_no_length_are_refused():
-    with pytest.raises(InputError, match="step_every is 0; the schedule wants 1 or more"):
+    with pytest.raises(InputError, match="step_every is 0; the schedule needs 1 or more"):
         build(schedule="step", decay=0.1)

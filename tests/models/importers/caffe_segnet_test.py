@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from segjax.models import functional, importers
-from segjax.models.importers import files
+from segjax.models.importers import weight_files
 from tests.models.importers import (
     caffe_test,
     foreign,
@@ -198,7 +198,7 @@ def test_a_vgg16_is_loaded_into_the_encoder(arrays):
 
 @real.needs(VGG_FILE)
 def test_a_part_of_a_vgg16_is_loaded_into_the_encoder():
-    arrays, _ = files.read(real.FOLDER / VGG_FILE)
+    arrays, _ = weight_files.read(real.FOLDER / VGG_FILE)
     wanted = model()
     wanted["backbone"] = wanted["backbone"] | {"widths": (64, 128, 256, 512, 512)}
     found = network.load(arrays, wanted, "*/norm/*", "backbone/stage[45]/*", "head/*")

@@ -5,7 +5,7 @@ import numpy as np
 
 from segjax import models
 from segjax.models import functional, importers
-from segjax.models.importers import files
+from segjax.models.importers import weight_files
 from tests.models.importers import real
 
 FILE = "googlenet_bvlc.safetensors"
@@ -31,7 +31,7 @@ def shapes() -> dict[str, tuple[int, ...]]:
 
 @real.needs(FILE)
 def test_every_tensor_of_googlenet_is_placed():
-    arrays, meta = files.read(real.FOLDER / FILE)
+    arrays, meta = weight_files.read(real.FOLDER / FILE)
     assert meta == {}
     assert importers.origin_of(arrays, FILE) == "caffejs_googlenet"
     origin = importers.ORIGINS["caffejs_googlenet"]

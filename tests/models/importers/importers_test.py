@@ -3,7 +3,7 @@ import pytest
 
 from segjax.errors import InputError
 from segjax.models import importers
-from segjax.models.importers import files, keras
+from segjax.models.importers import keras, weight_files
 from tests.models.importers import foreign, keras_test, real, torchvision_test
 
 BN = {"batch_norm": True, "fc_batch_norm": False}
@@ -135,7 +135,7 @@ PARTIAL = "vgg16_block1_block3.safetensors"
 
 @real.needs(PARTIAL)
 def test_the_partial_vgg16_is_loaded_if_its_gaps_are_skipped():
-    arrays, _ = files.read(real.FOLDER / PARTIAL)
+    arrays, _ = weight_files.read(real.FOLDER / PARTIAL)
     wanted = dict(foreign.shapes(width=64, fc_width=4096, classes=1000))
     assert importers.origin_of(arrays, PARTIAL) == "keras_vgg16"
     converted, unused = keras.vgg16(arrays, wanted)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from segjax.models import importers
-from segjax.models.importers import files
+from segjax.models.importers import weight_files
 from tests.models.importers import network, real
 
 FILE = "mobilenet_v2_1.0_notop.safetensors"
@@ -142,7 +142,7 @@ PHOTOGRAPHS = {  # top class and its probability, from the README of the weights
 def chances() -> dict[str, np.ndarray]:
     """Photograph -> probabilities of classes by the two files."""
     images = real.photographs(PHOTOGRAPHS)
-    arrays = files.read(real.FOLDER / FILE)[0] | files.read(real.FOLDER / HEAD)[0]
+    arrays = weight_files.read(real.FOLDER / FILE)[0] | weight_files.read(real.FOLDER / HEAD)[0]
     full = model(1280, 1.0, 1000)
     # The classifier is linear: the mean of its map is the score of the mean.
     maps = network.scores(arrays, full, "keras_mobilenet_v2", images, upsample=False)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from segjax.models import importers
-from segjax.models.importers import files, subsample
+from segjax.models.importers import subsample, weight_files
 from tests.models.importers import caffe_test, foreign, keras_test, network, real, torchvision_test
 
 PARTIAL = "vgg16_block1_block3.safetensors"
@@ -96,7 +96,7 @@ def test_a_file_with_batch_norm_does_not_fit():
 
 @real.needs(PARTIAL)
 def test_the_first_three_blocks_initialise_a_deeplab():
-    arrays, _ = files.read(real.FOLDER / PARTIAL)
+    arrays, _ = weight_files.read(real.FOLDER / PARTIAL)
     full = model(3, 1024, width=64)
     rest = ("backbone/stage4/*", "backbone/stage5/*", "backbone/fc?/*", "head/*")
     found = network.load(arrays, full, *rest)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from segjax.models import importers
-from segjax.models.importers import files
+from segjax.models.importers import weight_files
 from tests.models.importers import network, real
 
 FILE = "deeplabv3_mobilenet_v2_pascal_dequantised.safetensors"
@@ -91,7 +91,7 @@ def labels(photograph: str) -> np.ndarray:
     image = pillow.fromarray(getattr(data, photograph)())
     scale = 513 / max(image.size)
     image = image.resize([round(scale * side) for side in image.size], pillow.BILINEAR)
-    arrays, _ = files.read(real.FOLDER / FILE)
+    arrays, _ = weight_files.read(real.FOLDER / FILE)
     full = model(1.0, 256, 21)
     return network.scores(arrays, full, "tflite_deeplab_v3", np.asarray(image)[None])[0].argmax(-1)
 
@@ -118,6 +118,6 @@ def test_the_release_finds_neither_in_a_cup_of_coffee():
 
 @real.needs(FILE)
 def test_all_numbers_of_the_release_are_used():
-    arrays, _ = files.read(real.FOLDER / FILE)
+    arrays, _ = weight_files.read(real.FOLDER / FILE)
     found = network.load(arrays, model(1.0, 256, 21))
     assert str(found) == "110 tensors loaded, 2097013 numbers"

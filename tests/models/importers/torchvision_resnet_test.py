@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from segjax.models import importers
-from segjax.models.importers import files
+from segjax.models.importers import weight_files
 from tests.models.importers import network, real
 
 FILE = "resnet18_stem_to_layer3_bnfolded.safetensors"
@@ -227,7 +227,7 @@ def test_images_are_normalised_as_for_imagenet():
 
 @real.needs(FILE)
 def test_the_file_without_layer4_fits_if_its_gaps_are_skipped():
-    arrays, _ = files.read(real.FOLDER / FILE)
+    arrays, _ = weight_files.read(real.FOLDER / FILE)
     backbone = {"name": "resnet", "depth": 18, "norm": network.NONE}
     model = network.options(backbone, {"name": "classifier"}, classes=1000)
     gaps = [f"backbone/stage5/{b}/blocks/{i}/conv/kernel" for b in (0, 1) for i in (0, 1)]

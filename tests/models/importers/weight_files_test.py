@@ -9,7 +9,7 @@ import pytest
 import safetensors.numpy
 
 from segjax.errors import InputError
-from segjax.models.importers import files
+from segjax.models.importers import weight_files
 
 PREPROCESS = {"mean": [1.0, 2.0, 3.0], "std": [1.0, 1.0, 0.5], "bgr": True}
 
@@ -46,7 +46,7 @@ SAVERS = {
 def refusal(path: pathlib.Path) -> str:
     """The line that refuses a file, without the file's name."""
     with pytest.raises(InputError) as told:
-        files.read(path)
+        weight_files.read(path)
     text = str(told.value)
     assert text.startswith(f"{path}: ")
     assert "\n" not in text
@@ -58,7 +58,7 @@ def refusal(path: pathlib.Path) -> str:
 def test_every_format_gives_the_same_arrays(tmp_path, suffix, dtype):
     path = tmp_path / f"file{suffix}"
     SAVERS[suffix](path, arrays(dtype))
-    got, meta = files.read(path)
+    got, meta = weight_files.read(path)
     assert meta == {}
     assert got.keys() == arrays().keys()
     for name, array in arrays(dtype).items():
@@ -70,9 +70,9 @@ def test_suffixes_may_have_capitals_or_another_spelling(tmp_path):
     for suffix in (".NPZ", ".Npz"):
         with (tmp_path / f"f{suffix}").open("wb") as stream:
             np.savez(stream, a=np.ones(2))
-        assert files.read(tmp_path / f"f{suffix}")[0]["a"].sum() == 2
+        assert weight_files.read(tmp_path / f"f{suffix}")[0]["a"].sum() == 2
     save_h5(tmp_path / "f.hdf5", arrays())
-    assert files.read(tmp_path / "f.hdf5")[0].keys() == arrays().keys()
+    assert weight_files.read(tmp_path / "f.hdf5")[0].keys() == arrays().keys()
 
 
 def test_bfloat16_is_read(tmp_path):
@@ -80,7 +80,7 @@ def test_bfloat16_is_read(tmp_path):
     data = np.array([1.5, -2], np.float32).view(np.uint16)[1::2]
     path = tmp_path / "f.safetensors"
     path.write_bytes(struct.pack("<Q", len(header)) + header + data.tobytes())
-    np.testing.assert_array_equal(files.read(path)[0]["a"].astype(np.float32), [1.5, -2])
+    np.testing.assert_array_equal(weight_files.read(path)[0]["a"].astype(np.float32), [1.5, -2])
 
 
 def test_groups_of_keras_3_have_the_names_of_their_layers(tmp_path):
@@ -92,7 +92,7 @@ def test_groups_of_keras_3_have_the_names_of_their_layers(tmp_path):
                 file[f"layers/{group}/vars"].attrs["name"] = name
         file["optimizer/vars/0"] = np.ones(1)
         file["optimizer/vars"].attrs["name"] = "adam"
-    got = files.read(path)[0]
+    got = weight_files.read(path)[0]
     assert set(got) == {
         "layers/block1_conv1/vars/0",
         "layers/conv2d_1/vars/0",
@@ -115,8 +115,8 @@ def test_a_written_file_is_read_back_with_its_preprocessing(tmp_path):
         "backbone/a/kernel": np.arange(6.0, dtype=np.float32).reshape(2, 3).T,
         "one": np.float32(7),
     }
-    files.write(path, turned, {"preprocess": PREPROCESS, "classes": ("sky", "road")})
-    got, meta = files.read(path)
+    weight_files.write(path, turned, {"preprocess": PREPROCESS, "classes": ("sky", "road")})
+    got, meta = weight_files.read(path)
     np.testing.assert_array_equal(got["backbone/a/kernel"], [[0, 3], [1, 4], [2, 5]])
     assert got["one"].shape == ()
     assert meta == {"preprocess": PREPROCESS, "classes": ["sky", "road"]}
@@ -127,7 +127,7 @@ def test_a_written_file_is_read_back_with_its_preprocessing(tmp_path):
 def test_a_file_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="f.safetensors: cannot be written: "):
-        files.write(tmp_path / "file" / "f.safetensors", arrays(), {})
+        weight_files.write(tmp_path / "file" / "f.safetensors", arrays(), {})
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path):
 )
 def test_a_damaged_preprocessing_is_refused(tmp_path, damage):
     path = tmp_path / "f.safetensors"
-    files.write(path, arrays(), {"preprocess": damage})
+    weight_files.write(path, arrays(), {"preprocess": damage})
     assert "metadata 'segjax' is damaged: " in refusal(path)
 
 
@@ -269,7 +269,7 @@ def test_checkpoints_of_torch_may_hold_more_than_the_weights(tmp_path):
         ("model", {"model": {"a": weight}, "optimizer": {"lr": 0.1}}),
     ):
         torch.save(tree, tmp_path / f"{name}.pth")
-        got = files.read(tmp_path / f"{name}.pth")[0]
+        got = weight_files.read(tmp_path / f"{name}.pth")[0]
         assert list(got) == ["a"]
         np.testing.assert_array_equal(got["a"], [0, 1, 2])
     torch.save([weight], tmp_path / "list.pth")
