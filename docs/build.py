@@ -20,15 +20,15 @@ ROOT = pathlib.Path(__file__).parents[1]
 def public_modules() -> list[str]:
     """The names of segjax and of all its modules but those with a leading underscore."""
     package = importlib.import_module("segjax")
-    found = pkgutil.walk_packages(package.__path__, "segjax.")
-    return ["segjax", *sorted(name for _, name, _ in found if not _is_private(name))]
+    modules = pkgutil.walk_packages(package.__path__, "segjax.")
+    return ["segjax", *sorted(name for _, name, _ in modules if not _is_private(name))]
 
 
 def undocumented(name: str) -> list[str]:
     """The public definitions of a module that lack a docstring, the module included."""
     module = importlib.import_module(name)
-    own = [] if inspect.getdoc(module) else [name]
-    return own + [path for path, docstring in _definitions(module) if not docstring]
+    missing = [] if inspect.getdoc(module) else [name]
+    return missing + [path for path, docstring in _definitions(module) if not docstring]
 
 
 def build(folder: pathlib.Path) -> None:

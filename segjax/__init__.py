@@ -40,17 +40,17 @@ def load(
     crf: str = "",
     devices: Sequence[jax.Device] | None = None,
 ) -> Predictor:
-    """A trained network from its run folder, ready to label images.
+    """Loads a trained network from its run folder, ready to label images.
 
     Args:
         workdir: the run folder.
-        step: "best", "latest" or a step's number.
+        step: "best", "latest" or the number of a step.
         weights: "raw" or "ema" (averaged).
-        protocol, crf: as the flags of `segjax predict`; the run's own by default.
-        devices: all by default.
+        protocol, crf: as the flags of `segjax predict`; "" for those of the run.
+        devices: devices to use; None for all.
 
     Raises:
-        InputError: if there is no such checkpoint, or a protocol or CRF is not known.
+        InputError: if the checkpoint does not exist, or the protocol or CRF is unknown.
     """
     from segjax import prediction
 
@@ -66,10 +66,10 @@ def pretrained(
 
     Args:
         config: such as `segjax.recipe("deeplab_v3_mobilenet_voc")`.
-        protocol, crf: in place of the config's own.
+        protocol, crf: override those of the config.
 
     Raises:
-        InputError: if it names no weights, or they do not fit.
+        InputError: if the config names no weights, or they do not fit.
     """
     from segjax import prediction
 

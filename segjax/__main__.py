@@ -11,7 +11,7 @@ from segjax.errors import near
 VERBS = {
     "train": ("main", "runs a recipe: trains a network, or a classical method over a data set"),
     "evaluate": ("evaluate", "scores a checkpoint under a stated protocol"),
-    "compare": ("compare", "says by how much one run is better than another"),
+    "compare": ("compare", "compares the scores of two runs, with intervals"),
     "predict": ("predict", "labels images"),
     "prepare": ("prepare", "looks at a data set and checks it"),
     "weights": ("weights", "shows a file of weights, or writes a run's network as one"),
@@ -23,7 +23,7 @@ def main() -> None:
     """Runs the verb that the command line names, or lists them."""
     verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if verb in VERBS:
-        # As `python -m` does: a recipe's own modules lie where the command is run.
+        # As `python -m` does: user modules named in a recipe lie in the current folder.
         if os.getcwd() not in sys.path:
             sys.path.insert(0, os.getcwd())
         sys.argv[:] = [f"segjax {verb}", *sys.argv[2:]]

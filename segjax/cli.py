@@ -48,7 +48,7 @@ class Verb:
         define_flags: defines the verb's flags.
         main: takes the words of the command line, the program's name first. An `InputError` is one
             line and exit status 1.
-        words: how many words, beside flags, the verb takes at most.
+        words: largest number of positional words that the verb takes.
         moved: flags that the verb no longer has -> what there is instead.
     """
 
@@ -112,8 +112,8 @@ def define(*names: str, **others: tuple[str, str]) -> None:
     """Defines flags that several verbs share.
 
     Args:
-        names: of `_SHARED`, or "config", "weights" or "distributed".
-        others: name -> the verb's own default and help of such a flag.
+        names: names in `_SHARED`, or "config", "weights" or "distributed".
+        others: name -> (default, help) to override those of a shared flag.
     """
     whole = {"config": define_config, "weights": _define_weights, "distributed": _define_processes}
     for name in names:
@@ -183,7 +183,7 @@ def fail(error: Exception) -> NoReturn:
 
 
 def _parse(argv: list[str]) -> list[str]:
-    """absl's own parsing, but a wrong flag, config key or value is one line."""
+    """absl's parsing, with one line for a wrong flag, config key or value."""
     # ml_collections reads keys as Python, where `from` is no name; it looks into sys.argv itself.
     argv[:] = [re.sub(r"^(--?config\.init)\.from\b", r"\1['from']", word) for word in argv]
     logging.set_verbosity(logging.INFO)
@@ -206,9 +206,9 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def _of_interest(record: std_logging.LogRecord) -> bool:
-    """Our own lines, and the errors of others; not orbax's, fifty a save.
+    """Whether to log a record: from segjax, or an error of another library except orbax.
 
-    What orbax calls an error it also raises, and `checkpoint` says it in one line.
+    Orbax also raises its errors, and `checkpoint` reports them in one line.
     """
     path = pathlib.Path(record.pathname)
     if pathlib.Path(__file__).parent in path.parents:

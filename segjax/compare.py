@@ -1,4 +1,4 @@
-"""Compares two evaluations of the same images: by how much one is better, and where they differ.
+"""Compares two evaluations of the same images: score differences and disagreements.
 
     segjax compare A B [--split=val] [--output=compare]
     python -m segjax.compare A B [--split=val] [--output=compare]

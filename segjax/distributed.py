@@ -1,4 +1,4 @@
-"""Several processes: how they find one another, and how one notices that another is gone."""
+"""Several processes: their start, and detection of a process that is gone."""
 
 import os
 

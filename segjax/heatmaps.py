@@ -48,7 +48,7 @@ def maps(network: Network, image: jax.Array, *, window: int, top: int) -> dict[s
         network: of K classes.
         image: uint8 [H, W, 3], RGB.
         window: cells, each way, that the classifier pools over; GoogLeNet's 7.
-        top: how many of the best classes get a map at the image's size.
+        top: number of most probable classes that get a map at the image's size.
 
     Returns:
         `scores` float32 [h, w, K], before softmax; `probability` float32 [K]: what the classifier

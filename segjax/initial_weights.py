@@ -1,7 +1,4 @@
-"""The weights that a network starts from: those of a file or of another run.
-
-`config.init` names them.
-"""
+"""Initial weights of a network, from a file or another run, as named by `config.init`."""
 
 import dataclasses
 import functools
@@ -30,13 +27,13 @@ PREPROCESSES = ("weights", "config")
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """Weights that are read when they are needed.
+    """Initial weights, read on first use.
 
     Attributes:
-        name: a file of weights, or a run folder, as `config.init.from` has it.
-        step: of a run folder: "best", "latest" or a number.
-        origin: a key of `importers.ORIGINS`, or "" to tell it from the names in the file.
-        skip: patterns of paths that need not match.
+        name: weight file or run folder, `config.init.from`.
+        step: checkpoint of a run folder: "best", "latest" or a number.
+        origin: a key of `importers.ORIGINS`, or "" to detect it from the names in the file.
+        skip: patterns of parameter paths that need not match.
     """
 
     name: str
@@ -46,12 +43,12 @@ class Start:
 
     @functools.cached_property
     def path(self) -> pathlib.Path:
-        """Where it is: see `find`. A run that goes on never asks."""
+        """Path of the file or folder, see `find`. A resumed run does not need it."""
         return find(self.name, "config.init.from")
 
     @functools.cached_property
     def _content(self) -> tuple[Mapping[str, np.ndarray], str, Mapping[str, Any] | None]:
-        """Arrays by the names in the file, their origin, what images they are for."""
+        """Arrays by name, their origin, and their preprocessing or None."""
         if self.path.is_dir():
             run = networks.load(self.path, self.step)
             return run.network.arrays(), "segjax", dict(run.config.preprocess)
@@ -62,11 +59,11 @@ class Start:
 
     @property
     def preprocess(self) -> Mapping[str, Any] | None:
-        """What images the weights are for, as `config.preprocess`; None where it is not known."""
+        """The preprocessing for these weights, as in `config.preprocess`; None if unknown."""
         return self._content[2]
 
     def check(self, model: Model) -> None:
-        """Passes weights that fit the model.
+        """Checks that the weights fit the model.
 
         Raises:
             InputError: listing the tensors that do not match.
@@ -74,13 +71,13 @@ class Start:
         self._match(functional.by_path(*model.shapes()))
 
     def load(self, params: Any, batch_stats: Any) -> tuple[Any, Any]:
-        """The two trees with the weights in place of what they held.
+        """The two trees with their arrays replaced by the weights.
 
         Raises:
             InputError: listing the tensors that do not match.
         """
         match = self._match(functional.by_path(params, batch_stats))
-        logging.info("Weights of %s (%s): %s.", self.path, self._content[1], match)
+        logging.info("Weights from %s (%s): %s.", self.path, self._content[1], match)
         return put(params, match.arrays), put(batch_stats, match.arrays)
 
     def _match(self, leaves: Mapping[str, Any]) -> importers.Match:
@@ -91,10 +88,10 @@ class Start:
 
 
 def start_of(config: ml_collections.ConfigDict) -> Start | None:
-    """What `config.init` names, or None where it names nothing; nothing is read yet.
+    """The initial weights that `config.init` names, or None; reads nothing yet.
 
     Raises:
-        InputError: if `config.init.preprocess` is none of PREPROCESSES.
+        InputError: if `config.init.preprocess` is not one of PREPROCESSES.
     """
     init = config.init
     choose("config.init.preprocess", init.preprocess, PREPROCESSES)
@@ -104,10 +101,10 @@ def start_of(config: ml_collections.ConfigDict) -> Start | None:
 
 
 def find(name: str, key: str) -> pathlib.Path:
-    """A file or folder, here or in `$SEGJAX_WEIGHTS` ("weights" where that is not set).
+    """Path of a file or folder, here or in `$SEGJAX_WEIGHTS` ("weights" if that is not set).
 
     Raises:
-        InputError: naming the config's key, if it is in neither place.
+        InputError: naming the config key `key`, if it is in neither place.
     """
     home = pathlib.Path(os.environ.get("SEGJAX_WEIGHTS") or "weights")
     tried = [pathlib.Path(name), home / name]
@@ -115,31 +112,31 @@ def find(name: str, key: str) -> pathlib.Path:
         if name and path.exists():
             return path
     raise InputError(
-        f"{key}: there is neither {str(tried[0])!r} nor {str(tried[1])!r}; weights are looked for "
-        "here and in $SEGJAX_WEIGHTS."
+        f"{key}: neither {str(tried[0])!r} nor {str(tried[1])!r} exists; weights are searched here "
+        "and in $SEGJAX_WEIGHTS."
     )
 
 
 def adopt_preprocess(
     config: ml_collections.ConfigDict, start: Start | None, workdir: pathlib.Path | None = None
 ) -> None:
-    """Sets `config.preprocess` to what the weights were made for, unless the config shall decide.
+    """Sets `config.preprocess` to that of the weights, unless `config.init.preprocess` is "config".
 
-    A run that goes on keeps what it began with, and needs the weights no more.
+    A resumed run keeps its stored preprocessing and does not need the weights.
     """
     if start is None or config.init.preprocess == "config":
         return
     stored = workdir / "config.json" if workdir else None
     if stored and stored.exists():
-        found = json.loads(stored.read_text()).get("preprocess")
+        preprocess = json.loads(stored.read_text()).get("preprocess")
     else:
-        found = start.preprocess
-    if found is None:
-        logging.info("%s does not say what images it is for: config.preprocess holds.", start.path)
+        preprocess = start.preprocess
+    if preprocess is None:
+        logging.info("%s does not state its preprocessing; config.preprocess is used.", start.path)
         return
-    mean, std = (tuple(map(float, found[key])) for key in ("mean", "std"))
-    config.preprocess = {"mean": mean, "std": std, "bgr": bool(found["bgr"])}
-    logging.info("Images as the weights know them: %s.", describe(config.preprocess))
+    mean, std = (tuple(map(float, preprocess[key])) for key in ("mean", "std"))
+    config.preprocess = {"mean": mean, "std": std, "bgr": bool(preprocess["bgr"])}
+    logging.info("Preprocessing of the weights: %s.", describe(config.preprocess))
 
 
 def pretrained(
@@ -147,12 +144,12 @@ def pretrained(
     classes: DatasetSpec | int,
     devices: Sequence[jax.Device] | None = None,
 ) -> tuple[Network, Mesh]:
-    """The network of a config with the weights that it names, and the devices it lies on.
+    """The network of a config with the weights that it names, and its device mesh.
 
     Args:
-        config: its `preprocess` becomes the one that the weights know.
+        config: the config; its `preprocess` is set to that of the weights.
         classes: see `network.model_of`.
-        devices: all by default.
+        devices: devices to use; None for all.
 
     Raises:
         InputError: if the config names no weights, or they do not fit.
@@ -168,7 +165,7 @@ def pretrained(
 
 
 def describe(preprocess: Mapping[str, Any]) -> str:
-    """A preprocessing in words."""
+    """A preprocessing as text."""
     order = "BGR" if preprocess["bgr"] else "RGB"
     return (
         f"(RGB - {tuple(preprocess['mean'])}) / {tuple(preprocess['std'])}, handed over as {order}"
@@ -176,7 +173,12 @@ def describe(preprocess: Mapping[str, Any]) -> str:
 
 
 def put(tree: Any, arrays: Mapping[str, np.ndarray]) -> Any:
-    """The tree with new arrays, on the devices where the old ones are."""
+    """The tree with new arrays, on the devices of the old ones.
+
+    Args:
+        tree: parameters or batch statistics.
+        arrays: path -> array; leaves without an entry stay.
+    """
 
     def new(path: tuple, leaf: jax.Array) -> jax.Array:
         array = arrays.get(jax.tree_util.keystr(path, simple=True, separator="/"))

@@ -1,7 +1,7 @@
-"""A network: what evaluation, prediction, export, heat maps and a user's script hold.
+"""A network for evaluation, prediction, export, heat maps and scripts.
 
-`Model` is the static part, what is computed; `Network` adds the weights and is a pytree, so that it
-can be passed to a jitted function as it is: `jax.jit(lambda net, image: net(image))(network, x)`.
+`Model` is the static part; `Network` adds the weights and is a pytree, so that it can be passed to
+a jitted function: `jax.jit(lambda net, image: net(image))(network, x)`.
 """
 
 import dataclasses
@@ -29,21 +29,22 @@ from segjax.runs import checkpoint, run_folder
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Model:
-    """What a network computes, without its weights.
+    """The static part of a network, without weights.
 
-    Two models are equal only if they are the same object: a jitted function finds the program of
-    one without comparing graphs.
+    Two models are equal only if they are the same object, so that jit can look up a compiled
+    program without comparing graphs.
 
     Attributes:
         options: `config.model`, as plain data.
-        dtype: of the computation, "float32" or "bfloat16".
+        dtype: dtype of the computation, "float32" or "bfloat16".
         num_classes: K.
-        classes: their names and colours; None for a classifier, whose classes are only counted.
-        preprocess: from RGB of 0 to 255 to the input of the backbone.
-        input_scale: the network sees images at this scale.
-        input_size: or every image at this size, unless it is (0, 0).
-        seed: of the dropout draws in `Network.sampled`.
-        graphs: the structures that `functional.merge` joins with weights.
+        classes: class names and colours; None for a classifier.
+        preprocess: preprocessing of RGB images, 0 to 255, for the backbone.
+        input_scale: scale at which the network sees images.
+        input_size: (height, width) at which the network sees images, in place of a scale; (0, 0)
+            for none.
+        seed: seed of the dropout masks in `Network.sampled`.
+        graphs: graphs that `functional.merge` joins with weights.
     """
 
     options: Mapping[str, Any]
@@ -57,21 +58,21 @@ class Model:
     graphs: functional.Graphs
 
     def draw(self, seed: int | jax.Array) -> tuple[Any, Any]:
-        """Freshly drawn parameters and batch statistics: nested dicts of float32 arrays."""
+        """Random parameters and initial batch statistics: nested dicts of float32 arrays."""
         return functional.initial_arrays(_build(self.options, self.dtype, self.num_classes), seed)
 
     def shapes(self) -> tuple[Any, Any]:
-        """What `draw` gives, as ShapeDtypeStructs."""
+        """The result of `draw` as ShapeDtypeStructs."""
         return self._shapes
 
     @functools.cached_property
     def _shapes(self) -> tuple[Any, Any]:
-        # Kept: tracing the drawing of a deep network takes a good part of a start.
+        # Cached, because tracing the initialisation of a deep network is slow.
         shapes: tuple[Any, Any] = jax.eval_shape(lambda: self.draw(0))
         return shapes
 
     def seen(self, size: Size) -> Size:
-        """The size at which the network sees an image of `size`; never empty."""
+        """The size at which the network sees an image of `size`; each side is at least 1."""
         if any(self.input_size):
             return self.input_size
         height, width = (max(1, round(length * self.input_scale)) for length in size)
@@ -79,10 +80,10 @@ class Model:
 
     @property
     def spec(self) -> DatasetSpec:
-        """The names and colours of the classes.
+        """The class names and colours.
 
         Raises:
-            InputError: if the model is a classifier, which has none.
+            InputError: if the model is a classifier.
         """
         if self.classes is None:
             raise InputError(f"The network is a classifier of {self.num_classes} classes.")
@@ -95,14 +96,14 @@ class Model:
 
 
 def model_of(config: ml_collections.ConfigDict, classes: DatasetSpec | int) -> Model:
-    """The model of a recipe; no array is made.
+    """The model of a recipe; creates no arrays.
 
     Args:
         config: the recipe.
-        classes: of a data set, or how many a classifier has.
+        classes: classes of a data set, or number of classes of a classifier.
 
     Raises:
-        InputError: on names, options or sizes that are not allowed.
+        InputError: if a name, option or size is not allowed.
     """
     spec = classes if isinstance(classes, DatasetSpec) else None
     count = classes.num_classes if isinstance(classes, DatasetSpec) else classes
@@ -133,7 +134,7 @@ class Network:
 
     Attributes:
         params: nested dicts of float32 arrays.
-        batch_stats: running averages of norms, likewise.
+        batch_stats: running averages of batch norms, nested dicts of float32 arrays.
         model: the static part.
     """
 
@@ -142,7 +143,7 @@ class Network:
     model: Model = flax.struct.field(pytree_node=False)
 
     def __call__(self, image: jax.Array) -> Scores:
-        """Scores of images at the size that the network sees: [B, h, w, 3], 0 to 255 -> Scores."""
+        """Scores of images, RGB 0 to 255 at the network's input size: [B, h, w, 3] -> Scores."""
         module = functional.merge(self.model.graphs.inference, self.params, self.batch_stats)
         scores: Scores = module(self.model.preprocess(image), image=image)[0]
         return scores
@@ -150,13 +151,13 @@ class Network:
     def sampled(self, image: jax.Array, index: jax.Array, *, samples: int) -> Scores:
         """Scores of several passes with dropout on.
 
-        What comes before the first dropout is computed once. An image's draws depend on its place
-        in the data set alone, not on its batch.
+        Layers before the first dropout run once. The dropout masks of an image depend on its data
+        set index, not on its batch.
 
         Args:
-            image: [B, h, w, 3], 0 to 255.
-            index: [B], items of the data set.
-            samples: N, passes.
+            image: [B, h, w, 3], RGB, 0 to 255.
+            index: [B], data set indices.
+            samples: N, number of passes.
 
         Returns:
             Scores [B N, h', w', K], image by image.
@@ -167,21 +168,21 @@ class Network:
         modules = nnx.iter_modules(self._sampling())
         if not any(isinstance(m, nnx.Dropout) and m.rate > 0 for _, m in modules):
             raise InputError(
-                "protocol samples: the network has no dropout, all passes are the same."
+                "protocol samples: the network has no dropout; all passes would be equal."
             )
 
-        def of_image(image: jax.Array, index: jax.Array) -> Scores:
+        def sample_image(image: jax.Array, index: jax.Array) -> Scores:
             image = image[None]
 
-            def once(key: jax.Array) -> Scores:
+            def sample(key: jax.Array) -> Scores:
                 prepared, rngs = self.model.preprocess(image), nnx.Rngs(dropout=key)
                 scores: Scores = self._sampling()(prepared, rngs=rngs, image=image)[0]
                 return scores
 
             key = jax.random.fold_in(jax.random.key(self.model.seed), index)
-            return jax.vmap(once)(jax.random.split(key, samples))
+            return jax.vmap(sample)(jax.random.split(key, samples))
 
-        scores: Scores = jax.vmap(of_image)(image, index)
+        scores: Scores = jax.vmap(sample_image)(image, index)
         together: Scores = jax.tree.map(lambda x: x.reshape(-1, *x.shape[3:]), scores)
         return together
 
@@ -189,21 +190,21 @@ class Network:
         return functional.merge(self.model.graphs.sampling, self.params, self.batch_stats)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Path, such as "backbone/fc6/kernel" -> array, of all weights."""
+        """All weights: path, such as "backbone/fc6/kernel", -> array."""
         leaves = functional.by_path(self.params, self.batch_stats)
         return {path: np.asarray(leaf) for path, leaf in leaves.items()}
 
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A run as one of its checkpoints left it.
+    """A trained network with its config and metadata, from a checkpoint of a run.
 
     Attributes:
-        config: of the run.
-        network: the model with the weights of the checkpoint.
-        mesh: the devices; the weights are copied to all of them.
-        step: of the checkpoint.
-        meta: the checkpoint's metadata: data set, protocol, class weights, versions, fingerprints.
+        config: config of the run.
+        network: model with the weights of the checkpoint.
+        mesh: devices; the weights are replicated on all of them.
+        step: training step of the checkpoint.
+        meta: metadata of the checkpoint: data set, protocol, class weights, versions, fingerprints.
     """
 
     config: ml_collections.ConfigDict
@@ -214,7 +215,7 @@ class Trained:
 
     @property
     def class_weights(self) -> tuple[float, ...] | None:
-        """Of the loss, or None."""
+        """Class weights of the loss, or None."""
         weights = self.meta["class_weights"]
         return None if weights is None else tuple(weights)
 
@@ -229,12 +230,12 @@ def load(
 
     Args:
         workdir: the run folder.
-        step: "best", "latest" or a step's number.
+        step: "best", "latest" or the number of a step.
         weights: "raw" or "ema" (averaged).
-        devices: all by default.
+        devices: devices to use; None for all.
 
     Raises:
-        InputError: if there is no such checkpoint, it does not fit the model, or the run keeps no
+        InputError: if the checkpoint does not exist or does not fit the model, or the run keeps no
             averaged weights.
     """
     config = run_folder.read_config(workdir)
@@ -246,8 +247,8 @@ def load(
         meta = checkpoints.read_meta()
         model = model_of(config, DatasetSpec.from_json(meta["spec"]))
         params, batch_stats = model.shapes()
-        wanted = {"params": params, "batch_stats": batch_stats}
-        state, meta = checkpoints.restore_fields(wanted, which=step, on=sharding.replicated(mesh))
+        shapes = {"params": params, "batch_stats": batch_stats}
+        state, meta = checkpoints.restore_fields(shapes, which=step, on=sharding.replicated(mesh))
     finally:
         checkpoints.close()
     if weights == "ema":

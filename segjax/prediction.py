@@ -1,4 +1,4 @@
-"""A network ready to label photographs: what `predict` and a user's script hold.
+"""Prediction: a network that labels photographs, for `predict` and for scripts.
 
 import segjax
 
@@ -33,13 +33,13 @@ class Labelled:
     """An image with its labels.
 
     Attributes:
-        index: of the image in its source.
+        index: index of the image in its source.
         image: uint8 [H, W, 3].
         label: uint8 [H, W], classes.
-        before: uint8 [H, W], the labels before a CRF, or None where there is none.
-        uncertainty: float32 [H, W], the variance of the softmax over passes, averaged over classes;
-            None where there is one pass.
-        scores: float32 [H, W, K], or None where they were not asked for.
+        before: uint8 [H, W], the labels before the CRF, or None without a CRF.
+        uncertainty: float32 [H, W], the variance of the softmax over dropout passes, averaged over
+            classes; None without dropout passes.
+        scores: float32 [H, W, K], or None if not requested.
     """
 
     index: int
@@ -54,16 +54,17 @@ class Predictor:
     """A network that labels images of any size under one protocol.
 
     Args:
-        config: of the run or recipe.
-        network: the weights.
-        mesh: the devices that they lie on.
-        step: of the weights, 0 where they are of no run.
-        trained: the protocol that the run was evaluated under while it trained, or None.
-        protocol, crf: in place of the config's own, see `evaluation.protocol.resolve`.
+        config: config of the run or recipe.
+        network: the network.
+        mesh: devices of its weights.
+        step: training step of the weights; 0 without a run.
+        trained: protocol used during training, or None.
+        protocol, crf: override those of the config, see `evaluation.protocol.resolve`.
 
     Attributes:
-        network: the weights, `network.model` what they are of.
-        step: of the weights.
+        network: the network.
+        mesh: devices of its weights.
+        step: training step of the weights.
     """
 
     def __init__(
@@ -81,20 +82,20 @@ class Predictor:
         self._config, self._trained = config, trained
         self._texts = {"views_text": protocol, "crf_text": crf}
         self._labellers: dict[tuple[Protocol, bool], Labeller] = {}
-        self.protocol(np.array([[1, 1]]))  # what is wrong with the texts is said here
+        self.protocol(np.array([[1, 1]]))  # raises errors in the texts early
 
     @property
     def spec(self) -> DatasetSpec:
-        """The classes and their colours."""
+        """The class names and colours."""
         return self.network.model.spec
 
     @property
     def programs(self) -> int:
-        """How many programs of the network and its views have run."""
+        """Number of compiled programs of the network and its views."""
         return sum(labeller.programs for labeller in self._labellers.values())
 
     def protocol(self, sizes: np.ndarray) -> Protocol:
-        """The protocol that images of these sizes, int32 [N, 2], are labelled under."""
+        """The protocol for images of these sizes, int32 [N, 2]."""
         split = self._trained.split if self._trained is not None else ""
         chosen = protocols.resolve(
             self._config, sizes, split=split, trained=self._trained, **self._texts
@@ -104,12 +105,12 @@ class Predictor:
     def labelled(
         self, source: Source, sizes: np.ndarray, *, scores: bool = False
     ) -> Iterator[Labelled]:
-        """Labels a source, a batch at a time; images of one size come together.
+        """Labels a source batch by batch; images of one size come together.
 
         Args:
-            source: whose truth is not looked at.
-            sizes: int32 [N, 2], of its images.
-            scores: whether they are given, too.
+            source: images to label; their truth is ignored.
+            sizes: int32 [N, 2], image sizes.
+            scores: whether to return scores too.
         """
         protocol = self.protocol(sizes)
         if (protocol, scores) not in self._labellers:
@@ -132,37 +133,37 @@ class Predictor:
 
     def label(self, image: np.ndarray) -> np.ndarray:
         """The classes of an image: uint8 [H, W, 3] RGB -> uint8 [H, W]."""
-        (found,) = self._of_arrays([image])
-        return found.label
+        (labelled,) = self._label_arrays([image])
+        return labelled.label
 
     def scores(self, images: np.ndarray | Sequence[np.ndarray]) -> list[np.ndarray]:
-        """The class scores of images of any sizes, before softmax.
+        """The class scores of images of any size, before softmax.
 
-        With several views these are the logarithms of the fused probabilities, or the fused scores,
-        as the protocol has it; behind a CRF those of the CRF.
+        With several views these are fused scores or log probabilities, depending on the protocol;
+        with a CRF they are the scores of the CRF.
 
         Args:
-            images: uint8 [H, W, 3] RGB each; an array [N, H, W, 3] does.
+            images: uint8 [H, W, 3] RGB each, or an array [N, H, W, 3].
 
         Returns:
-            float32 [H, W, K] of each image.
+            float32 [H, W, K] for each image.
         """
-        found = self._of_arrays(images, scores=True)
-        return [one.scores for one in found if one.scores is not None]
+        labelled = self._label_arrays(images, scores=True)
+        return [one.scores for one in labelled if one.scores is not None]
 
-    def _of_arrays(
+    def _label_arrays(
         self, images: np.ndarray | Sequence[np.ndarray], *, scores: bool = False
     ) -> list[Labelled]:
         source = _Arrays(images)
         sizes = np.array([source[i][1].shape for i in range(len(source))], np.int32)
-        return sorted(self.labelled(source, sizes, scores=scores), key=lambda found: found.index)
+        return sorted(self.labelled(source, sizes, scores=scores), key=lambda one: one.index)
 
 
 _MAPS = ("before", "uncertainty", "scores")
 
 
 class _Arrays:
-    """Images in memory as a source without truth: every label is VOID."""
+    """A source of images in memory; every label is VOID."""
 
     def __init__(self, images: np.ndarray | Sequence[np.ndarray]):
         self._images = [np.asarray(image) for image in images]
@@ -181,7 +182,7 @@ class _Arrays:
         return image, np.full(image.shape[:2], VOID, np.uint8)
 
     def name(self, index: int) -> str:
-        """The number of an image."""
+        """The index of an image as its name."""
         return str(index)
 
 
@@ -194,17 +195,17 @@ def load(
     crf: str = "",
     devices: Sequence[jax.Device] | None = None,
 ) -> Predictor:
-    """A trained network from its run folder.
+    """Loads a trained network from its run folder.
 
     Args:
         workdir: the run folder.
-        step: "best", "latest" or a step's number.
+        step: "best", "latest" or the number of a step.
         weights: "raw" or "ema" (averaged).
-        protocol, crf: as the flags of `predict`; the run's own by default.
-        devices: all by default.
+        protocol, crf: as the flags of `predict`; "" for those of the run.
+        devices: devices to use; None for all.
 
     Raises:
-        InputError: if there is no such checkpoint, or a protocol or CRF is not known.
+        InputError: if the checkpoint does not exist, or the protocol or CRF is unknown.
     """
     run = networks.load(pathlib.Path(workdir), str(step), weights, devices)
     trained = Protocol.from_json(run.meta["protocol"])
@@ -230,11 +231,11 @@ def pretrained(
 
     Args:
         config: the recipe.
-        spec: of the classes that the weights know; that of the config's data set by default.
-        protocol, crf: in place of the config's.
+        spec: classes of the weights; None for those of the config's data set.
+        protocol, crf: override those of the config.
 
     Raises:
-        InputError: if it names no weights, or they do not fit.
+        InputError: if the recipe names no weights, or they do not fit.
     """
     spec = catalog.load(**config.data).spec if spec is None else spec
     network, mesh = initial_weights.pretrained(config, spec)

@@ -69,10 +69,10 @@ def _imported(path: str, key: str) -> Callable:
         raise InputError(
             f"{key}: cannot import {path!r}: {place} has no {attribute!r}.{near(attribute, public)}"
         )
-    found: Callable = getattr(module, attribute)
-    if not callable(found):
-        raise InputError(f"{key}: {path!r} is a {type(found).__name__}, which cannot be called.")
-    return found
+    imported: Callable = getattr(module, attribute)
+    if not callable(imported):
+        raise InputError(f"{key}: {path!r} is a {type(imported).__name__}, which cannot be called.")
+    return imported
 
 
 def _reason(error: Exception) -> str:
@@ -213,7 +213,7 @@ def _parameters(fn: Callable, name: str, key: str) -> list[inspect.Parameter]:
     init = fn.__init__ if isinstance(fn, type) else object.__init__  # type: ignore[misc]
     constructor = init is not object.__init__
     try:
-        # Not the class's own signature: a metaclass such as that of flax's modules hides it.
+        # Not the signature of the class: a metaclass such as that of flax's modules hides it.
         parameters = inspect.signature(init if constructor else fn).parameters.values()
     except (TypeError, ValueError):
         raise InputError(f"{key}: {name} does not say which options it takes.") from None

@@ -1,4 +1,4 @@
-"""The mesh of devices, and how batches and state lie on it."""
+"""The device mesh, and the sharding of batches and state."""
 
 from collections.abc import Callable, Sequence
 
@@ -32,10 +32,10 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def by_rows(function: Callable, mesh: Mesh) -> Callable:
-    """A function of leaves of a batch, [B, ...] each, where every device works on its own rows.
+    """Wraps a function of batch leaves, [B, ...] each, in shard_map over the batch axis.
 
-    For what is of single images and would not be split among devices by itself; devices that share
-    an image all do the same.
+    For per-image functions that the compiler would not split by itself; devices that share an image
+    compute the same.
     """
     rows = P("data")
     return jax.shard_map(function, mesh=mesh, in_specs=rows, out_specs=rows, check_vma=False)

@@ -1,7 +1,7 @@
-"""A classical method over a data set: scores, rows and pictures in a run folder.
+"""Evaluation of a classical method on a data set: scores, rows and pictures in a run folder.
 
-Images of one size go through one program together, a batch spread over the devices. Scores are
-counted while the devices work on the next batch.
+Images of one size share a compiled program and are batched over the devices. The host computes
+scores while the devices work on the next batch.
 """
 
 import concurrent.futures
@@ -24,18 +24,18 @@ from segjax.metrics import partitions, region_boundaries
 from segjax.pictures import layout, region_maps
 from segjax.runs import event_log, progress, run_folder
 
-_TARGET_SHARE = (0.05, 0.4)  # of an image that a segment has to be a target for a box
+_TARGET_SHARE = (0.05, 0.4)  # area of a target for a box, as a share of the image
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """An image for a method, and the segmentations that people drew of it.
+    """An image for a method, with its human segmentations.
 
     Attributes:
-        index: item of the data set.
+        index: data set index.
         image: uint8 [H, W, 3].
-        humans: int32 [A, H, W]; for a box, one map: 1 on the target.
-        box: int32 [4], of the target; None for methods without a box.
+        humans: int32 [A, H, W]; with a box, one map that is 1 on the target.
+        box: int32 [4], (top, left, bottom, right) of the target; None for methods without a box.
     """
 
     index: int
@@ -49,7 +49,7 @@ class Task:
 
 
 Labelled = tuple[list[Task], list[np.ndarray]]
-"""Tasks of one size, and the labels int32 [H, W] of each."""
+"""Tasks of one size, and the labels int32 [H, W] of each task."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,10 +63,10 @@ class _Shown:
 
 
 def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-    """Runs `config.method` over a split; writes scores and pictures into the run folder.
+    """Runs `config.method` on a split and writes scores and pictures to the run folder.
 
     Raises:
-        InputError: on bad options or data, or a folder of another config.
+        InputError: if options or data are not allowed, or the folder belongs to another config.
     """
     if jax.process_count() > 1:
         raise InputError("A classical method runs in one process, on all its devices.")
@@ -80,7 +80,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     measures = annotations.sizes(source, chosen)
     run_folder.claim(workdir, config)
     tasks = _tasks(annotations.batches(source, chosen, measures, 1), classical.takes_box(method))
-    wanted = {chosen[place] for place in _spread(len(chosen), config.eval.pictures)}
+    pictured = {chosen[place] for place in _spread(len(chosen), config.eval.pictures)}
     rows: list[dict] = []
     shown: dict[int, _Shown] = {}
     line = progress.ProgressLine("image", len(chosen))
@@ -92,7 +92,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
             for task, label, scores in zip(group, labels, scored, strict=True):
                 name = source.name(task.index)
                 rows.append({"name": name} | scores)
-                if task.index in wanted:
+                if task.index in pictured:
                     shown[task.index] = _Shown(name, task, label, scores)
             line.show(len({row["name"] for row in rows}), f"{clock.ms_per_row():.1f} ms each")
     line.close()
@@ -105,10 +105,10 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
 
 
 def check_batch(batch_size: int, mesh: Mesh) -> None:
-    """Passes a batch that divides over the devices.
+    """Checks that the batch size is divisible by the number of devices.
 
     Raises:
-        InputError: if it does not.
+        InputError: if it is not.
     """
     devices = mesh.devices.size
     if batch_size % devices:
@@ -118,14 +118,14 @@ def check_batch(batch_size: int, mesh: Mesh) -> None:
 
 
 class _Clock:
-    """Time spent waiting for the devices, without the first batch of every size, which compiles."""
+    """Time spent waiting for the devices; excludes the first batch of each size, which compiles."""
 
     def __init__(self) -> None:
         self._seconds, self._rows = 0.0, 0
         self._seen: set[tuple[int, ...]] = set()  # sizes
 
     def watch(self, batches: Iterator[Labelled]) -> Iterator[Labelled]:
-        """Yields the batches, and takes the time that each needs."""
+        """Yields the batches and measures the time of each."""
         while True:
             start = time.perf_counter()
             try:
@@ -139,20 +139,20 @@ class _Clock:
             yield tasks, labels
 
     def ms_per_row(self) -> float:
-        """Milliseconds a row; nan before a second batch of some size."""
+        """Milliseconds per row; nan before the second batch of a size."""
         return 1e3 * self._seconds / self._rows if self._rows else float("nan")
 
 
 def outputs(
     method: classical.Method, tasks: Iterator[Task], mesh: Mesh, batch_size: int
 ) -> Iterator[Labelled]:
-    """Yields (tasks of one size, up to `batch_size`; their labels int32 [H, W]).
+    """Yields up to `batch_size` tasks of one size, and their labels.
 
     Args:
-        method: of `classical.build`.
-        tasks: in the order in which they come out.
-        mesh: the devices; rows are spread over them.
-        batch_size: rows of the program; a short batch is filled up with its last task.
+        method: result of `classical.build`.
+        tasks: the tasks; their order is kept.
+        mesh: devices; rows are split over them.
+        batch_size: rows of the program; short batches are padded with their last task.
     """
     program = method_batches.over_batch(method, mesh)
     for group in _grouped(tasks, batch_size):
@@ -164,7 +164,7 @@ def outputs(
 
 
 def _tasks(batches: Iterator[annotations.Batch], boxed: bool) -> Iterator[Task]:
-    """Every example, or every target in it."""
+    """One task per image; with `boxed`, one task per target."""
     for batch in batches:
         index, image = int(batch["index"][0]), batch["image"][0]
         humans = batch["segmentations"][0, : batch["annotators"][0]]
@@ -175,7 +175,7 @@ def _tasks(batches: Iterator[annotations.Batch], boxed: bool) -> Iterator[Task]:
 
 
 def targets(index: int, image: np.ndarray, humans: np.ndarray) -> Iterator[Task]:
-    """Each human segment of 5 to 40 % of the image, with its bounding box."""
+    """Tasks for the human segments that cover 5 to 40 % of the image, with bounding boxes."""
     for human in humans:
         count = np.bincount(human[human >= 0], minlength=1)
         low, high = (share * human.size for share in _TARGET_SHARE)
@@ -200,8 +200,8 @@ def _grouped(tasks: Iterator[Task], batch_size: int) -> Iterator[list[Task]]:
 
 def _score(task: Task, labels: np.ndarray) -> dict:
     if task.box is not None:
-        target, found = task.humans[0] == 1, (labels > 0) & (task.humans[0] >= 0)
-        return {"iou": float((target & found).sum() / (target | found).sum())}
+        target, cutout = task.humans[0] == 1, (labels > 0) & (task.humans[0] >= 0)
+        return {"iou": float((target & cutout).sum() / (target | cutout).sum())}
     humans = [*task.humans]
     scores = partitions.partition_scores(labels, humans)
     scores |= partitions.superpixel_scores(task.image, labels, humans)
@@ -210,10 +210,10 @@ def _score(task: Task, labels: np.ndarray) -> dict:
 
 
 def summary(rows: Sequence[dict]) -> dict[str, float]:
-    """Means over images; boundary precision, recall and F from counts added up over them."""
+    """Means over rows; boundary precision, recall and F from counts summed over rows."""
     keys = [key for key in rows[0] if key != "name" and not key.startswith("f_")]
     values = {key: np.array([row[key] for row in rows], float) for key in keys}
-    # A score that no image has, such as the recall of boundaries that no one drew, stays nan.
+    # A score without values, such as recall where no human drew a boundary, stays nan.
     means = {
         key: float(np.nanmean(v)) if not np.isnan(v).all() else float("nan")
         for key, v in values.items()
@@ -235,7 +235,7 @@ def _write(
     means: dict[str, float],
     ms: float,
 ) -> None:
-    """Writes eval-<split>.json and its rows as .npz; prints the means."""
+    """Writes eval-<split>.json and an .npz of the rows; prints the means."""
     split = config.eval.split
     known = {key: None if np.isnan(value) else value for key, value in means.items()}
     fields = {
@@ -264,7 +264,7 @@ def _write(
 
 
 def _panel(shown: Sequence[_Shown]) -> np.ndarray:
-    """The picture of some tasks, all with a box or none: uint8 [H, W, 3]."""
+    """Picture of some tasks, all with a box or all without: uint8 [H, W, 3]."""
     cutouts, drawn = [], []
     for one in shown:
         task, scores = one.task, one.scores
@@ -281,7 +281,7 @@ def _panel(shown: Sequence[_Shown]) -> np.ndarray:
     return region_maps.partition_panel(drawn)
 
 
-def _spread(count: int, wanted: int) -> list[int]:
-    """Up to `wanted` of `count` places, evenly."""
-    places = np.linspace(0, count - 1, min(wanted, count)).round()
+def _spread(count: int, most: int) -> list[int]:
+    """Up to `most` evenly spread indices below `count`."""
+    places = np.linspace(0, count - 1, min(most, count)).round()
     return [int(place) for place in places]

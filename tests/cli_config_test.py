@@ -14,7 +14,7 @@ from tests import programs
         ("--config=fcn9s", "no shipped recipe is called 'fcn9s'; .* Did you mean \"fcn8s\""),
         ("--config fcn8s:smok", "unknown 'smok'; known: .* Did you mean \"smoke\""),
         ("--config=nowhere/fcn8s.py:smoke", "The shipped recipe is --config=fcn8s."),
-        ("--config=fcn8s:bsds500", "not set up for bsds500; it goes with scenes"),
+        ("--config=fcn8s:bsds500", "does not support bsds500; it supports scenes"),
         ("--config=fcn8s:paper", "did not train on scenes; they trained on voc2012"),
         ("--config=fcn8s --config.optm.lr=1", 'Did you mean "optim"'),
         ("--config=fcn8s --config.optim.lrr=1", 'Did you mean "lr"'),

@@ -236,7 +236,7 @@ def test_every_pair_of_recipe_and_data_set_is_set_up_or_refused(name):
         if data in words.data:
             assert recipe(name).get_config(data).data.name == data
         else:
-            with pytest.raises(InputError, match=f"not set up for {data}; it goes with"):
+            with pytest.raises(InputError, match=f"does not support {data}; it supports"):
                 recipe(name).get_config(data)
     if words.trains:
         assert set(words.data) == set(vocabulary.LABELLED)

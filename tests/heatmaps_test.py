@@ -118,7 +118,7 @@ def test_predict_writes_labels_pictures_and_all_maps(folder, tmp_path, capsys):
 
 def test_what_is_missing_or_does_not_fit_is_named(folder, tmp_path):
     cases = {
-        "config.predict.classes: there is neither 'nix'": {"predict.classes": "nix"},
+        "config.predict.classes: neither 'nix'": {"predict.classes": "nix"},
         "config.init.from: a network without a run needs weights": {"init.from": ""},
         r"2 misshapen: .*head/classifier/kernel \[1, 1, 64, 300\] for \[1, 1, 64, 2\]": {
             "predict.classes": str(tmp_path / "two.txt")

@@ -206,7 +206,7 @@ def test_what_cannot_be_a_start_is_refused_with_the_reason(coarse, tmp_path):
     arrays["backbone/stem/kernel"] = np.full_like(arrays["backbone/stem/kernel"], np.nan)
     np.savez(tmp_path / "nan.npz", **arrays)
     reasons = [
-        ({"source": "no_such_file"}, "config.init.from: there is neither 'no_such_file' nor"),
+        ({"source": "no_such_file"}, "config.init.from: neither 'no_such_file' nor"),
         ({"source": tmp_path / "empty"}, "is no run folder: it has no config.json"),
         ({"source": tmp_path / "w.bin"}, "weights are read from .safetensors, .npz"),
         ({"source": path, "init__origin": "keras"}, "config.init.origin: unknown 'keras'; known: "),

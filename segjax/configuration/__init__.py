@@ -1,1 +1,1 @@
-"""Recipes: keys and what they may hold, words, and how they are found."""
+"""Recipes: config keys with their allowed values, words, loading and overview."""

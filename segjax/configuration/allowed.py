@@ -1,4 +1,4 @@
-"""What a config's key may hold: kinds of values, each a check and the words for it, and `Key`."""
+"""Allowed values of config keys: `Kind`, a check with its description, and `Key`."""
 
 import dataclasses
 import enum
@@ -12,11 +12,11 @@ import ml_collections
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """Values of one kind.
+    """A kind of value.
 
     Attributes:
-        words: what is allowed, as it follows "it must be".
-        holds: value -> whether it is one.
+        words: description of the allowed values, to follow "it must be".
+        holds: value -> whether it is allowed.
     """
 
     words: str
@@ -24,7 +24,7 @@ class Kind:
 
 
 class Change(enum.Enum):
-    """What a resumed run may change about a key."""
+    """The changes to a key that a resumed run may make."""
 
     NEVER = "it decides examples or numbers"
     GROWS = "a greater value continues the run"
@@ -36,10 +36,11 @@ class Key:
     """One key of the config.
 
     Attributes:
-        default: its value where a recipe says nothing.
-        kind: the values it may hold.
-        change: what a resumed run may change about it.
-        free: of a part that recipes replace whole: the keys in it that a resumed run may change.
+        default: value unless a recipe sets it.
+        kind: kind of its values.
+        change: changes that a resumed run may make.
+        free: for a group of keys that recipes replace whole: the keys in it that a resumed run may
+            change.
     """
 
     default: Any
@@ -116,7 +117,7 @@ def step() -> Kind:
 
 
 def several(kind: Kind, count: int, names: str = "") -> Kind:
-    """Tuples of `count` values of one kind; `names` says what they are, such as "(low, high)"."""
+    """Tuples of `count` values of one kind; `names` labels them, such as "(low, high)"."""
 
     def holds(value: Any) -> bool:
         sized = isinstance(value, tuple | list) and len(value) == count
@@ -137,7 +138,7 @@ def row(*kinds: Kind) -> Kind:
 
 
 def rows(words: str, kind: Kind) -> Kind:
-    """Tuples of any number of values of one kind."""
+    """Tuples of any number of values of one kind, described by `words`."""
     return Kind(
         words, lambda value: isinstance(value, tuple | list) and all(map(kind.holds, value))
     )
@@ -150,10 +151,10 @@ def either(*kinds: Kind) -> Kind:
 
 
 def part(*names: str) -> Kind:
-    """A group of keys that recipes replace whole; what takes its options checks them.
+    """A group of keys that recipes replace whole; its other keys are checked by their consumer.
 
     Args:
-        *names: keys that it has in any case.
+        *names: required keys.
     """
 
     def holds(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Checks of a whole config: its values, one by one and together, and what a resume may change."""
+"""Checks of a config: each value, values together, and the changes that a resume may make."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -10,70 +10,70 @@ from segjax.configs import default
 from segjax.configuration.allowed import Change
 from segjax.errors import InputError, near
 
-_SMALLEST_SCALE = 1 / 16  # of an image, before a crop is taken
+_SMALLEST_SCALE = 1 / 16  # of images before the crop
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-    """Checks every key's value; options of a network, method, data set or CRF are left to these.
+    """Checks the value of every key, except options of a network, method, data set or CRF.
 
     Raises:
         InputError: naming the key, its value and what is allowed.
     """
-    found = dict(_leaves(config))
-    for name, value in found.items():
+    values = dict(_leaves(config))
+    for name, value in values.items():
         if not is_key(name):
-            raise InputError(f"config.{name} is no key.{near(name, default.KEYS)}")
+            raise InputError(f"config.{name} is not a key.{near(name, default.KEYS)}")
         if not default.KEYS[name].kind.holds(value):
             raise InputError(complaint(name, value))
     for name in default.KEYS:
-        if name not in found:
+        if name not in values:
             raise InputError(f"config.{name} is missing.")
-    _check_together(found)
+    _check_together(values)
 
 
 def is_key(name: str) -> bool:
-    """Whether a dotted name is a key that `check` checks by itself."""
+    """Whether a dotted name is a key whose value `check` checks."""
     return name in default.KEYS
 
 
 def complaint(name: str, value: Any) -> str:
-    """The error's text for a value that a key may not hold."""
+    """The error message for a value that is not allowed."""
     return f"config.{name} is {_shown(value)}; it must be {default.KEYS[name].kind.words}."
 
 
 def fill(tree: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """A stored config in terms of today's keys.
+    """Updates a stored config to the current keys.
 
     Args:
-        tree: nested, as `config.json` holds it.
+        tree: nested config, as in `config.json`.
 
     Returns:
-        The same with the defaults of keys that are newer than it, and without those that are gone;
-        the names of these.
+        The config, with defaults for new keys and without removed keys.
+        The names of the removed keys.
     """
-    found = dict(_leaves(tree))
+    stored = dict(_leaves(tree))
     filled: dict[str, Any] = {}
     for name, key in default.KEYS.items():
         *groups, last = name.split(".")
         group = filled
         for part in groups:
             group = group.setdefault(part, {})
-        group[last] = found.pop(name, key.default)
-    return filled, sorted(found)
+        group[last] = stored.pop(name, key.default)
+    return filled, sorted(stored)
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What may not differ between a run and its continuation, but does.
+    """Differences between a run and its continuation that are not allowed.
 
     Args:
         old, new: nested configs with every key.
 
     Returns:
-        For each such key its name and both values.
+        The name and both values of each key that differs.
     """
-    # As a file would give them back: tuples are lists.
+    # Through JSON, as stored configs are: tuples become lists.
     before, after = (dict(_leaves(json.loads(json.dumps(tree)))) for tree in (old, new))
-    told = []
+    messages = []
     for name, key in default.KEYS.items():
         if key.change is Change.FREELY:
             continue
@@ -84,40 +84,40 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         for inner in sorted((theirs.keys() | ours.keys()) - free):
             there, here = (side.get(inner, "absent") for side in (theirs, ours))
             if there != here:
-                told.append(f"{inner} ({there} there, {here} here)")
-    return told
+                messages.append(f"{inner} ({there} there, {here} here)")
+    return messages
 
 
-def _check_together(found: Mapping[str, Any]) -> None:
-    """Checks values that must fit one another."""
+def _check_together(values: Mapping[str, Any]) -> None:
+    """Checks values that depend on each other."""
 
     def refuse(name: str, why: str) -> None:
-        raise InputError(f"config.{name} is {_shown(found[name])}; {why}.")
+        raise InputError(f"config.{name} is {_shown(values[name])}; {why}.")
 
-    if found["batch_size"] % found["accumulate"]:
-        refuse("accumulate", f"it must divide config.batch_size, {found['batch_size']}")
-    least, most = found["augment.scale"]
+    if values["batch_size"] % values["accumulate"]:
+        refuse("accumulate", f"it must divide config.batch_size, {values['batch_size']}")
+    least, most = values["augment.scale"]
     if least > most:
         refuse("augment.scale", "it must be (least, most)")
-    if least * found["input_scale"] < _SMALLEST_SCALE:
+    if least * values["input_scale"] < _SMALLEST_SCALE:
         refuse(
             "augment.scale",
-            f"with config.input_scale {found['input_scale']} images would be smaller than "
+            f"with config.input_scale {values['input_scale']} images would be smaller than "
             "1/16 of their size",
         )
-    fixed = tuple(found["input_size"])
+    fixed = tuple(values["input_size"])
     if min(fixed) == 0 < max(fixed):
         refuse("input_size", "it must be a height and a width, or (0, 0)")
-    if any(fixed) and found["input_scale"] != 1:
+    if any(fixed) and values["input_scale"] != 1:
         refuse("input_scale", f"it must be 1 where config.input_size is given, {fixed}")
-    if any(fixed) and found["eval.bucket"] > 1:
+    if any(fixed) and values["eval.bucket"] > 1:
         refuse("eval.bucket", f"it must be 0 or 1 where config.input_size is given, {fixed}")
-    schedule = found["optim.schedule"]
-    if schedule in ("step", "inverse_time") and found["optim.decay"] <= 0:
+    schedule = values["optim.schedule"]
+    if schedule in ("step", "inverse_time") and values["optim.decay"] <= 0:
         refuse("optim.decay", f'the schedule "{schedule}" needs a number above 0')
-    if schedule == "step" and found["optim.step_every"] < 1:
+    if schedule == "step" and values["optim.step_every"] < 1:
         refuse("optim.step_every", 'the schedule "step" needs a whole number from 1 on')
-    if found["loader.workers"] and not found["loader.prefetch"]:
+    if values["loader.workers"] and not values["loader.prefetch"]:
         refuse("loader.prefetch", "with config.loader.workers it must be at least 1")
 
 
@@ -133,7 +133,7 @@ def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _dotted(tree: Any, name: str) -> dict[str, Any]:
-    """Dotted name -> value of everything below a key."""
+    """Dotted name -> value for all keys below a key."""
     if not hasattr(tree, "keys"):
         return {name: tree}
     return {
@@ -144,7 +144,7 @@ def _dotted(tree: Any, name: str) -> dict[str, Any]:
 
 
 def _shown(value: Any) -> str:
-    """A value in an error: on one line, and not endless."""
+    """A value for an error message, shortened to 80 characters."""
     whole = value.to_dict() if isinstance(value, ml_collections.ConfigDict) else value
     words = repr(whole)
     return words if len(words) <= 80 else f"{words[:77]}..."

@@ -1,4 +1,4 @@
-"""Recipes as files: the shipped ones by name, a user's by path; from `--config` to a config."""
+"""Loading of recipes: shipped ones by name, others by path."""
 
 import importlib
 import importlib.util
@@ -17,15 +17,15 @@ _SHARED = ("__init__", "default")
 
 
 def shipped() -> list[str]:
-    """The names of the shipped recipes."""
+    """Names of the shipped recipes."""
     return sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in _SHARED)
 
 
 def module(value: str) -> types.ModuleType:
-    """The recipe that "NAME" or "PATH.py" names, imported.
+    """Imports the recipe "NAME" or "PATH.py".
 
     Raises:
-        InputError: if there is none, naming the one that may be meant.
+        InputError: if it does not exist, with a near match.
     """
     if _is_name(value):
         if value in shipped():
@@ -33,33 +33,33 @@ def module(value: str) -> types.ModuleType:
         hint = near(value, shipped())
         raise InputError(
             f"no shipped recipe is called {value!r}; `segjax recipes` lists them.{hint} "
-            "A recipe of your own is given by its path, such as my_recipe.py."
+            "Other recipes are given by path, such as my_recipe.py."
         )
     path = pathlib.Path(value)
     if not path.is_file():
         meant = f" The shipped recipe is --config={path.stem}." if path.stem in shipped() else ""
-        raise InputError(f"there is no file {value}.{meant}")
+        raise InputError(f"{value} does not exist.{meant}")
     return _load(path)
 
 
 def load(value: str) -> ml_collections.ConfigDict:
-    """The config of "RECIPE[:WORD,...]".
+    """The config for "RECIPE[:WORD,...]".
 
     Raises:
-        InputError: if there is no such recipe, it refuses the words, or it fails.
+        InputError: if the recipe does not exist, rejects the words, or fails.
     """
     recipe, _, words = value.partition(":")
-    found = module(recipe)
-    if not hasattr(found, "get_config"):
+    recipe_module = module(recipe)
+    if not hasattr(recipe_module, "get_config"):
         raise InputError(f"{recipe} has no function get_config.")
     try:
-        config = found.get_config(*[words] if words else [])
+        config = recipe_module.get_config(*[words] if words else [])
     except InputError:
         raise
     except Exception as error:
         raise InputError(f"{recipe} failed: {_told(error)}") from error
     if not isinstance(config, ml_collections.ConfigDict):
-        raise InputError(f"get_config of {recipe} returned no ConfigDict.")
+        raise InputError(f"get_config of {recipe} did not return a ConfigDict.")
     return config
 
 
@@ -68,12 +68,12 @@ def _is_name(value: str) -> bool:
 
 
 def _load(path: pathlib.Path) -> types.ModuleType:
-    """Imports a file; in a checkout, one of our own under the name that others import it by."""
+    """Imports a file; a shipped recipe is imported under its module name."""
     if path.resolve().parent == FOLDER.resolve():
         return importlib.import_module(f"segjax.configs.{path.stem}")
     spec = importlib.util.spec_from_file_location(f"recipe_{path.stem}", path)
     if spec is None or spec.loader is None:
-        raise InputError(f"{path} is no Python file.")
+        raise InputError(f"{path} is not a Python file.")
     made = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = made  # dataclasses and pickles look a module up by its name
     try:
@@ -86,7 +86,7 @@ def _load(path: pathlib.Path) -> types.ModuleType:
 
 
 def _told(error: Exception) -> str:
-    """An exception of a recipe in a line: what it is, and where it was raised."""
+    """An exception of a recipe in one line, with the place where it was raised."""
     hint = ""
     if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] == "configs":
         hint = " Shipped recipes are imported with `from segjax.configs import ...`."

@@ -1,4 +1,4 @@
-"""What recipes there are: data sets, papers, parameters, and what was measured."""
+"""Overview of the recipes: data sets, papers, parameters and measured results."""
 
 import ast
 import dataclasses
@@ -35,16 +35,16 @@ where some are cut, and of the whole one for 21 classes (imagenet_heatmap: 1000)
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """A number that a recipe reached.
+    """A measured result of a recipe.
 
     Attributes:
-        recipe: what was run.
-        record: folder of the repository with the whole table, its commands and its hardware.
-        words: of the recipe.
-        flags: what the command had beside the recipe.
-        measure: what is measured, in percent.
-        val, test: the number on these splits.
-        note: what a reader must know beside it.
+        recipe: name of the recipe.
+        record: repository folder with the full table, commands and hardware.
+        words: words of the recipe.
+        flags: further flags of the command.
+        measure: name of the measure.
+        val, test: its value on these splits, in percent, or None.
+        note: remark for the reader.
     """
 
     recipe: str
@@ -58,13 +58,13 @@ class Result:
 
     @property
     def command(self) -> str:
-        """The command that repeats it; data and weights are where $SEGJAX_DATA and _WEIGHTS say."""
+        """Command that repeats the run, given $SEGJAX_DATA and $SEGJAX_WEIGHTS."""
         config = f"{self.recipe}:{self.words}" if self.words else self.recipe
         return " ".join(filter(None, [f"segjax train --config={config}", self.flags]))
 
     @property
     def numbers(self) -> str:
-        """The numbers with their splits."""
+        """The splits and their values as text."""
         splits = (("val", self.val), ("test", self.test))
         return ", ".join(f"{split} {value:.2f}" for split, value in splits if value is not None)
 
@@ -74,7 +74,7 @@ class Result:
 
 
 def measured() -> dict[str, Any]:
-    """The stored numbers: `parameters` by recipe and data set, and `results`."""
+    """The stored measurements: `parameters` by recipe and data set, and `results`."""
     numbers: dict[str, Any] = json.loads((loading.FOLDER / "measured.json").read_text())
     return numbers
 
@@ -106,10 +106,10 @@ def markdown() -> str:
 
 
 def describe(name: str) -> str:
-    """A recipe's docstring, its words and its results.
+    """The docstring, words and results of a recipe.
 
     Raises:
-        InputError: if there is no such recipe.
+        InputError: if the recipe does not exist.
     """
     words = loading.module(name).WORDS
     lines = [_docstring(name), "", f"Data sets: {', '.join(words.data)}."]

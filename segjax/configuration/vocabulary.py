@@ -1,4 +1,4 @@
-"""The words of `RECIPE:WORD,...`: the data set, how much is cut, and the recipe's own."""
+"""Words of a recipe, `RECIPE:WORD,...`: data set, size, and words specific to the recipe."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -9,10 +9,10 @@ import ml_collections
 from segjax.configs import default
 from segjax.errors import InputError, choose
 
-# What a network can be trained on; the methods before deep learning take sets of regions, too.
+# Data sets to train networks on; classical methods also take data sets of regions.
 LABELLED = ("scenes", "camvid", "voc2012", "cityscapes", "ade20k", "folder", "lecture")
 DATA_SETS = (*LABELLED, "bsds500")
-_OPTIONS = {"lecture": {"val_count": 50, "channel": ""}}  # of data sets, beside their root
+_OPTIONS = {"lecture": {"val_count": 50, "channel": ""}}  # options of data sets besides their root
 
 Values = Mapping[str, Any]
 """Dotted key -> value."""
@@ -20,14 +20,13 @@ Values = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Words:
-    """The words that a recipe was given.
+    """The words given to a recipe.
 
     Attributes:
         data: the data set.
-        size: "small", "paper", "full" where neither is given, or "" where nothing changes: on
-            scenes, and where nothing is trained.
-        smoke: whether all is shrunk to seconds.
-        own: the recipe's own words, alphabetical.
+        size: "small", "paper" or, by default, "full"; "" on scenes and if nothing is trained.
+        smoke: whether to shrink the run to seconds.
+        own: words specific to the recipe, in alphabetical order.
     """
 
     data: str
@@ -39,11 +38,11 @@ class Words:
         return word in self.own
 
     def without(self, *words: str) -> "Words":
-        """The same without some of the recipe's own words."""
+        """The same words without some that are specific to the recipe."""
         return dataclasses.replace(self, own=tuple(word for word in self.own if word not in words))
 
     def run_folder(self, recipe: str) -> str:
-        """The default run folder of a recipe under these words."""
+        """The default run folder of a recipe with these words."""
         size = [self.size] * (self.size in ("small", "paper"))
         return run_folder(recipe, ",".join([self.data, *size, *self.own, *["smoke"] * self.smoke]))
 
@@ -53,11 +52,11 @@ class Vocabulary:
     """The words that a recipe takes.
 
     Attributes:
-        own: the recipe's own words, and what each does.
-        data: the data sets that it is set up for; without a word it is the first.
-        paper: those that the paper trained on.
-        trains: whether it trains a network, so that `small` means something.
-        exclusive: groups of its own words, one of each at a time.
+        own: words specific to the recipe -> their effects.
+        data: data sets that the recipe supports; the first is the default.
+        paper: data sets with the training of the paper.
+        trains: whether the recipe trains a network; only then it takes `small`.
+        exclusive: groups of specific words that exclude each other.
     """
 
     own: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -67,10 +66,10 @@ class Vocabulary:
     exclusive: tuple[tuple[str, ...], ...] = ()
 
     def read(self, text: str) -> Words:
-        """Reads "WORD,WORD,...", in any order.
+        """Parses "WORD,WORD,...", in any order.
 
         Raises:
-            InputError: on a word that is not known, or words that do not go together.
+            InputError: if a word is unknown, or words exclude each other.
         """
         words = sorted(set(_split(text)))
         for word in words:
@@ -81,7 +80,7 @@ class Vocabulary:
         data = sets[0] if sets else self.data[0]
         if data not in self.data:
             raise InputError(
-                f"this recipe is not set up for {data}; it goes with {', '.join(self.data)}."
+                f"this recipe does not support {data}; it supports {', '.join(self.data)}."
             )
         if "paper" in words:
             self._check_paper(data, words)
@@ -96,20 +95,20 @@ class Vocabulary:
         return Words(data, size, "smoke" in words, own)
 
     def known(self) -> tuple[str, ...]:
-        """Every word that the recipe takes."""
+        """All words that the recipe takes."""
         sizes = ("small",) * self.trains + ("paper",) * bool(self.paper)
         return (*self.data, *sizes, "smoke", *self.own)
 
     def _check_known(self, word: str) -> None:
         if word in self.known() or word in DATA_SETS or word == "paper":
-            return  # other data sets and `paper` have errors of their own
+            return  # other data sets and `paper` are checked separately
         if word == "small":
-            raise InputError("small: this recipe trains nothing that could be cut.")
+            raise InputError("small: this recipe trains no network.")
         choose("word", word, self.known())
 
     def _check_paper(self, data: str, words: Sequence[str]) -> None:
         if not self.paper:
-            raise InputError("paper: this recipe has no training of a paper's.")
+            raise InputError("paper: this recipe has no training from a paper.")
         if data not in self.paper:
             raise InputError(
                 f"paper: its authors did not train on {data}; they trained on "
@@ -120,10 +119,10 @@ class Vocabulary:
 
 
 def run_folder(recipe: str, text: str) -> str:
-    """The default run folder: the same for the same words, in whatever order.
+    """The default run folder; it does not depend on the order of the words.
 
-    The data set comes first and `smoke` last, the others are alphabetical. Scenes and their cut
-    are what a recipe is without words.
+    The data set comes first and `smoke` last; other words are in alphabetical order. `scenes`, and
+    `small` without another data set, are left out, because they change nothing.
     """
     words = set(_split(text)) - {"scenes"}
     sets = sorted(words & set(DATA_SETS))
@@ -143,17 +142,17 @@ def apply(
     own: Mapping[str, Values] | None = None,
     smoke: Values | None = None,
 ) -> ml_collections.ConfigDict:
-    """Changes a recipe's config on the scenes to what the words say; the last change counts.
+    """Applies words to a recipe's config; later changes override earlier ones.
 
     Args:
-        config: the recipe on the embedded scenes.
-        words: of `Vocabulary.read`.
-        full: on a data set at full size, after `default.FULL`: what the cut took from the network.
-        small: data set -> what `small` changes there, in place of `default.SMALL`.
-        paper: data set -> the paper's training.
-        data: data set -> what the recipe changes there in any case but under `paper`.
-        own: the recipe's own words.
-        smoke: what `smoke` changes, after `default.SMOKE`.
+        config: config of the recipe on the built-in scenes.
+        words: result of `Vocabulary.read`.
+        full: changes at full size, after `default.FULL`; they restore the full network.
+        small: data set -> changes under `small`, in place of `default.SMALL`.
+        paper: data set -> changes under `paper`.
+        data: data set -> changes at every size but `paper`.
+        own: word specific to the recipe -> its changes.
+        smoke: changes under `smoke`, after `default.SMOKE`.
     """
     if words.data != config.data.name:
         # "": $SEGJAX_DATA/<name>
@@ -177,16 +176,16 @@ def apply(
 
 
 def check_weights(config: ml_collections.ConfigDict) -> None:
-    """Checks that a training which must start from weights has them.
+    """Checks that a training has the initial weights that it needs.
 
     Raises:
-        InputError: naming the flags to give.
+        InputError: naming the missing flags.
     """
     if config.init.needs and not config.init["from"]:
         raise InputError(
             f"config.init.from is empty, but this training starts from {config.init.needs}: give "
-            "--config.init.from=PATH, a file here or in $SEGJAX_WEIGHTS or a run folder, or draw "
-            'all weights with --config.init.needs="".'
+            "--config.init.from=PATH, a file here or in $SEGJAX_WEIGHTS or a run folder, or use "
+            'random weights with --config.init.needs="".'
         )
 
 

@@ -2,7 +2,7 @@
 
 A data set on disk needs no code: `folder` takes any root with `images/<split>/` and
 `labels/<split>/` in it, `lecture` one with `images_prepped_<split>/` and
-`annotations_prepped_<split>/`; `class_list.read` says how `classes.txt` names its classes. Any
+`annotations_prepped_<split>/`; `class_list.read` describes the format of `classes.txt`. Any
 other is a function named as "module:Name": see `dataset`.
 """
 
@@ -246,10 +246,10 @@ def lecture(*, root: str = "", val_count: int = 50, channel: str = "") -> Datase
 
     def open_split(split: str) -> sources.Source:
         if split == "test":
-            found = sources.pair_folders(images["test"], labels["test"], _LECTURE)
+            part = sources.pair_folders(images["test"], labels["test"], _LECTURE)
         else:
-            found = pairs[:-val_count] if split == "train" else pairs[-val_count:]
-        return sources.FolderSource(pairs=found, spec=spec)
+            part = pairs[:-val_count] if split == "train" else pairs[-val_count:]
+        return sources.FolderSource(pairs=part, spec=spec)
 
     return Dataset(spec, Splits(names, open_split))
 
@@ -257,17 +257,17 @@ def lecture(*, root: str = "", val_count: int = 50, channel: str = "") -> Datase
 def _guess_classes(root: Path, folder: Path, labels: list[Path], channel: str = "") -> DatasetSpec:
     """The ids that the masks in `folder` hold, as classes without names."""
     ids = sorted(scan.find_ids(labels, channel=channel))
-    found = ", ".join(map(str, ids[:10])) + (", ..." if len(ids) > 10 else "")
+    listed = ", ".join(map(str, ids[:10])) + (", ..." if len(ids) > 10 else "")
     if set(ids) <= {0, 255}:
         raise InputError(
-            f"{folder}: the masks hold only {found}; if 255 is a class, write "
+            f"{folder}: the masks hold only {listed}; if 255 is a class, write "
             f"{root / 'classes.txt'} with the lines `0 background` and `255 <its name>`."
         )
     known = [i for i in ids if i != VOID]
     count = known[-1] + 1
     if count > MAX_CLASSES or 2 * len(known) < count:
         raise InputError(
-            f"{folder}: {len(known)} ids from 0 to {count - 1} occur ({found}): "
+            f"{folder}: {len(known)} ids from 0 to {count - 1} occur ({listed}): "
             f"classes cannot be told from them; list the ids in {root / 'classes.txt'}."
         )
     return numbered(root.absolute().name, [f"class {i}" for i in range(count)])

@@ -210,6 +210,6 @@ def _iterate(
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
     if not workers:
         return iter(dataset.to_iter_dataset(options))
-    # Each worker process has its own reading threads and prefetched batches.
+    # Each worker process reads with this many threads and prefetches this many batches.
     per_worker = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=prefetch)
     return iter(dataset.to_iter_dataset(options).mp_prefetch(per_worker))

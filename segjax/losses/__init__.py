@@ -63,11 +63,11 @@ class Loss:
 
     Attributes:
         name, term: the first term and its name.
-        also: (name, term, weight) of those added to it. Each is its own mean, times the weight;
-            with `accumulate` above 1 the mean over its parts.
-        class_weights: one a class, or None.
-        reduction: what the sum is divided by, see `build`.
-        aux_weight: of every output of the network but the first.
+        also: (name, term, weight) of the added terms. The mean of each is taken separately, times
+            its weight; with `accumulate` above 1 it is the mean over the parts.
+        class_weights: one weight per class, or None.
+        reduction: divisor of the sum, see `build`.
+        aux_weight: weight of every output of the network but the first.
         blocks: the number of row blocks.
         at: one of PLACES.
     """
@@ -166,7 +166,7 @@ def build(
         blocks: the number of row blocks, for upsampling and softmax.
         at: "image", scores are resized to the label; "scores", each output is compared with the
             label sampled at its scores (DeepLab v1 and v2). An output of fewer scores than the
-            first then counts in proportion more, as if each output had its own mean.
+            first is then weighted up in proportion, as if the mean of each output were taken.
         options: of all terms; each gets those that it takes.
         **named: the options of our terms that are keys of `config.loss` themselves, such as
             `focal_gamma`; each reaches the terms that take it.

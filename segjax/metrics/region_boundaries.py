@@ -82,8 +82,8 @@ def f_counts(
         `right` of `drawn` pixels of the segmentation and `found` of `true` pixels of the humans.
     """
     radius = math.floor(tolerance * math.hypot(*labels.shape))
-    right, drawn, found, true = np.asarray(_agree(*_stack(labels, humans), radius))
-    return {"right": int(right), "drawn": int(drawn), "found": int(found), "true": int(true)}
+    right, drawn, matched, true = np.asarray(_agree(*_stack(labels, humans), radius))
+    return {"right": int(right), "drawn": int(drawn), "found": int(matched), "true": int(true)}
 
 
 @functools.partial(jax.jit, static_argnums=2)

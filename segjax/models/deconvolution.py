@@ -19,7 +19,7 @@ class LearnedUp2(nnx.Module):
         features: channels, C.
         kernel: side of the kernel, k, even and 4 or more.
         mixes: True: every output channel reads all input channels, the others with a weight that
-            starts at zero. False: every channel has a kernel of its own.
+            starts at zero. False: every channel has a separate kernel.
     """
 
     def __init__(self, features: int, *, kernel: int = 4, mixes: bool = False):

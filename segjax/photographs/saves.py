@@ -22,7 +22,7 @@ def parse(text: str, known: Collection[str]) -> frozenset[str]:
     for value in sorted(values):
         choose("--save", value, known)
     if HEATMAPS in values and len(values) > 1:
-        raise InputError("--save: heatmaps goes with no other value; it writes files of its own.")
+        raise InputError("--save: heatmaps cannot be combined with other values.")
     return values
 
 

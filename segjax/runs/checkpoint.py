@@ -58,7 +58,7 @@ def fingerprint(tree: Any) -> jax.Array:
 
 
 def steps_in(directory: pathlib.Path) -> list[int]:
-    """The steps that a folder has whole checkpoints of, without opening it; [] where it is not."""
+    """Steps with complete checkpoints in a folder; [] if the folder does not exist."""
     return sorted(int(path.name) for path in directory.glob("*") if path.name.isdigit())
 
 
@@ -66,11 +66,11 @@ class Checkpoints:
     """The checkpoints of one run: the latest ones and the best one.
 
     Args:
-        directory: of the checkpoints.
-        metric: scalar that says which is best.
+        directory: folder of the checkpoints.
+        metric: scalar that selects the best checkpoint.
         mode: "max" or "min".
-        keep: how many of the latest are kept beside the best.
-        read_only: never writes or deletes.
+        keep: number of latest checkpoints to keep besides the best.
+        read_only: whether to never write or delete.
     """
 
     def __init__(
@@ -149,8 +149,8 @@ class Checkpoints:
 
     def reached_preemption(self, step: int) -> bool:
         """With several processes: the cluster wants the machines back; true in all at one step."""
-        wanted: bool = self._manager.reached_preemption(step)
-        return wanted
+        reached: bool = self._manager.reached_preemption(step)
+        return reached
 
     def restore(self, like: Any, which: str = "latest") -> tuple[Any, dict] | None:
         """The state and the JSON item of a checkpoint, or None where there is none at all.
@@ -193,26 +193,26 @@ class Checkpoints:
             )
             return self._read(step, shapes, by_field=True)
 
-        found = self._first_whole(read, which)
-        if found is None:
+        restored = self._first_whole(read, which)
+        if restored is None:
             raise InputError(f"{self.directory}: there is no checkpoint.")
-        return found
+        return restored
 
     def _first_whole(
         self, read: Callable[[int], tuple[Any, dict]], which: str
     ) -> tuple[Any, dict] | None:
-        """What `read` gives of the checkpoint wanted, or of the newest that is not damaged."""
+        """Reads the chosen checkpoint; for "latest", the newest that is not damaged."""
         with self._writing():
             self._manager.wait_until_finished()  # a save under way counts as a step, unfinished
         steps = sorted(self._manager.all_steps(), reverse=True)
         if not steps and which == "latest":
             return None
         if which != "latest":
-            wanted = self._manager.best_step() if which == "best" else _number(which)
-            if wanted not in steps:
+            chosen = self._manager.best_step() if which == "best" else _number(which)
+            if chosen not in steps:
                 known = ", ".join(map(str, sorted(steps))) or "none"
                 raise InputError(f"{self.directory}: no checkpoint {which!r}; steps: {known}.")
-            steps = [wanted]
+            steps = [chosen]
         for step in steps:
             try:
                 return read(step)
@@ -252,22 +252,22 @@ class Checkpoints:
             raise ValueError("its list of arrays cannot be read")
         return stored
 
-    def _compare(self, wanted: dict[str, str], stored: dict[str, str], step: int) -> None:
+    def _compare(self, expected: dict[str, str], stored: dict[str, str], step: int) -> None:
         """Shapes and types first: orbax casts silently, and reports shapes in hundreds of lines."""
         kinds = {
-            "missing": sorted(wanted.keys() - stored.keys()),
-            "extra": sorted(stored.keys() - wanted.keys()),
+            "missing": sorted(expected.keys() - stored.keys()),
+            "extra": sorted(stored.keys() - expected.keys()),
             "misshapen": [
-                f"{key} {stored[key]} for {wanted[key]}"
-                for key in sorted(wanted.keys() & stored.keys())
-                if stored[key] != wanted[key]
+                f"{key} {stored[key]} for {expected[key]}"
+                for key in sorted(expected.keys() & stored.keys())
+                if stored[key] != expected[key]
             ],
         }
-        found = [f"{kind}: {_some(names)}" for kind, names in kinds.items() if names]
-        if found:
+        differences = [f"{kind}: {_some(names)}" for kind, names in kinds.items() if names]
+        if differences:
             raise InputError(
                 f"{self.directory}: step {step} is a checkpoint of another model; "
-                + "; ".join(found)
+                + "; ".join(differences)
                 + "."
             )
 

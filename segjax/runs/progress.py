@@ -1,4 +1,4 @@
-"""The progress line: how far long work is, for people."""
+"""A progress line for long work."""
 
 import math
 import shutil

@@ -15,14 +15,14 @@ from segjax.errors import InputError
 
 _NAME = "config.json"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-# Schedules whose rate at a step does not depend on how many there are.
+# Schedules whose rate at a step does not depend on the total number of steps.
 _ENDLESS = ("constant", "step", "inverse_time")
 
 
 def versions() -> dict[str, str]:
     """Versions of the packages that decide numbers, and the kind of device."""
-    found = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    return found | {"device": jax.devices()[0].device_kind, "devices": str(jax.device_count())}
+    packages = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return packages | {"device": jax.devices()[0].device_kind, "devices": str(jax.device_count())}
 
 
 def check(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
@@ -81,7 +81,7 @@ def _stored(workdir: pathlib.Path) -> dict[str, Any] | None:
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}.") from error
     if gone:
-        logging.info("%s: ignored what is no key any more: %s.", path, ", ".join(gone))
+        logging.info("%s: ignored keys that no longer exist: %s.", path, ", ".join(gone))
     return filled
 
 

@@ -116,7 +116,7 @@ class Augment:
             )
         if self.base_scale * low < 1 / 16:
             raise InputError(
-                f"config.augment.scale: images at {self.base_scale * low} of their size are too small."
+                f"config.augment.scale: a scale of {self.base_scale * low} is below 1/16."
             )
         if self.contrast >= 1 or min(self.contrast, self.brightness, self.saturation) < 0:
             raise InputError(
@@ -204,8 +204,8 @@ def batch(
     image, label = jax.vmap(one)(batch["image"], batch["label"], batch["size"], batch["position"])
     if (image.dtype, label.dtype) != (jnp.float32, jnp.uint8) or image.shape != (*label.shape, 3):
         raise InputError(
-            f"config.augment.name: the augmentation returns {image.dtype}{list(image.shape[1:])} "
-            f"and {label.dtype}{list(label.shape[1:])}; it must be float32[h, w, 3] and uint8[h, w]."
+            f"config.augment.name: augmentation returns {image.dtype}{list(image.shape[1:])}  and "
+            f"{label.dtype}{list(label.shape[1:])}; it must be float32[h, w, 3] and uint8[h, w]."
         )
     return image, label
 

@@ -187,11 +187,11 @@ def test_values_that_do_not_fit_one_another_are_refused(values, told):
 def test_unknown_and_missing_keys_are_named_with_the_near_miss():
     config = fcn8s.get_config()
     config.optim.learning_rate = 0.1
-    with pytest.raises(InputError, match=r"config\.optim\.learning_rate is no key"):
+    with pytest.raises(InputError, match=r"config\.optim\.learning_rate is not a key"):
         keys.check(config)
     config = fcn8s.get_config()
     config.total_step = 3
-    with pytest.raises(InputError, match=r"total_step is no key. Did you mean \"total_steps\""):
+    with pytest.raises(InputError, match=r"total_step is not a key. Did you mean \"total_steps\""):
         keys.check(config)
     config = fcn8s.get_config()
     del config.optim.lr

@@ -41,7 +41,7 @@ def test_recipes_never_import_the_folder_of_the_checkout_by_its_name():
         ("fcn9s", r"no shipped recipe is called 'fcn9s'.*Did you mean \"fcn8s\""),
         ("default", r"no shipped recipe is called 'default'"),
         ("nowhere/fcn8s.py", r"no file nowhere/fcn8s\.py\. The shipped recipe is --config=fcn8s\."),
-        ("nowhere/mine.py:smoke", r"^there is no file nowhere/mine\.py\.$"),
+        ("nowhere/mine.py:smoke", r"^nowhere/mine\.py does not exist\.$"),
         ("fcn8s:camvit", r"unknown 'camvit'.*Did you mean \"camvid\""),
     ],
 )
@@ -54,7 +54,7 @@ def test_what_is_not_there_is_one_line_with_what_may_be_meant(value, told):
     ("text", "told"),
     [
         ("x = 1", "has no function get_config"),
-        ("def get_config(): return {}", "returned no ConfigDict"),
+        ("def get_config(): return {}", "did not return a ConfigDict"),
         ("def get_config():\n    return 1 / 0", r"ZeroDivisionError: .*mine\.py, line 2"),
         ("from configs import fcn8s", "imported with `from segjax.configs import ...`"),
         ("import nothing_like_it", "ModuleNotFoundError: No module named 'nothing_like_it'"),

@@ -41,7 +41,7 @@ def test_nothing_but_scenes_is_cut_without_a_word(text, data, size):
     [
         ("smok", r"unknown 'smok'; known: scenes, .*, small, paper, smoke, heavy.*\"smoke\"\?$"),
         ("camvid,voc2012", r"camvid, voc2012: one data set at a time"),
-        ("bsds500", r"not set up for bsds500; it goes with scenes, camvid, .*, lecture\."),
+        ("bsds500", r"does not support bsds500; it supports scenes, camvid, .*, lecture\."),
         ("paper", r"did not train on scenes; they trained on voc2012, cityscapes"),
         ("paper,camvid", r"did not train on camvid; they trained on voc2012, cityscapes"),
         ("paper,small,voc2012", r"paper, small: one of these words"),
@@ -54,7 +54,7 @@ def test_words_that_mean_nothing_together_are_refused(text, told):
 
 
 def test_a_method_that_trains_nothing_has_no_small_and_no_paper():
-    with pytest.raises(InputError, match="small: this recipe trains nothing"):
+    with pytest.raises(InputError, match="small: this recipe trains no network"):
         slic.get_config("small,camvid")
     with pytest.raises(InputError, match="paper: this recipe has no training"):
         slic.get_config("paper")

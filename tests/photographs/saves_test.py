@@ -22,7 +22,7 @@ def test_an_unknown_value_gets_the_near_miss_and_the_list():
 
 
 def test_heatmaps_go_with_nothing_else():
-    with pytest.raises(InputError, match="heatmaps goes with no other value"):
+    with pytest.raises(InputError, match="heatmaps cannot be combined"):
         saves.parse("labels,heatmaps", saves.OF_NETWORKS)
 
 

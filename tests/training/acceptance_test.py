@@ -28,7 +28,7 @@ FAILURES = {
     "eval.protocol": ({"eval__protocol": "singel"}, 'protocol.*singel.*Did you mean "single"'),
     "eval.crf": ({"eval__crf__preset": "deeplab_v9"}, "config.eval.crf.*deeplab_v9"),
     "eval.metrics": ({"eval__metrics": ("boundries",)}, 'eval.metrics.*Did you mean "boundaries"'),
-    "init.from": ({"init__from": "{tmp}/nowhere.npz"}, "config.init.from: there is neither"),
+    "init.from": ({"init__from": "{tmp}/nowhere.npz"}, "config.init.from: neither"),
     "weights": ({"init__from": "{tmp}/small.npz"}, "small.npz does not fit the network"),
     "model": ({"model__head__upsamplign": "fixed"}, 'upsamplign.*Did you mean "upsampling"'),
     "optim.name": ({"optim__name": "sdg"}, 'config.optim.name.*Did you mean "sgd"'),
