@@ -76,7 +76,7 @@ def _imported(path: str, key: str) -> Callable:
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong in a module, and where, on one line."""
+    """The error in a module and its place, on one line."""
     if isinstance(error, ModuleNotFoundError | SyntaxError):
         return str(error)
     last = traceback.extract_tb(error.__traceback__)[-1]

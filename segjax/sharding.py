@@ -60,7 +60,7 @@ def put_batch(mesh: Mesh, rows: dict[str, np.ndarray]) -> dict[str, jax.Array]:
 
 
 def batch_shapes(mesh: Mesh, rows: dict[str, np.ndarray]) -> dict[str, jax.ShapeDtypeStruct]:
-    """What `put_batch` gives, as ShapeDtypeStructs; raises as it does."""
+    """The result of `put_batch` as ShapeDtypeStructs; raises the same errors."""
     _check_divides(mesh, rows)
     processes = jax.process_count()
     return {

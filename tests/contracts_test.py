@@ -58,7 +58,7 @@ from tests.training import optim_test
                 lambda key, image, label, size, fill: (image, label),
                 (0, 0, 0),
             ),
-            r"config.augment.name: .*gives uint8\[32, 48, 3\] and uint8\[32, 48\]; it must be",
+            r"config.augment.name: .*returns uint8\[32, 48, 3\] and uint8\[32, 48\]; it must be",
         ),
         (
             lambda: build_test.shapes(head={"name": "tests.contracts_test:nothing"}),

@@ -14,7 +14,7 @@ _PAGE = """# Recipes
 
 This page is what `segjax recipes --markdown` prints. A recipe is named with the words that change
 it, `--config=RECIPE[:WORD,...]`: see [start](start.md#recipes-and-words). `segjax recipes NAME`
-prints a recipe's docstring and its own words.
+prints a recipe's docstring and the words specific to it.
 
 {legend}
 
@@ -26,7 +26,7 @@ take `segjax evaluate --workdir=RUN --split=test` after it.
 
 {results}"""
 
-_HEADER = ("recipe", "data sets", "paper", "parameters on scenes", "whole", "own words")
+_HEADER = ("recipe", "data sets", "paper", "parameters on scenes", "whole", "specific words")
 _LEGEND = """Data sets: "labelled" are {labelled};
 "all" are these and bsds500. The word "paper" goes with the data sets in its column, "small" with
 every labelled one where a network is trained. Millions of parameters: of the network on the scenes,

@@ -27,15 +27,15 @@ def parse(text: str, known: Collection[str]) -> frozenset[str]:
 
 
 def of_network(values: frozenset[str], *, crf: bool, samples: bool) -> frozenset[str]:
-    """What a network's labels are saved as: the values, or the default.
+    """The outputs to save for a segmentation network: `values`, or the default.
 
     Args:
-        values: of `parse`, without heatmaps.
-        crf: whether a CRF stands behind the network.
+        values: result of `parse`, without heatmaps.
+        crf: whether there is a CRF after the network.
         samples: whether the protocol takes several passes with dropout.
 
     Raises:
-        InputError: if a value needs one of the two, and it is not there.
+        InputError: if a value needs a CRF or dropout passes, and there are none.
     """
     if CRF in values and not crf:
         raise InputError("--save=crf needs a CRF behind the network: --crf=PRESET.")

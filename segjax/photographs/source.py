@@ -11,7 +11,7 @@ from segjax.data.spec import VOID
 from segjax.errors import InputError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-"""Of the images in a folder."""
+"""File suffixes of images in a folder."""
 
 
 class Photographs:

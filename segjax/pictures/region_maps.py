@@ -78,10 +78,10 @@ def partition_panel(rows: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray
 def cutout_panel(
     rows: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray, np.ndarray]],
 ) -> np.ndarray:
-    """What was cut out of boxes beside the targets: uint8 [H', W', 3].
+    """A panel of images, cutouts and targets: uint8 [H', W', 3].
 
     Args:
-        rows: (text, image uint8 [H, W, 3], mask and target int or bool [H, W], box as of `cutout`).
+        rows: (text, image uint8 [H, W, 3], mask and target int or bool [H, W], box, see `cutout`).
     """
     cells = [
         (text, (image, cutout(image, mask, box), cutout(image, target, box)))

@@ -204,7 +204,7 @@ def batch(
     image, label = jax.vmap(one)(batch["image"], batch["label"], batch["size"], batch["position"])
     if (image.dtype, label.dtype) != (jnp.float32, jnp.uint8) or image.shape != (*label.shape, 3):
         raise InputError(
-            f"config.augment.name: augmentation returns {image.dtype}{list(image.shape[1:])}  and "
+            f"config.augment.name: augmentation returns {image.dtype}{list(image.shape[1:])} and "
             f"{label.dtype}{list(label.shape[1:])}; it must be float32[h, w, 3] and uint8[h, w]."
         )
     return image, label

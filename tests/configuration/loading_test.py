@@ -40,7 +40,10 @@ def test_recipes_never_import_the_folder_of_the_checkout_by_its_name():
     [
         ("fcn9s", r"no shipped recipe is called 'fcn9s'.*Did you mean \"fcn8s\""),
         ("default", r"no shipped recipe is called 'default'"),
-        ("nowhere/fcn8s.py", r"no file nowhere/fcn8s\.py\. The shipped recipe is --config=fcn8s\."),
+        (
+            "nowhere/fcn8s.py",
+            r"nowhere/fcn8s\.py does not exist\. The shipped recipe is --config=fcn8s\.",
+        ),
         ("nowhere/mine.py:smoke", r"^nowhere/mine\.py does not exist\.$"),
         ("fcn8s:camvit", r"unknown 'camvit'.*Did you mean \"camvid\""),
     ],
