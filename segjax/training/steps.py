@@ -41,8 +41,7 @@ def train_step(
         model: the static part of the network.
         augmentation: augmentation of one example.
         seed: seed of augmentation and dropout.
-        optimizer: the optimiser.
-        loss: the loss.
+        optimizer, loss: the optimiser and the loss.
         accumulate: number of parts that the batch is split into; gradients and counts are summed.
         ema_decay: decay of averaged weights, 0 to 1; 0 keeps none.
 
