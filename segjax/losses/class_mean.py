@@ -1,7 +1,36 @@
 """The mean of a loss over the classes of an image: what losses of whole images share."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
+
+from segjax.losses.options import check_classes
+from segjax.losses.place import Place
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassMean:
+    """A loss of every image that is a mean over its classes.
+
+    Attributes:
+        region_classes: the mean is over the classes "present" in the image's truth, or "all".
+    """
+
+    region_classes: str = "present"
+
+    counts = "images"
+
+    def __post_init__(self) -> None:
+        check_classes(self.region_classes)
+
+    def __call__(self, place: Place) -> tuple[jax.Array, jax.Array]:
+        """Summed loss and count: float32 [] and float32 []."""
+        return place.sum_images(self.of_images(place))
+
+    def of_images(self, place: Place) -> jax.Array:
+        """The loss of every image, 0 where no pixel is labelled: float32 [B]."""
+        raise NotImplementedError
 
 
 def class_mean(

@@ -1,36 +1,21 @@
 """Dice loss: one minus the overlap of each class's probabilities with its truth."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 
 from segjax.data.spec import VOID
-from segjax.losses.class_mean import class_mean
-from segjax.losses.options import check_classes
+from segjax.losses.class_mean import ClassMean, class_mean
 from segjax.losses.place import Place
 
 _SMOOTH = 1.0  # pixels: what an absent class that is not predicted is divided by
 
 
-@dataclasses.dataclass(frozen=True)
-class Dice:
-    """The Dice loss of every image.
+class Dice(ClassMean):
+    """The Dice loss of every image."""
 
-    Attributes:
-        region_classes: the mean is over the classes "present" in the image's truth, or "all".
-    """
-
-    region_classes: str = "present"
-
-    counts = "images"
-
-    def __post_init__(self) -> None:
-        check_classes(self.region_classes)
-
-    def __call__(self, place: Place) -> tuple[jax.Array, jax.Array]:
-        """Summed loss and count: float32 [] and float32 []."""
-        return place.sum_images(dice(place, classes=self.region_classes))
+    def of_images(self, place: Place) -> jax.Array:
+        """See `ClassMean.of_images`."""
+        return dice(place, classes=self.region_classes)
 
 
 def dice(place: Place, *, classes: str) -> jax.Array:

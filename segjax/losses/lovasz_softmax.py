@@ -1,34 +1,19 @@
 """Lovász-Softmax loss: the intersection over union, made a loss that has gradients."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 
 from segjax.data.spec import VOID
-from segjax.losses.class_mean import class_mean
-from segjax.losses.options import check_classes
+from segjax.losses.class_mean import ClassMean, class_mean
 from segjax.losses.place import Place
 
 
-@dataclasses.dataclass(frozen=True)
-class LovaszSoftmax:
-    """The Lovász-Softmax loss of every image.
+class LovaszSoftmax(ClassMean):
+    """The Lovász-Softmax loss of every image."""
 
-    Attributes:
-        region_classes: the mean is over the classes "present" in the image's truth, or "all".
-    """
-
-    region_classes: str = "present"
-
-    counts = "images"
-
-    def __post_init__(self) -> None:
-        check_classes(self.region_classes)
-
-    def __call__(self, place: Place) -> tuple[jax.Array, jax.Array]:
-        """Summed loss and count: float32 [] and float32 []."""
-        return place.sum_images(lovasz_softmax(place, classes=self.region_classes))
+    def of_images(self, place: Place) -> jax.Array:
+        """See `ClassMean.of_images`."""
+        return lovasz_softmax(place, classes=self.region_classes)
 
 
 def lovasz_softmax(place: Place, *, classes: str) -> jax.Array:
