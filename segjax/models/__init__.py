@@ -6,7 +6,8 @@ backbone is a class `(*, option=..., dtype, rngs)` with `channels`, stage -> C, 
 rngs)` whose call `(features, rngs=None)` gives `Scores`.
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ from segjax import registry
 from segjax.errors import InputError, choose
 from segjax.models import crf_rnn, multiscale
 from segjax.models.backbones import googlenet, mobilenet, resnet, segnet_encoder, vgg, vgg_atrous
-from segjax.models.features import Scores
+from segjax.models.features import Features, Scores
 from segjax.models.heads import (
     classifier,
     conv,
@@ -61,6 +62,8 @@ HEADS = {
 }
 DTYPES = ("float32", "bfloat16")
 
+_PART = "config.model.*"  # in errors of heads and norms, which do not know where they stand
+
 
 class Segmenter(nnx.Module):
     """A backbone, a head, and the auxiliary head that some recipes train beside it.
@@ -98,18 +101,26 @@ class Segmenter(nnx.Module):
         Raises:
             InputError: if there is a CRF and no `image`.
         """
+
+        def features_of(x: jax.Array) -> Features:
+            with _errors_of("backbone"):
+                return self.backbone(x, rngs=rngs)
+
+        def scores_of(features: Features) -> Scores:
+            with _errors_of("head"):
+                return self.head(features, rngs=rngs)
+
         if self.multi_scale:
-            return multiscale.fused(
-                lambda x: self.head(self.backbone(x, rngs=rngs), rngs=rngs), x, **self.multi_scale
-            )
-        features = self.backbone(x, rngs=rngs)
-        scores = self.head(features, rngs=rngs)
+            return multiscale.fused(lambda x: scores_of(features_of(x)), x, **self.multi_scale)
+        features = features_of(x)
+        scores = scores_of(features)
         if hasattr(self, "crf"):
             if image is None:
                 raise InputError("config.model.crf: there is no image of 0 to 255 for it here.")
             scores = self.crf(scores, image)
         if hasattr(self, "aux"):
-            return scores, self.aux(features, rngs=rngs)
+            with _errors_of("aux"):
+                return scores, self.aux(features, rngs=rngs)
         return (scores,)
 
 
@@ -168,4 +179,16 @@ def _named(
 ) -> nnx.Module:
     """The part of a network that `config` names, with its options and `arguments`."""
     make = registry.resolve(table, config, f"config.model.{part}", keywords=tuple(arguments))
-    return make(**arguments)
+    with _errors_of(part):
+        return make(**arguments)
+
+
+@contextlib.contextmanager
+def _errors_of(part: str) -> Iterator[None]:
+    """Errors inside name the keys of this part: "head", "aux" or "backbone"."""
+    try:
+        yield
+    except InputError as error:
+        if _PART not in str(error):
+            raise
+        raise InputError(str(error).replace(_PART, f"config.model.{part}")) from error

@@ -65,7 +65,7 @@ class Features:
         Raises:
             InputError: if `align` is not one of ALIGNMENTS.
         """
-        choose("config.model.head.align", align, ALIGNMENTS)
+        choose("config.model.*.align", align, ALIGNMENTS)
         return self.upsampling(coarse, fine) if align == "centres" else Resize(align)
 
     def to_image(self, stage: str, align: str) -> Resize:
@@ -81,7 +81,7 @@ class Features:
         Raises:
             InputError: if `align` is not one of ALIGNMENTS.
         """
-        choose("config.model.head.align", align, ALIGNMENTS)
+        choose("config.model.*.align", align, ALIGNMENTS)
         return self.upsampling(stage) if align == "centres" else Resize(align)
 
 

@@ -11,15 +11,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from segjax import registry
 from segjax.errors import InputError, choose
-
-NORMS = ("batch", "frozen", "group", "none")
-_OPTIONS = {
-    "batch": {"momentum": 0.9, "epsilon": 1e-5},
-    "frozen": {"epsilon": 1e-5, "trains": False},
-    "group": {"groups": 32, "epsilon": 1e-5},
-    "none": {},
-}
 
 
 def make(
@@ -42,23 +35,13 @@ def make(
     Raises:
         InputError: if the name or an option is unknown.
     """
-    norm = dict(norm)
-    name = norm.pop("name", None)
-    choose("config.model.*.norm.name", name, NORMS)
-    for key in norm:
-        if key not in _OPTIONS[name]:
-            allowed = ", ".join(_OPTIONS[name]) or "none"
-            raise InputError(f"config.model.*.norm: {name!r} takes no {key!r}; allowed: {allowed}.")
-    options = _OPTIONS[name] | norm
-    if name == "batch":
-        return BatchNorm(features, **options, dtype=dtype, rngs=rngs)
-    if name == "frozen":
-        return FrozenNorm(features, **options, dtype=dtype)
-    if name == "group":
-        groups = math.gcd(options["groups"], features)
-        epsilon = options["epsilon"]
-        return nnx.GroupNorm(features, groups, epsilon=epsilon, dtype=dtype, rngs=rngs)
-    return None
+    options = dict(norm)
+    name = options.pop("name", None)
+    choose(f"{_KEY}.name", name, NORMS)
+    layer = registry.bind(
+        NORMS[name], options, _KEY, name=name, positional=("features",), keywords=("dtype", "rngs")
+    )
+    return layer(features, dtype=dtype, rngs=rngs)
 
 
 class _Statistic(nnx.BatchStat):
@@ -80,11 +63,22 @@ class BatchNorm(nnx.BatchNorm):
 
     Args:
         features: channels.
-        **options: those of `nnx.BatchNorm`.
+        momentum: the share of the running statistics that a step keeps.
+        epsilon: added to the variance.
+        dtype: type of the result.
+        rngs: supplies the initialisation keys.
     """
 
-    def __init__(self, features: int, **options: Any):
-        super().__init__(features, **options)
+    def __init__(
+        self,
+        features: int,
+        *,
+        momentum: float = 0.9,
+        epsilon: float = 1e-5,
+        dtype: jax.typing.DTypeLike | None = None,
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(features, momentum=momentum, epsilon=epsilon, dtype=dtype, rngs=rngs)
         self.mean, self.var = _Statistic(self.mean[...]), _Statistic(self.var[...])
 
     # Calls of nnx's norms take the mode, too; here only views set it.
@@ -98,7 +92,7 @@ class BatchNorm(nnx.BatchNorm):
             raise InputError(
                 "Batch norm would see one value a channel (one image with a map of 1 x 1): train "
                 'with a larger batch_size or a smaller accumulate, or choose the norm "frozen" or '
-                '"group", for example by --config.model.head.norm.name=group.'
+                '"group", for example by --config.model.*.norm.name=group.'
             )
         return super().__call__(x)
 
@@ -132,3 +126,35 @@ class FrozenNorm(nnx.Module):
         factor = self.scale[...] * jax.lax.rsqrt(self.var[...] + self.epsilon)
         shift = self.bias[...] - self.mean[...] * factor
         return (x * factor + shift).astype(self.dtype or x.dtype)
+
+
+def _frozen(
+    features: int,
+    *,
+    epsilon: float = 1e-5,
+    trains: bool = False,
+    dtype: jax.typing.DTypeLike | None,
+    rngs: nnx.Rngs,
+) -> FrozenNorm:
+    del rngs  # nothing is drawn
+    return FrozenNorm(features, epsilon=epsilon, trains=trains, dtype=dtype)
+
+
+def _group(
+    features: int,
+    *,
+    groups: int = 32,
+    epsilon: float = 1e-5,
+    dtype: jax.typing.DTypeLike | None,
+    rngs: nnx.Rngs,
+) -> nnx.GroupNorm:
+    groups = math.gcd(groups, features)
+    return nnx.GroupNorm(features, groups, epsilon=epsilon, dtype=dtype, rngs=rngs)
+
+
+def _none(features: int, *, dtype: jax.typing.DTypeLike | None, rngs: nnx.Rngs) -> None:
+    """No layer."""
+
+
+NORMS = {"batch": BatchNorm, "frozen": _frozen, "group": _group, "none": _none}
+_KEY = "config.model.*.norm"

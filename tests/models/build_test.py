@@ -96,6 +96,50 @@ def test_a_wrong_name_or_option_is_refused_in_one_line(changes, message):
     assert "\n" not in str(caught.value)
 
 
+CONV = {"name": "conv", "width": 4, "norm": {"name": "none"}}
+RESNET = zoo.NETWORKS["conv"]["backbone"]
+
+
+@pytest.mark.parametrize("part", ["head", "aux"])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (CONV | {"stage": "stage9"}, r"\.stage: unknown 'stage9'"),
+        (CONV | {"norm": {"name": "batchnorm"}}, r"\.norm\.name: unknown 'batchnorm'"),
+        (CONV | {"norm": {"name": "none", "momentum": 1}}, r"\.norm: none takes no 'momentum'"),
+        (CONV | {"align": "centers"}, r"\.align: unknown 'centers'"),  # found at the first call
+        ({"name": "fcn8s", "upsampling": "cubic"}, r"\.upsampling: unknown 'cubic'"),
+        ({"name": "gcn", "taps": 2}, r"\.taps must be odd"),
+        ({"name": "segnet", "depths": (), "kernel": 3, "norm": {}}, r"\.depths must have a number"),
+    ],
+)
+def test_an_error_of_a_head_names_the_key_of_the_head_that_was_written(part, options, message):
+    with pytest.raises(InputError, match=rf"^config\.model\.{part}{message}"):
+        shapes(**{part: options})
+
+
+def test_an_error_of_a_norm_names_the_backbone_where_it_stands_there():
+    backbone = RESNET | {"norm": {"name": "frozen", "momentum": 0.9}}
+    with pytest.raises(InputError, match=r"^config\.model\.backbone\.norm: frozen takes no 'mo"):
+        shapes(backbone=backbone, head=CONV)
+
+
+def test_what_to_do_against_a_norm_of_one_value_names_the_head_that_has_it():
+    def run(x):
+        network = models.build(
+            backbone=RESNET | {"norm": {"name": "frozen"}},
+            head=CONV,
+            aux=CONV | {"norm": {"name": "batch"}},
+            num_classes=tiny.K,
+            dtype="float32",
+            rngs=functional.keys(0),
+        )
+        return network(x, rngs=nnx.Rngs(0))
+
+    with pytest.raises(InputError, match=r"--config\.model\.aux\.norm\.name=group"):
+        jax.eval_shape(run, jnp.zeros((1, 1, 1, 3)))
+
+
 def test_the_head_holds_the_score_layers_and_the_backbone_the_rest():
     network = nnx.eval_shape(
         lambda: models.build(

@@ -130,5 +130,5 @@ def test_every_part_of_the_head_gets_a_gradient():
 
 @pytest.mark.parametrize("options", [{"border": "caffe"}, {"shifts": {"stage3": 2.5}}])
 def test_stages_with_a_border_or_shifts_are_refused(options):
-    with pytest.raises(InputError, match="config.model.head: fcn8_lecture needs.*vgg16"):
+    with pytest.raises(InputError, match=r"config.model.\*: fcn8_lecture needs.*vgg16"):
         make_head()(make_features((64, 64), **options))

@@ -108,8 +108,10 @@ def test_no_norm_is_no_layer():
             r"config.model.\*.norm.name: unknown 'batchnorm'; known: batch, frozen, group, none",
         ),
         ({}, "norm.name: unknown None; known: batch"),
-        ({"name": "group", "momentum": 0.9}, "'group' takes no 'momentum'; allowed: groups, eps"),
-        ({"name": "none", "epsilon": 1.0}, "'none' takes no 'epsilon'; allowed: none"),
+        ({"name": "group", "momentum": 0.9}, "norm: group takes no 'momentum'; options: groups, e"),
+        ({"name": "none", "epsilon": 1.0}, "norm: none takes no 'epsilon'; options: none"),
+        ({"name": "batch", "momentun": 0.9}, 'batch takes no .*Did you mean "momentum"'),
+        ({"name": "batch", "dtype": "float32"}, "takes no 'dtype'; options: momentum, epsilon"),
     ],
 )
 def test_an_unknown_name_or_option_is_refused(norm, message):

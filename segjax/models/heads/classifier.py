@@ -56,7 +56,7 @@ class Classifier(nnx.Module):
         del rngs  # no dropout
         if features.border != "same":
             raise InputError(
-                'config.model.head: classifier needs a backbone with border "same", '
+                'config.model.*: classifier needs a backbone with border "same", '
                 f"got {features.border!r}."
             )
         return Scores(self.classifier(features.stages[self.top]), features.upsampling(self.top))

@@ -54,7 +54,7 @@ class DeepLabV1(nnx.Module):
         if not self.tops or missing:
             wanted = ", ".join(missing) or "fc7"
             raise InputError(
-                f"config.model.head: deeplab_v1 needs a backbone with {wanted}: vgg16_atrous."
+                f"config.model.*: deeplab_v1 needs a backbone with {wanted}: vgg16_atrous."
             )
         self.scores = nnx.List(
             layers.score_layer(channels[top], num_classes, **options) for top in self.tops

@@ -51,7 +51,7 @@ class ASPP(nnx.Module):
         dtype: jax.typing.DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
-        choose("config.model.head.order", order, ORDERS)
+        choose("config.model.*.order", order, ORDERS)
         options: layers.BlockOptions = {"norm": norm, "dtype": dtype, "rngs": rngs}
         self.point = layers.ConvBlock(features_in, width, kernel=1, **options)
         self.atrous = nnx.List(
@@ -155,7 +155,7 @@ class DeepLabV3Plus(nnx.Module):
         dtype: jax.typing.DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
-        choose("config.model.head.fine", fine, channels)
+        choose("config.model.*.fine", fine, channels)
         self.top, self.fine = list(channels)[-1], fine
         options: layers.BlockOptions = {"norm": norm, "dtype": dtype, "rngs": rngs}
         self.aspp = ASPP(channels[self.top], width, rates=rates, order=order, **options)

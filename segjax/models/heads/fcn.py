@@ -37,7 +37,7 @@ class _SkipHead(nnx.Module):
         dtype: jax.typing.DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
-        choose("config.model.head.upsampling", upsampling, UPSAMPLINGS)
+        choose("config.model.*.upsampling", upsampling, UPSAMPLINGS)
 
         def score(stage: str) -> nnx.Conv:
             # Zeros: the first prediction is uniform, and the skips come in gradually.
@@ -84,7 +84,7 @@ class _SkipHead(nnx.Module):
             if hasattr(self, f"up_{before}"):
                 if np.any(upsampling.offset):
                     raise InputError(
-                        'config.model.head.upsampling "learned" needs a backbone whose stages have '
+                        'config.model.*.upsampling "learned" needs a backbone whose stages have '
                         'no shifts, such as vgg16; with this backbone it must be "fixed".'
                     )
                 up = getattr(self, f"up_{before}")

@@ -67,7 +67,7 @@ class FCN8Lecture(nnx.Module):
         del rngs  # no dropout
         if features.border != "same" or any(features.shifts.values()):
             raise InputError(
-                "config.model.head: fcn8_lecture needs a backbone without border and shifts: vgg16 "
+                "config.model.*: fcn8_lecture needs a backbone without border and shifts: vgg16 "
                 'with border "same".'
             )
         pool4 = nnx.relu(self.score_pool4(features.stages["stage4"]))

@@ -82,12 +82,12 @@ class GCN(nnx.Module):
         rngs: nnx.Rngs,
     ):
         if taps < 1 or taps % 2 == 0:
-            raise InputError(f"config.model.head.taps must be odd, 1 or more; got {taps}.")
-        choose("config.model.head.upsampling", upsampling, UPSAMPLINGS)
+            raise InputError(f"config.model.*.taps must be odd, 1 or more; got {taps}.")
+        choose("config.model.*.upsampling", upsampling, UPSAMPLINGS)
         missing = [stage for stage in ("stage1", *_STAGES) if stage not in channels]
         if missing:
             raise InputError(
-                f"config.model.head: gcn needs a backbone with {', '.join(missing)}; this one has "
+                f"config.model.*: gcn needs a backbone with {', '.join(missing)}; this one has "
                 f"{', '.join(channels)}."
             )
         options: layers.Options = {"dtype": dtype, "rngs": rngs}

@@ -61,7 +61,7 @@ class ChainedPooling(nnx.Module):
     """
 
     def __init__(self, features: int, *, blocks: int, chain: str, **options: Any):
-        choose("config.model.head.chain", chain, CHAINS)
+        choose("config.model.*.chain", chain, CHAINS)
         self.pool_first = chain == "pool_first"
         self.convs = nnx.List(_conv(features, features, **options) for _ in range(blocks))
 
@@ -161,13 +161,13 @@ class RefineNet(nnx.Module):
         dtype: jax.typing.DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
-        choose("config.model.head.cascades", cascades, CASCADES)
+        choose("config.model.*.cascades", cascades, CASCADES)
         self.groups = CASCADES[cascades]
         stages = [stage for group in self.groups for stage in group]
         missing = [stage for stage in sorted(stages) if stage not in channels]
         if missing:
             raise InputError(
-                f"config.model.head: refinenet needs a backbone with {', '.join(missing)}; this "
+                f"config.model.*: refinenet needs a backbone with {', '.join(missing)}; this "
                 f"one has {', '.join(channels)}."
             )
         options = {"kernel_init": layers.small_normal, "dtype": dtype, "rngs": rngs}

@@ -60,17 +60,17 @@ class SegNet(nnx.Module):
     ):
         if len(depths) != len(channels):
             raise InputError(
-                "config.model.head.depths must have a number for each of the backbone's "
+                "config.model.*.depths must have a number for each of the backbone's "
                 f"{len(channels)} stages, got {len(depths)}."
             )
         self.stages = tuple(channels)
         if single_channel and len(set(channels.values())) > 1:
             raise InputError(
-                "config.model.head.single_channel needs backbone stages of one width, got "
+                "config.model.*.single_channel needs backbone stages of one width, got "
                 f"{', '.join(map(str, channels.values()))}."
             )
         for stage in dropped:
-            choose("config.model.head.dropped", stage, channels)
+            choose("config.model.*.dropped", stage, channels)
         block = functools.partial(
             layers.ConvBlock,
             kernel=kernel,
@@ -109,7 +109,7 @@ class SegNet(nnx.Module):
         """
         if not features.pool_selections:
             raise InputError(
-                "config.model.head: segnet needs a backbone that keeps the places of its maxima: "
+                "config.model.*: segnet needs a backbone that keeps the places of its maxima: "
                 "segnet_encoder."
             )
         x = features.stages[self.stages[-1]]
