@@ -80,11 +80,21 @@ class Start:
         logging.info("Weights from %s (%s): %s.", self.path, self._content[1], match)
         return put(params, match.arrays), put(batch_stats, match.arrays)
 
+    @functools.cached_property
+    def _matches(self) -> dict[frozenset, importers.Match]:
+        """A network's shapes -> its match: `check` and then `load` convert the weights once."""
+        return {}
+
     def _match(self, leaves: Mapping[str, Any]) -> importers.Match:
         arrays, origin, _ = self._content
         shapes = {path: leaf.shape for path, leaf in leaves.items()}
-        known, unused = importers.ORIGINS[origin].convert(arrays, shapes)
-        return importers.match(known, shapes, self.skip, where=str(self.path), unused=unused)
+        key = frozenset(shapes.items())
+        if key not in self._matches:
+            known, unused = importers.ORIGINS[origin].convert(arrays, shapes)
+            self._matches[key] = importers.match(
+                known, shapes, self.skip, where=str(self.path), unused=unused
+            )
+        return self._matches[key]
 
 
 def start_of(config: ml_collections.ConfigDict) -> Start | None:

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import pathlib
 
@@ -9,7 +10,7 @@ import pytest
 from segjax import initial_weights, network, sharding
 from segjax.data import catalog
 from segjax.errors import InputError
-from segjax.models import functional
+from segjax.models import functional, importers
 from segjax.models.importers import weight_files
 from segjax.training import assembly, loop, state
 from tests import programs, tiny
@@ -255,11 +256,39 @@ def test_weights_of_another_library_start_a_network_on_all_devices(tmp_path, mon
     np.testing.assert_array_equal(kernel, keras_test.make()["block3_conv2/kernel"])
 
 
-def test_a_run_that_goes_on_needs_the_weights_no_more(coarse, tmp_path):
+@pytest.fixture
+def conversions(monkeypatch):
+    """One entry for every conversion of a file of ours."""
+    made, origin = [], importers.ORIGINS["segjax"]
+
+    def counted(arrays, shapes):
+        made.append(len(shapes))
+        return origin.convert(arrays, shapes)
+
+    replaced = importers.ORIGINS | {"segjax": dataclasses.replace(origin, convert=counted)}
+    monkeypatch.setattr(importers, "ORIGINS", replaced)
+    return made
+
+
+def test_a_start_converts_its_weights_once_for_a_network(coarse, conversions):
+    made = config("fcn32s", coarse)
+    training, start = assemble(made), initial_weights.start_of(made)
+    start.check(training.model)
+    ts = loop.initial_state(training, start)
+    assert len(conversions) == 1
+    tiny.assert_same_bits(loaded(ts), weights_of(coarse))
+    with pytest.raises(InputError, match="does not fit the network: 2 missing"):
+        start.check(assemble(config("fcn16s", coarse)).model)  # another network
+    assert len(conversions) == 2
+
+
+def test_a_run_that_goes_on_needs_the_weights_no_more(coarse, conversions, tmp_path):
     source = write(tmp_path / "w.safetensors", coarse, {"preprocess": PREPROCESS})
     workdir = tmp_path / "run"
     programs.train_plainly(config("fcn32s", source), workdir)
+    assert len(conversions) == 1
     source.unlink()
     programs.train_plainly(config("fcn32s", source, total_steps=3), workdir)
+    assert len(conversions) == 1
     assert programs.final(workdir)["step"] == 3
     assert stored(workdir) == as_json(PREPROCESS)
