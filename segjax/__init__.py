@@ -52,11 +52,10 @@ def load(
     Raises:
         InputError: if the checkpoint does not exist, or the protocol or CRF is unknown.
     """
-    from segjax import prediction
+    from segjax import network, prediction
 
-    return prediction.load(
-        workdir, step=str(step), weights=weights, protocol=protocol, crf=crf, devices=devices
-    )
+    run = network.load(pathlib.Path(workdir), str(step), weights, devices)
+    return prediction.from_run(run, protocol=protocol, crf=crf)
 
 
 def pretrained(

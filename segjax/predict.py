@@ -33,6 +33,7 @@ import ml_collections
 from absl import flags
 
 from segjax import cli, heatmaps, prediction
+from segjax import network as networks
 from segjax.data.spec import MAX_CLASSES, DatasetSpec, hls_palette
 from segjax.errors import InputError
 from segjax.photographs import heatmaps as heatmap_files
@@ -83,7 +84,8 @@ def _predictor(config: ml_collections.ConfigDict | None) -> prediction.Predictor
     given = flags.FLAGS
     texts = {"protocol": given.protocol, "crf": given.crf}
     if config is None:
-        return prediction.load(given.workdir, step=given.step, **texts)
+        run = networks.load(pathlib.Path(given.workdir), given.step)
+        return prediction.from_run(run, **texts)
     spec = None
     if config.predict.classes:
         names = heatmaps.read_class_names(config.predict.classes)

@@ -7,11 +7,8 @@ labels = net.label(image)  # uint8 [H, W, 3] of any size -> uint8 [H, W]
 """
 
 import dataclasses
-import os
-import pathlib
 from collections.abc import Iterator, Sequence
 
-import jax
 import ml_collections
 import numpy as np
 from jax.sharding import Mesh
@@ -186,28 +183,16 @@ class _Arrays:
         return str(index)
 
 
-def load(
-    workdir: str | os.PathLike,
-    *,
-    step: str = "best",
-    weights: str = "raw",
-    protocol: str = "",
-    crf: str = "",
-    devices: Sequence[jax.Device] | None = None,
-) -> Predictor:
-    """Loads a trained network from its run folder.
+def from_run(run: networks.Trained, *, protocol: str = "", crf: str = "") -> Predictor:
+    """The network of a run; `segjax.load` reads one from its folder.
 
     Args:
-        workdir: the run folder.
-        step: "best", "latest" or the number of a step.
-        weights: "raw" or "ema" (averaged).
-        protocol, crf: as the flags of `predict`; "" for those of the run.
-        devices: devices to use; None for all.
+        run: a run as one of its checkpoints left it.
+        protocol, crf: in place of the run's own.
 
     Raises:
-        InputError: if the checkpoint does not exist, or the protocol or CRF is unknown.
+        InputError: if a protocol or CRF is not known.
     """
-    run = networks.load(pathlib.Path(workdir), str(step), weights, devices)
     trained = Protocol.from_json(run.meta["protocol"])
     return Predictor(
         run.config,

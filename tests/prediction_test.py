@@ -67,7 +67,7 @@ SIZES = ((48, 64), (33, 47), (1, 91), (64, 48), (100, 30))
 
 @pytest.mark.parametrize("text", VIEWS.values(), ids=VIEWS)
 def test_labels_of_arrays_are_those_of_predicts_files_for_any_size(workdir, text, tmp_path):
-    net, chosen = prediction.load(workdir, **text), SIZES[: 2 if "crf" in text else None]
+    net, chosen = segjax.load(workdir, **text), SIZES[: 2 if "crf" in text else None]
     photographs = Photographs(chosen)
     label_files.write(net, photographs, np.array(chosen, np.int32), tmp_path)
     for index, image in enumerate(photographs.images):
@@ -79,7 +79,7 @@ def test_labels_of_arrays_are_those_of_predicts_files_for_any_size(workdir, text
 
 @pytest.mark.parametrize("text", VIEWS.values(), ids=VIEWS)
 def test_labels_of_arrays_are_those_that_an_evaluation_keeps(workdir, text, tmp_path):
-    net = prediction.load(workdir, step="latest", **text)
+    net = segjax.load(workdir, step="latest", **text)
     run = prediction.networks.load(workdir, "latest")
     split = made.open_split(catalog.load(**run.config.data), "val")
     protocol = made.protocols.resolve(
@@ -101,7 +101,7 @@ def test_labels_of_arrays_are_those_that_an_evaluation_keeps(workdir, text, tmp_
 
 @pytest.mark.parametrize("text", VIEWS.values(), ids=VIEWS)
 def test_the_argmax_of_the_scores_is_the_label(workdir, text):
-    net, chosen = prediction.load(workdir, **text), SIZES[: 1 if "crf" in text else 3]
+    net, chosen = segjax.load(workdir, **text), SIZES[: 1 if "crf" in text else 3]
     images = Photographs(chosen).images
     found = net.scores(images)
     assert [scores.shape for scores in found] == [(*size, 11) for size in chosen]
@@ -112,13 +112,13 @@ def test_the_argmax_of_the_scores_is_the_label(workdir, text):
 
 def test_scores_are_logits_before_softmax_and_logarithms_of_fused_probabilities(workdir):
     image = Photographs([(48, 64)]).images[0]
-    plain = prediction.load(workdir)
+    plain = segjax.load(workdir)
     (scores,) = plain.scores([image])
     seen = plain.network(image[None].astype(np.float32))
     rows, cols = seen.matrices((48, 64))
     expected = np.einsum("Hh,hwk,Ww->HWk", rows, seen.values[0], cols)
     np.testing.assert_allclose(scores, expected, atol=1e-4 * np.abs(expected).max())
-    (fused,) = prediction.load(workdir, protocol=VIEWS["views"]["protocol"]).scores([image])
+    (fused,) = segjax.load(workdir, protocol=VIEWS["views"]["protocol"]).scores([image])
     np.testing.assert_allclose(np.exp(fused).sum(-1), 1, rtol=1e-4)
 
 

@@ -13,8 +13,8 @@ import jax
 import numpy as np
 import pytest
 
+import segjax
 from segjax import network as networks
-from segjax import prediction
 from segjax.data import catalog, png, sources
 from segjax.data.splits import open_split
 from segjax.errors import InputError
@@ -85,7 +85,7 @@ def test_it_evaluates_to_the_stored_scores(unpacked):
 
 
 def test_it_predicts_the_labels_that_it_predicted(unpacked):
-    net = prediction.load(unpacked / "run", step="latest")
+    net = segjax.load(unpacked / "run", step="latest")
     assert net.step == 4
     files = sorted((unpacked / "predicted").iterdir())
     assert [file.name for file in files] == ["0.png", "1.png", "2.png"]
