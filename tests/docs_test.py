@@ -129,6 +129,49 @@ def test_the_one_file_with_all_is_trained_evaluated_and_predicts(installed, besi
     assert label is not None
 
 
+MYPY = """
+[mypy]
+implicit_reexport = False
+check_untyped_defs = True
+follow_imports = silent
+ignore_missing_imports = True
+[mypy-jax.*]
+# Reading it takes more than half of the time.
+follow_imports = skip
+"""
+
+
+def test_a_type_checker_takes_the_code_of_the_pages(tmp_path):
+    """As `mypy --strict` of a user does: what they take from segjax is exported by its name.
+
+    Of the blocks that are run this alone is asked: such code is short, and names no types.
+    """
+    if not importlib.util.find_spec("mypy"):
+        pytest.skip("mypy checks the code of the pages, and is not there")
+    modules = {"own.py": OWN.read_text()}
+    for page in pages.PAGES:
+        stem = pathlib.Path(page).stem
+        modules |= {f"{stem}_{name}": code for name, code in pages.files(page).items()}
+        blocks = [block.code for block in pages.blocks(page, "python") if not block.file]
+        given = [f"{name}: Any" for name in GIVEN.get(page, {})]
+        modules[f"{stem}_page.py"] = "\n".join(["from typing import Any", *given, *blocks])
+    for name, code in modules.items():
+        (tmp_path / name).write_text(code)
+    (tmp_path / "mypy.ini").write_text(MYPY)
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--cache-dir=/dev/null", *modules],
+        cwd=tmp_path,
+        env=programs.environment(MYPYPATH=str(programs.ROOT)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode in (0, 1), done.stdout + done.stderr
+    errors = [line for line in done.stdout.splitlines() if " error: " in line]
+    told = [line for line in errors if "_page.py" not in line or "[attr-defined]" in line]
+    assert not told, "\n".join(told)
+
+
 def verb_of(command: str) -> list[str]:
     """[verb, argument, ...] of a command of segjax; [] of any other."""
     words = shlex.split(command)

@@ -12,7 +12,10 @@ from segjax.metrics.calibration import Calibration
 from segjax.metrics.class_boundaries import ClassBoundaries
 from segjax.metrics.cross_entropy import CrossEntropy
 from segjax.metrics.mean_iou import MeanIoU
-from segjax.metrics.metric import ImageMetric, Metric
+
+# Exported by name, for users. Not by __all__, which would take the modules from the API pages.
+from segjax.metrics.metric import ImageMetric as ImageMetric
+from segjax.metrics.metric import Metric as Metric
 
 KEY = "config.eval.metrics"
 
