@@ -4,7 +4,7 @@ An example is `{"name": "batch", "momentum": 0.9, "epsilon": 1e-5}`; the last tw
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -156,5 +156,10 @@ def _none(features: int, *, dtype: jax.typing.DTypeLike | None, rngs: nnx.Rngs) 
     """No layer."""
 
 
-NORMS = {"batch": BatchNorm, "frozen": _frozen, "group": _group, "none": _none}
+NORMS: Mapping[str, Callable[..., Any]] = {
+    "batch": BatchNorm,
+    "frozen": _frozen,
+    "group": _group,
+    "none": _none,
+}
 _KEY = "config.model.*.norm"
