@@ -78,7 +78,7 @@ def test_samples_are_passes_of_one_look_at_the_whole_image():
         ("single, stride=0", "above 0 and at most 1"),
         ("single, stride=1.5", "above 0 and at most 1"),
         ("single, flip='yes'", "known: False, True"),
-        ("single, tile=(9, 9), meet='scale_1'", "not for windows"),
+        ("single, tile=(9, 9), meet='scale_1'", "only on whole images"),
         ("single, fusion='sum'", "mean_probability"),
         ("single, resize='transposed'", "half_pixel"),
         ("single, long_side=-1", "whole number"),

@@ -19,7 +19,7 @@ def test_stacks_are_printed_only_when_a_step_hangs(tmp_path, monkeypatch):
     with guards.Guards(tmp_path, 3, None) as guard:
         guard.beat()
         assert armed[-1] == guards._HANG_SECONDS
-        guard._took = [60.0] * 10
+        guard._durations = [60.0] * 10
         guard.beat()
         assert armed[-1] == pytest.approx(60 * guards._HANG_FACTOR)
 
