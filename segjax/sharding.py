@@ -1,5 +1,6 @@
 """The device mesh, and the sharding of batches and state."""
 
+import functools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -10,20 +11,72 @@ from jax.sharding import PartitionSpec as P
 from segjax.errors import InputError
 
 
-def make_mesh(space: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh ("data", "space") over all devices, or those given.
+def make_mesh(
+    space: int, devices: Sequence[jax.Device] | None = None, *, at_most: bool = False
+) -> Mesh:
+    """A mesh ("data", "space") over all devices, or those given, whose rows follow the processes.
+
+    The devices of process 0 come first, then those of process 1, ...: of a batch of B rows, process
+    p of P puts and gets rows p B / P to (p + 1) B / P, and an image lies on devices of one process.
+    `jax.make_mesh` goes by the places of the chips, which on most TPU slices mixes the processes.
+    Within a process every device is beside the one before, so that strips of an image, which
+    exchange their borders, are neighbours. What all devices sum, such as gradients, does not depend
+    on their order.
+
+    Args:
+        space: devices that share an image.
+        devices: all by default.
+        at_most: take the largest number up to `space` that the devices of a process allow.
 
     Raises:
-        InputError: if `space` does not divide the devices of one process.
+        InputError: if `space` does not divide the devices of one process, or if processes have
+            different numbers of them.
     """
-    devices = jax.devices() if devices is None else devices
-    local = sum(device.process_index == devices[0].process_index for device in devices)
+    by_process: dict[int, list[jax.Device]] = {}
+    for device in jax.devices() if devices is None else devices:
+        by_process.setdefault(device.process_index, []).append(device)
+    counts = {process: len(local) for process, local in sorted(by_process.items())}
+    local = counts[min(counts)]
+    if set(counts.values()) != {local}:
+        raise InputError(f"Every process needs as many devices as the others; there are {counts}.")
+    if at_most and space >= 1:
+        space = max(n for n in range(1, space + 1) if local % n == 0)
     if space < 1 or local % space:
         raise InputError(
             f"config.mesh.space is {space}; it must divide the {local} devices of a process."
         )
-    shape = (len(devices) // space, space)
-    return jax.make_mesh(shape, ("data", "space"), (AxisType.Auto,) * 2, devices=devices)
+    ordered = [d for process in counts for d in _neighbours(by_process[process])]
+    grid = np.array(ordered, object).reshape(-1, space)
+    return Mesh(grid, ("data", "space"), (AxisType.Auto,) * 2)
+
+
+def _neighbours(devices: Sequence[jax.Device]) -> list[jax.Device]:
+    """The devices of a process, each beside the one before: along one axis of chips and back."""
+
+    def place(device: jax.Device) -> tuple[int, ...]:
+        x, y, z = getattr(device, "coords", (0, 0, 0))
+        y_walked = -y if z % 2 else y
+        x_walked = -x if (y + z) % 2 else x
+        return z, y_walked, x_walked, getattr(device, "core_on_chip", 0), device.id
+
+    return sorted(devices, key=place)
+
+
+@functools.cache
+def process_rows(mesh: Mesh) -> tuple[int, ...]:
+    """The processes of a mesh in the order of its rows.
+
+    Raises:
+        ValueError: if rows do not follow the processes, as those of `make_mesh` do.
+    """
+    owners = [device.process_index for device in mesh.devices.flat]
+    processes = tuple(sorted(set(owners)))
+    share = len(owners) // len(processes)
+    if owners != [p for p in processes for _ in range(share)] or share % mesh.devices.shape[1]:
+        raise ValueError(
+            f"The rows of a mesh must follow the processes, got {owners}: use sharding.make_mesh."
+        )
+    return processes
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -62,7 +115,7 @@ def put_batch(mesh: Mesh, rows: dict[str, np.ndarray]) -> dict[str, jax.Array]:
 def batch_shapes(mesh: Mesh, rows: dict[str, np.ndarray]) -> dict[str, jax.ShapeDtypeStruct]:
     """The result of `put_batch` as ShapeDtypeStructs; raises the same errors."""
     _check_divides(mesh, rows)
-    processes = jax.process_count()
+    processes = len(process_rows(mesh))
     return {
         name: jax.ShapeDtypeStruct(
             (processes * len(array), *array.shape[1:]),
@@ -75,7 +128,7 @@ def batch_shapes(mesh: Mesh, rows: dict[str, np.ndarray]) -> dict[str, jax.Shape
 
 def _check_divides(mesh: Mesh, rows: dict[str, np.ndarray]) -> None:
     data, space = mesh.devices.shape
-    total = rows["image"].shape[0] * jax.process_count()
+    total = rows["image"].shape[0] * len(process_rows(mesh))
     height = rows["image"].shape[1]
     if total % data or height % space:
         raise InputError(
