@@ -20,9 +20,10 @@ of the predictions, and the best score that any labelling of those superpixels c
 import dataclasses
 import pathlib
 
+import jax
 from absl import flags
 
-from segjax import cli, network
+from segjax import cli, network, sharding
 from segjax.data import catalog
 from segjax.data.spec import DatasetSpec
 from segjax.data.splits import Split, open_split
@@ -98,12 +99,18 @@ def _check_classes(workdir: pathlib.Path, before: DatasetSpec, now: DatasetSpec)
 
 def _estimated(run: network.Trained, split: Split) -> tuple[network.Network, Statistics]:
     """The network with statistics of its norms estimated over a split, and what the file says."""
-    training = assembly.assemble(run.config, run.network.model.spec, run.class_weights)
+    config = run.config.copy_and_resolve_references()
+    data, config.mesh.space = run.mesh.devices.shape
+    # Batches are those of the training, so no row fills them up: as many devices as they divide by.
+    rows = max(n for n in range(1, data + 1) if config.batch_size % n == 0)
+    devices = run.mesh.devices[:rows].ravel().tolist()
+    training = assembly.assemble(config, run.network.model.spec, run.class_weights, devices)
+    net = jax.device_put(run.network, sharding.replicated(training.mesh))
     batches = norm_statistics.batches_of(training, split)
     line = progress.ProgressLine("batch of statistics", batches)
-    net = norm_statistics.estimated(run.network, training, split, progress=line.show)
+    net = norm_statistics.estimated(net, training, split, progress=line.show)
     line.close()
-    return net, Statistics(split.name, batches)
+    return jax.device_put(net, sharding.replicated(run.mesh)), Statistics(split.name, batches)
 
 
 VERB = cli.Verb(

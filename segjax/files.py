@@ -122,6 +122,10 @@ class ZipWriter(_Partial):
         else:
             self.drop()
 
+    def comment(self, text: str) -> None:
+        """Sets the comment of the archive."""
+        self._zip.comment = text.encode()
+
     def add(self, name: str, data: bytes) -> None:
         """Adds a file of this name."""
         with self.dropped_on_error():

@@ -169,7 +169,7 @@ def pretrained(
         raise InputError("config.init.from: a network without a run needs weights.")
     adopt_preprocess(config, start)
     model = model_of(config, classes)
-    mesh = sharding.make_mesh(config.mesh.space, devices)
+    mesh = sharding.make_mesh(config.mesh.space, devices, at_most=True)
     drawn = jax.device_put(model.draw(config.seed), sharding.replicated(mesh))
     return Network(*start.load(*drawn), model), mesh
 

@@ -241,7 +241,7 @@ def load(
     config = run_folder.read_config(workdir)
     if not (workdir / "checkpoints").is_dir():
         raise InputError(f"{workdir} has no checkpoints yet.")
-    mesh = sharding.make_mesh(config.mesh.space, devices)
+    mesh = sharding.make_mesh(config.mesh.space, devices, at_most=True)
     checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", **config.best, read_only=True)
     try:
         meta = checkpoints.read_meta()

@@ -1,6 +1,7 @@
 """The device mesh, and the sharding of batches and state."""
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 
 import jax
@@ -26,7 +27,7 @@ def make_mesh(
     Args:
         space: devices that share an image.
         devices: all by default.
-        at_most: take the largest number up to `space` that the devices of a process allow.
+        at_most: take the largest divisor of `space` that the devices of a process allow.
 
     Raises:
         InputError: if `space` does not divide the devices of one process, or if processes have
@@ -39,8 +40,8 @@ def make_mesh(
     local = counts[min(counts)]
     if set(counts.values()) != {local}:
         raise InputError(f"Every process needs as many devices as the others; there are {counts}.")
-    if at_most and space >= 1:
-        space = max(n for n in range(1, space + 1) if local % n == 0)
+    if at_most:
+        space = math.gcd(space, local)
     if space < 1 or local % space:
         raise InputError(
             f"config.mesh.space is {space}; it must divide the {local} devices of a process."
@@ -94,27 +95,47 @@ def by_rows(function: Callable, mesh: Mesh) -> Callable:
     return jax.shard_map(function, mesh=mesh, in_specs=rows, out_specs=rows, check_vma=False)
 
 
-def batch_sharding(mesh: Mesh, name: str) -> NamedSharding:
-    """The sharding of one leaf of a batch: rows over "data", image height over "space"."""
-    return NamedSharding(mesh, P("data", "space") if name in ("image", "label") else P("data"))
+def batch_sharding(mesh: Mesh, name: str, *, split: bool = True) -> NamedSharding:
+    """The sharding of an array of a batch: rows over "data", heights over "space".
+
+    Args:
+        mesh: the devices.
+        name: name of the array.
+        split: whether heights are split; else each device has whole images.
+    """
+    shared = split and name in ("image", "label")
+    return NamedSharding(mesh, P("data", "space") if shared else P("data"))
 
 
-def put_batch(mesh: Mesh, rows: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+def rounded_up(rows: int, mesh: Mesh) -> int:
+    """The least number of rows, no smaller than the given one, that divides over the devices."""
+    data: int = mesh.shape["data"]
+    return -(-rows // data) * data
+
+
+def put_batch(
+    mesh: Mesh, rows: dict[str, np.ndarray], *, split: bool = True
+) -> dict[str, jax.Array]:
     """The global batch on the devices, made of this process's rows.
+
+    Args:
+        mesh: the devices.
+        rows: this process's rows.
+        split: see `batch_sharding`.
 
     Raises:
         InputError: if rows or height do not divide among the devices.
     """
-    _check_divides(mesh, rows)
+    _check_divides(mesh, rows, split=split)
     return {
-        name: jax.make_array_from_process_local_data(batch_sharding(mesh, name), array)
+        name: jax.make_array_from_process_local_data(batch_sharding(mesh, name, split=split), array)
         for name, array in rows.items()
     }
 
 
 def batch_shapes(mesh: Mesh, rows: dict[str, np.ndarray]) -> dict[str, jax.ShapeDtypeStruct]:
     """The result of `put_batch` as ShapeDtypeStructs; raises the same errors."""
-    _check_divides(mesh, rows)
+    _check_divides(mesh, rows, split=True)
     processes = len(process_rows(mesh))
     return {
         name: jax.ShapeDtypeStruct(
@@ -126,11 +147,11 @@ def batch_shapes(mesh: Mesh, rows: dict[str, np.ndarray]) -> dict[str, jax.Shape
     }
 
 
-def _check_divides(mesh: Mesh, rows: dict[str, np.ndarray]) -> None:
+def _check_divides(mesh: Mesh, rows: dict[str, np.ndarray], *, split: bool) -> None:
     data, space = mesh.devices.shape
     total = rows["image"].shape[0] * len(process_rows(mesh))
     height = rows["image"].shape[1]
-    if total % data or height % space:
+    if total % data or (split and height % space):
         raise InputError(
             f"A batch of {total} images of height {height} does not divide over {data} x {space} "
             "devices (data x space): change the batch size, the canvas or config.mesh.space."

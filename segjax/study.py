@@ -75,7 +75,6 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     run_folder.check(workdir, config)
     source = catalog.load_regions(**config.data).splits[config.eval.split]
     mesh = sharding.make_mesh(1)
-    check_batch(config.eval.batch_size, mesh)
     chosen = _spread(len(source), config.eval.limit or len(source))
     measures = annotations.sizes(source, chosen)
     run_folder.claim(workdir, config)
@@ -102,19 +101,6 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     if shown:
         picture = _panel([shown[index] for index in sorted(shown)])
         layout.write_png(workdir / "pictures" / f"{config.eval.split}.png", picture)
-
-
-def check_batch(batch_size: int, mesh: Mesh) -> None:
-    """Checks that the batch size is divisible by the number of devices.
-
-    Raises:
-        InputError: if it is not.
-    """
-    devices = mesh.devices.size
-    if batch_size % devices:
-        raise InputError(
-            f"config.eval.batch_size {batch_size} does not divide over {devices} devices."
-        )
 
 
 class _Clock:
@@ -152,11 +138,13 @@ def outputs(
         method: result of `classical.build`.
         tasks: the tasks; their order is kept.
         mesh: devices; rows are split over them.
-        batch_size: rows of the program; short batches are padded with their last task.
+        batch_size: tasks at once; a batch that is short, or does not divide over the devices, is
+            padded with its last task.
     """
     program = method_batches.over_batch(method, mesh)
+    size = sharding.rounded_up(batch_size, mesh)
     for group in _grouped(tasks, batch_size):
-        filled = group + [group[-1]] * (batch_size - len(group))
+        filled = group + [group[-1]] * (size - len(group))
         rows = [task.arrays() for task in filled]
         arrays = [np.stack(parts) for parts in zip(*rows, strict=True)]
         labels = np.asarray(program(*arrays))

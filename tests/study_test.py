@@ -73,10 +73,17 @@ def test_eight_devices_give_what_one_gives():
         np.testing.assert_array_equal(spread[row], expected)
 
 
+@pytest.mark.parametrize("batch_size", [3, 8])
+def test_any_batch_size_goes_with_any_number_of_devices(batch_size, tmp_path):
+    study.run(config({"name": COLUMNS, "count": 4}, batch_size=batch_size), tmp_path)
+    rows = np.load(tmp_path / "eval-val.npz")
+    assert len(set(rows["name"].tolist())) == 5
+    assert (rows["regions"] == 4).all()
+
+
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        ({"batch_size": 3}, "batch_size 3 does not divide over 8"),
         ({"split": "tset"}, "tset"),
         ({"limit": -1}, "config.eval.limit"),
     ],

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import zipfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from segjax.data.sources import Source
 from segjax.data.splits import open_split
 from segjax.errors import InputError
 from segjax.evaluation import kept_labels, report
+from segjax.evaluation.result import mark
 from segjax.metrics import bootstrap, confusion
 from segjax.metrics.metric import number, percent
 from segjax.pictures import label_maps, layout
@@ -41,6 +43,12 @@ class Stored:
     names: list[str]
     marginals: np.ndarray
     index: np.ndarray
+
+    @property
+    def mark(self) -> str:
+        """The mark of the result, see `result.mark`; "" for files that were written without."""
+        known: str = self.fields.get("result", "")
+        return known
 
     @property
     def title(self) -> str:
@@ -85,18 +93,34 @@ def load(path: pathlib.Path, split: str) -> Stored:
     try:
         fields = json.loads(path.read_text())
         with np.load(arrays, allow_pickle=False) as by_image:
-            return Stored(
+            stored = Stored(
                 path,
                 fields,
                 by_image["names"].tolist(),
                 by_image["marginals"],
                 by_image["index"],
             )
-    except (OSError, ValueError, KeyError) as error:
+        whole = _is_whole(stored)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise InputError(
             f"compare: {path} and {arrays.name} hold no per-image scores ({error}); run "
             "segjax.evaluate again."
         ) from error
+    if not whole:
+        raise InputError(
+            f"compare: {path} and {arrays.name} are of different evaluations; run segjax.evaluate "
+            "again."
+        )
+    return stored
+
+
+def _is_whole(stored: Stored) -> bool:
+    """Whether the scores are those of the counts; files without a mark are told by their IoU."""
+    if stored.mark:
+        return stored.mark == mark(stored.names, stored.marginals)
+    iou = confusion.iou(stored.marginals.sum(0))
+    told = [np.nan if x in (None, "absent") else x for x in stored.fields["iou"].values()]
+    return len(told) == len(iou) and np.allclose(told, iou, rtol=0, atol=1e-9, equal_nan=True)
 
 
 def aligned(a: Stored, b: Stored) -> Stored:
@@ -154,10 +178,10 @@ def run(first: pathlib.Path, second: pathlib.Path, split: str, output: pathlib.P
     source = dataset.splits[a.fields["protocol"]["split"]]
     check_data(a, b, dataset)
     b = aligned(a, b)
+    maps = kept_labels.Reader(a.path, a.mark), kept_labels.Reader(b.path, b.mark)
     rows, fields = differences(a, b)
     print(f"A: {a.title}\nB: {b.title}")
     print(tables.format_table(rows, ("", "A %", "B %", "A - B", "interval")))
-    maps = kept_labels.Reader(a.path), kept_labels.Reader(b.path)
     images = disagreements(a, source, maps, dataset.spec.num_classes)
     fields["disagreement"] = {image.name: image.share for image in images}
     shown = []

@@ -58,9 +58,9 @@ class Evaluator:
         self.plan = self.labeller.plan(split.scan.sizes)
         self._pictures = config.eval.pictures
 
-    def canvases(self) -> list[tuple[int, int]]:
-        """Canvas sizes for which `labeller.step` will be compiled; [] with several views."""
-        return self.labeller.canvases(self.plan)
+    def compile(self, network: Network) -> None:
+        """Compiles what scoring a network needs, as far as that is known before."""
+        self.labeller.compile(network, self.plan)
 
     def names(self, result: Result) -> list[str]:
         """Names of the images in a result."""
@@ -71,24 +71,22 @@ class Evaluator:
         network: Network,
         *,
         progress: Callable[[int], None] = lambda done: None,
-        observe: Callable[[int, Example, np.ndarray], None] | None = None,
+        observe: Callable[[int, Example], None] | None = None,
     ) -> Result:
         """Scores a network. The host sums counts in int64 and float64; the device never divides.
 
         Args:
             network: network to score.
             progress: called with the number of batches done.
-            observe: called for every image of this process with its data set index, its
-                `Example` and its `confusion.marginals`.
+            observe: called for every image of this process with its data set index and `Example`.
         """
         sums = Sums(self.metrics, _panel_indices(self.plan, self._pictures))
         outputs = self.labeller.batches(network, self.split.source, self.plan)
         for done, (rows, batch, out) in enumerate(outputs, 1):
-            marginals = sums.add(rows, batch, out)
+            sums.add(rows, batch, out)
             if observe is not None:
                 for index, example in examples(batch, out["prediction"]).items():
-                    (row,) = np.flatnonzero(rows == index)
-                    observe(index, example, marginals[row])
+                    observe(index, example)
             progress(done)
         return sums.result(self.labeller.programs)
 

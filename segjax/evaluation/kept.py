@@ -3,11 +3,12 @@
 import pathlib
 
 import jax
-import numpy as np
+from jax.experimental import multihost_utils
 
 from segjax.evaluation import kept_labels, report, worst
 from segjax.evaluation.evaluator import Evaluator
 from segjax.evaluation.result import Example
+from segjax.evaluation.result import mark as mark_of
 from segjax.evaluation.superpixel_vote import Vote
 from segjax.network import Network
 from segjax.pictures import label_maps, layout
@@ -30,22 +31,24 @@ def evaluate(
         origin: origin of the network.
         vote: superpixel vote, or None.
     """
-    spec, names = network.model.spec, evaluator.split.source.name
-    ranking = worst.Worst()
+    spec, source = network.model.spec, evaluator.split.source
 
-    def observe(index: int, example: Example, marginals: np.ndarray) -> None:
-        labels.add(names(index), example[2])
-        ranking.add(index, example, marginals)
+    def observe(index: int, example: Example) -> None:
+        labels.add(source.name(index), example[2])
         if vote is not None:
             vote.add(*example)
 
     line = progress.ProgressLine("batch", len(evaluator.plan))
     with kept_labels.Writer(path, spec) as labels:
         result = evaluator(network, progress=line.show, observe=observe)
+        mark = mark_of(evaluator.names(result), result.marginals)
+        labels.sign(mark)
     line.close()
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("label maps are written")
     if jax.process_index() != 0:
         return
-    pictures = {"worst": ranking.draw(spec, names)}
+    pictures = {"worst": worst.draw(result, source, kept_labels.Reader(path, mark), spec)}
     if result.maps:
         pictures["-".join(result.maps)] = label_maps.panel(
             result.panel,
@@ -61,4 +64,4 @@ def evaluate(
     print(f"Written: {path} (programs compiled: {result.programs})")
     if vote is not None:
         print(vote.table(result.report))
-        print(f"Written: {vote.write(path, result.report)}")
+        print(f"Written: {vote.write(path, result.report, mark)}")

@@ -41,6 +41,10 @@ class Writer:
     def __exit__(self, *error: Any) -> None:
         self._zip.__exit__(*error)
 
+    def sign(self, mark: str) -> None:
+        """Says to which result the label maps belong, see `result.mark`."""
+        self._zip.comment(mark)
+
     def add(self, name: str, prediction: np.ndarray) -> None:
         """Adds the label map of an image, uint8 [H, W]."""
         self._zip.add(f"{name}.png", png.encode_indices(prediction, self._palette))
@@ -51,12 +55,13 @@ class Reader:
 
     Args:
         path: JSON file of scores.
+        mark: mark of the result, see `result.mark`; "" for files that were written without.
 
     Raises:
-        InputError: if there are no label maps, or they cannot be read.
+        InputError: if there are no label maps, they cannot be read, or they are of another result.
     """
 
-    def __init__(self, path: pathlib.Path):
+    def __init__(self, path: pathlib.Path, mark: str):
         parts = files_of(path)
         if not parts:
             raise InputError(
@@ -70,6 +75,11 @@ class Reader:
                 opened = zipfile.ZipFile(part)
             except (OSError, zipfile.BadZipFile) as error:
                 raise InputError(f"{part} cannot be read: {error}.") from error
+            if opened.comment.decode(errors="replace") != mark:
+                raise InputError(
+                    f"{part} holds label maps of another evaluation than {path.name}; run "
+                    "segjax.evaluate again."
+                )
             self._where |= dict.fromkeys(opened.namelist(), opened)
 
     def __getitem__(self, name: str) -> np.ndarray:

@@ -60,7 +60,7 @@ class Labeller:
         self._judge = steps.Judge(self.metrics, keep_scores)
         self._image_metrics = [m for m in self.metrics if isinstance(m, ImageMetric)]
         self._capacity = crfs.LatticeCapacity()
-        self._looks: dict[crfs.Refinement | None, Callable] = {}
+        self._looks: dict[tuple[crfs.Refinement | None, bool], Callable] = {}
         self._views = None if protocol.views.plain else self._multiview()
         self._canvases: set[tuple[int, int]] = set()
 
@@ -79,31 +79,47 @@ class Labeller:
     def plan(self, sizes: np.ndarray) -> Plan:
         """The batches for images of sizes int32 [N, 2], see `pipeline.eval_plan`."""
         protocol = self.protocol
-        # With windows, one image fills a batch.
-        rows = jax.process_count() if any(protocol.views.tile) else protocol.batch_size
+        # With windows, one image fills a batch. Else rows of weight 0 fill up a batch that does not
+        # divide, so that any number of devices does.
+        tiled = any(protocol.views.tile)
+        rows = jax.process_count() if tiled else sharding.rounded_up(protocol.batch_size, self.mesh)
         return pipeline.eval_plan(
             sizes, batch_size=rows, bucket=protocol.bucket, limit=protocol.limit
         )
 
-    def canvases(self, plan: Plan) -> list[tuple[int, int]]:
-        """Canvas sizes for which `step` will be compiled; [] with several views."""
-        return sorted({canvas for canvas, _ in plan}) if self._views is None else []
+    def compile(self, network: Network, plan: Plan) -> None:
+        """Compiles the evaluation step for every canvas of a plan; with several views, nothing."""
+        if self._views is not None:
+            return
+        for canvas, rows in dict(plan).items():
+            local = len(rows) // jax.process_count()
+            batch = pipeline.empty_batch(canvas, self.protocol.fill, local)
+            jax.block_until_ready(self._step(network, self._placed(batch)))
+
+    def _placed(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+        return sharding.put_batch(self.mesh, batch, split=self._splits(batch["label"].shape[1]))
+
+    def _splits(self, height: int) -> bool:
+        """Whether devices share images of this height; else each has its own whole."""
+        space: int = self.mesh.shape["space"]
+        return height % space == 0
 
     @property
     def programs(self) -> int:
         """Number of compiled programs of the network and its views."""
         return len(self._canvases) if self._views is None else len(self._views.programs)
 
-    def step(self, network: Network, batch: dict[str, jax.Array]) -> dict[str, Any]:
+    def _step(self, network: Network, batch: dict[str, jax.Array]) -> dict[str, Any]:
         """Evaluates a batch on the devices in a single view, see `steps.Look`."""
-        crf = None
+        canvas, crf = arrays.map_size(batch["label"]), None
         if self.protocol.crf is not None:
-            crf = self._refinement(self.protocol.crf, arrays.map_size(batch["label"]))
-        if crf not in self._looks:
+            crf = self._refinement(self.protocol.crf, canvas)
+        key = crf, self._splits(canvas[0])
+        if key not in self._looks:
             samples = self.protocol.views.samples
             look = steps.Look(self._judge, self._blocks, samples, crf, self.mesh)
-            self._looks[crf] = look.jitted(self.model)
-        out: dict[str, Any] = self._looks[crf](network, batch)
+            self._looks[key] = look.jitted(self.model, split=key[1])
+        out: dict[str, Any] = self._looks[key](network, batch)
         return out
 
     def _refine(
@@ -116,9 +132,10 @@ class Labeller:
     ) -> dict[str, Any]:
         """Applies the CRF to fused scores; see `fusion.Refine`."""
         refinement = self._refinement(crf, arrays.map_size(label))
-        if refinement not in self._looks:
-            self._looks[refinement] = jax.jit(steps.RefinedJudge(self._judge, refinement))
-        out: dict[str, Any] = self._looks[refinement](image, logits, label, size)
+        key = refinement, False
+        if key not in self._looks:
+            self._looks[key] = jax.jit(steps.RefinedJudge(self._judge, refinement))
+        out: dict[str, Any] = self._looks[key](image, logits, label, size)
         return out
 
     def _refinement(self, crf: crfs.DenseCrf, canvas: Size) -> crfs.Refinement:
@@ -167,8 +184,8 @@ class Labeller:
         self._canvases.add(canvas)
         inputs = {m.name: m.inputs(batch["size"], canvas) for m in self._image_metrics}
         named = {f"{name}/{key}": x for name, by_key in inputs.items() for key, x in by_key.items()}
-        placed = sharding.put_batch(self.mesh, batch | named)
-        out = self.step(network, {key: placed[key] for key in batch})
+        placed = self._placed(batch | named)
+        out = self._step(network, {key: placed[key] for key in batch})
         for name, by_key in inputs.items():
             rows = {key: placed[f"{name}/{key}"] for key in by_key}
             count = self._count_images[name]

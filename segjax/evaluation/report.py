@@ -8,7 +8,7 @@ import numpy as np
 from segjax import files, metrics, tables
 from segjax.data.spec import DatasetSpec
 from segjax.evaluation.protocol import Protocol
-from segjax.evaluation.result import Result
+from segjax.evaluation.result import Result, mark
 from segjax.metrics.metric import ImageMetric, numbers, percent
 from segjax.runs import run_folder
 
@@ -102,6 +102,7 @@ def write(
         "protocol": protocol.to_json(),
         "data": origin.data,
         "checkpoint": origin.checkpoint,
+        "result": mark(names, result.marginals),
         "versions": run_folder.versions(),
     }
     arrays = {

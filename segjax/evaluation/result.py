@@ -2,6 +2,9 @@
 
 import dataclasses
 import functools
+import hashlib
+import json
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -71,6 +74,18 @@ class Result:
             scores |= metric.scores(self.totals[metric.name])
         before = {} if self.before is None else {"miou_before_crf": self.before.miou}
         return scores | before
+
+
+def mark(names: Sequence[str], marginals: np.ndarray) -> str:
+    """Digest of the counts of every image, which all files of one result carry.
+
+    Args:
+        names: names of the images.
+        marginals: int64 [n, 3, K], see `confusion.marginals`.
+    """
+    digest = hashlib.sha256(json.dumps(list(names)).encode())
+    digest.update(np.ascontiguousarray(marginals, "<i8").tobytes())
+    return digest.hexdigest()
 
 
 def examples(batch: pipeline.Batch, prediction: jax.Array | np.ndarray) -> dict[int, Example]:

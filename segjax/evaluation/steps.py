@@ -126,10 +126,15 @@ class Look:
         outputs = row_blocks.over(block, scores, label, blocks=self.blocks, seen=seen)
         return joined(outputs, label.shape[1])
 
-    def jitted(self, model: Model) -> Callable[[Network, Arrays], dict]:
-        """The jitted step: counts are replicated on every process, maps stay with their rows."""
+    def jitted(self, model: Model, *, split: bool) -> Callable[[Network, Arrays], dict]:
+        """The jitted step: counts are replicated on every process, maps stay with their rows.
+
+        Args:
+            model: the model.
+            split: see `sharding.batch_sharding`.
+        """
         whole = sharding.replicated(self.mesh)
-        by_pixel = sharding.batch_sharding(self.mesh, "label")
+        by_pixel = sharding.batch_sharding(self.mesh, "label", split=split)
         outputs = {"prediction": by_pixel, "counts": whole}
         if self.judge.keep_scores:
             outputs["scores"] = by_pixel

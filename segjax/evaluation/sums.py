@@ -30,8 +30,8 @@ class Sums:
         self._maps: dict[str, dict[int, np.ndarray]] = {}
         self._before: np.ndarray | None = None
 
-    def add(self, rows: np.ndarray, batch: pipeline.Batch, out: dict[str, Any]) -> np.ndarray:
-        """Adds an output of `Labeller.batches`; returns its marginals, int64 [B, 3, K]."""
+    def add(self, rows: np.ndarray, batch: pipeline.Batch, out: dict[str, Any]) -> None:
+        """Adds an output of `Labeller.batches`."""
         counts = jax.tree.map(np.asarray, out["counts"])
         for metric in self._metrics:
             name = metric.name
@@ -44,7 +44,6 @@ class Sums:
         self._index.append(rows[rows >= 0])
         if self._shown & set(batch["index"][batch["weight"] > 0].tolist()):
             self._keep_for_panel(batch, out)
-        return confusion.marginals(np.asarray(counts["mean_iou"]["confusion"], np.int64))
 
     def _keep_for_panel(self, batch: pipeline.Batch, out: dict[str, Any]) -> None:
         for index, example in examples(batch, out["prediction"]).items():

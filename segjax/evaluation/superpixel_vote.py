@@ -80,10 +80,17 @@ class Vote:
         text = tables.format_table(rows, ("labels", "mIoU %", "pixel accuracy %"))
         return f"{text}\n{self._options['name']}: {np.mean(self._regions):.1f} regions per image"
 
-    def write(self, path: pathlib.Path, network: confusion.Report) -> pathlib.Path:
-        """Writes <path without suffix>-superpixels.json and returns its path."""
+    def write(self, path: pathlib.Path, network: confusion.Report, mark: str) -> pathlib.Path:
+        """Writes <path without suffix>-superpixels.json and returns its path.
+
+        Args:
+            path: JSON file of scores.
+            network: scores of the network.
+            mark: mark of its result, see `result.mark`.
+        """
         path = path.with_name(f"{path.stem}-superpixels.json")
         fields = {
+            "result": mark,
             "method": self._options,
             "regions_an_image": float(np.mean(self._regions)),
             "scores": {

@@ -1,7 +1,7 @@
 """Training batches and the compiled programs that consume them."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import jax
 from absl import logging
@@ -9,7 +9,6 @@ from absl import logging
 from segjax import sharding
 from segjax.data import class_weights, pipeline
 from segjax.data.splits import Split
-from segjax.network import Network
 from segjax.training.assembly import Training
 from segjax.training.state import TrainState
 
@@ -59,38 +58,21 @@ def lowered(training: Training, split: Split) -> jax.stages.Lowered:
     return training.step.lower(training.state_shapes(), batch)
 
 
-def compiled(
-    training: Training,
-    traced: jax.stages.Lowered,
-    ts: TrainState,
-    eval_step: Callable,
-    eval_canvases: Sequence[tuple[int, int]],
-) -> Callable:
-    """The compiled training step. Also compiles the evaluation step.
-
-    Everything is compiled before the first step, so that too little memory shows at the start.
+def compiled(training: Training, traced: jax.stages.Lowered, ts: TrainState) -> Callable:
+    """The compiled training step; logs what it needs.
 
     Args:
         training: the training.
         traced: result of `lowered`.
         ts: the initial state.
-        eval_step: the evaluation step, (network, batch) -> outputs.
-        eval_canvases: (height, width) of the evaluation batches.
     """
-    config, processes = training.config, jax.process_count()
     step = traced.compile()
     logging.info(
         "%d parameters; %d images per device and step; training step: %s.",
         sum(leaf.size for leaf in jax.tree.leaves(ts.params)),
-        config.batch_size // training.mesh.devices.shape[0],
+        training.config.batch_size // training.mesh.devices.shape[0],
         _memory(step),
     )
-    network = Network(ts.params, ts.batch_stats, training.model)
-    for canvas in eval_canvases:
-        rows = pipeline.empty_batch(
-            canvas, config.preprocess.mean, config.eval.batch_size // processes
-        )
-        jax.block_until_ready(eval_step(network, sharding.put_batch(training.mesh, rows)))
     return step
 
 

@@ -13,6 +13,7 @@ from absl import logging
 
 from segjax import initial_weights, sharding
 from segjax.data import pipeline
+from segjax.network import Network
 from segjax.runs import checkpoint, run_folder
 from segjax.training import acceptance, guards, inputs, monitor, state
 from segjax.training.assembly import Training
@@ -43,10 +44,10 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path, replay: str = 
         if int(ts.step) >= config.total_steps:
             logging.info("Nothing to do: the run is finished. Evaluate it with segjax.evaluate.")
             return
+        # All is compiled before the first step, so that too little memory shows at the start.
+        step = inputs.compiled(training, accepted.step, ts)
         evaluator = accepted.evaluator
-        canvases = evaluator.canvases()
-        look = evaluator.labeller.step
-        step = inputs.compiled(training, accepted.step, ts, look, canvases)
+        evaluator.compile(Network(ts.params, ts.batch_stats, training.model))
         data = accepted.val.scan.fingerprint
         watcher = monitor.Monitor(training, evaluator, data, workdir, step=int(ts.step))
         stack.callback(watcher.close)

@@ -77,7 +77,7 @@ def test_the_verb_compares_two_runs_image_by_image(pair, tmp_path):
 
 
 def test_disagreement_is_the_share_of_labelled_pixels_that_differ(pair):
-    maps = [kept_labels.Reader(path) for path in pair]
+    maps = [kept_labels.Reader(path, "") for path in pair]
     images = comparison.disagreements(comparison.load(pair[0], ""), SOURCE, maps, K)
     assert {image.index for image in images} == set(ITEMS)
     for image in images:

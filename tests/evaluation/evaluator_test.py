@@ -4,7 +4,11 @@ import jax
 import numpy as np
 import pytest
 
+from segjax import network, sharding
+from segjax.data import catalog, splits
 from segjax.data.spec import VOID
+from segjax.evaluation import protocol as protocols
+from segjax.evaluation.evaluator import Evaluator
 from segjax.metrics import class_boundaries, confusion
 from tests import programs, tiny
 from tests.evaluation import made
@@ -22,8 +26,8 @@ def scene():
 def test_every_image_counts_once_and_its_details_are_its_own(scene, views):
     seen, source = {}, scene.split.source
 
-    def observe(index, example, marginals):
-        seen[index] = example, marginals
+    def observe(index, example):
+        seen[index] = example
 
     result = scene.evaluator(views, details=True)(scene.network, observe=observe)
     expected = np.linspace(0, len(source) - 1, 6).round().astype(int)
@@ -31,14 +35,13 @@ def test_every_image_counts_once_and_its_details_are_its_own(scene, views):
     assert result.examples == 6
     total = np.zeros((11, 11), np.int64)
     for row, index in enumerate(result.index):
-        (image, truth, prediction), marginals = seen[index]
+        image, truth, prediction = seen[index]
         np.testing.assert_array_equal(image, source[int(index)][0])
         np.testing.assert_array_equal(truth, source[int(index)][1])
         own = np.zeros((11, 11), np.int64)
         valid = truth != VOID
         np.add.at(own, (truth[valid], prediction[valid]), 1)
-        np.testing.assert_array_equal(confusion.marginals(own), marginals)
-        np.testing.assert_array_equal(marginals, result.marginals[row])
+        np.testing.assert_array_equal(confusion.marginals(own), result.marginals[row])
         near, rim = class_boundaries.radii(truth.shape)
         found = jax.jit(class_boundaries.counts, static_argnames=("num_classes", "capacity"))(
             prediction, truth, np.array(truth.shape), class_boundaries.disc(near, int(near)), rim,
@@ -111,3 +114,27 @@ def test_an_evaluation_of_samples_keeps_the_uncertainty_of_its_panel():
     for (image, _, _), variance in zip(result.panel, result.maps["uncertainty"], strict=True):
         assert variance.shape == image.shape[:2]
         assert 0 < variance.max() <= 0.25
+
+
+@pytest.mark.parametrize("views", ["single", "single, flip=True"])
+@pytest.mark.parametrize(("space", "devices"), [(1, 3), (2, 1), (2, 6), (4, 8)])
+def test_any_number_of_devices_scores_alike(scene, views, space, devices):
+    """A batch of 4 on 3 devices or 8; a space of 2 on one device; heights 4 does not divide."""
+    config = tiny.short_config(
+        eval__limit=6, eval__batch_size=4, data__size=(46, 64), mesh__space=space
+    )
+    dataset = catalog.load(**config.data)
+    split, results = splits.open_split(dataset, "val"), []
+    for count in (1, devices):
+        mesh = sharding.make_mesh(space, jax.devices()[:count], at_most=True)
+        model = network.model_of(config, dataset.spec)
+        weights = jax.device_put(jax.device_get(scene.network), sharding.replicated(mesh))
+        how = protocols.resolve(config, split.scan.sizes, split="val", views_text=views)
+        evaluator = Evaluator(config, model, mesh, split, how, details=True)
+        evaluator.compile(weights)
+        results.append(evaluator(weights))
+    one, many = results
+    assert many.index.tolist() == one.index.tolist()
+    np.testing.assert_array_equal(many.marginals, one.marginals)
+    np.testing.assert_array_equal(many.report.confusion, one.report.confusion)
+    assert many.scalars()["loss"] == pytest.approx(one.scalars()["loss"], rel=1e-5)

@@ -15,9 +15,9 @@ def test_label_maps_of_an_evaluation_before_are_gone(tmp_path):
     with kept_labels.Writer(path, tiny.SPEC) as labels:
         labels.add("deep/er", np.ones((3, 4), np.uint8))
     assert [file.name for file in kept_labels.files_of(path)] == ["eval-val-labels.zip"]
-    np.testing.assert_array_equal(kept_labels.Reader(path)["deep/er"], np.ones((3, 4)))
+    np.testing.assert_array_equal(kept_labels.Reader(path, "")["deep/er"], np.ones((3, 4)))
     with pytest.raises(InputError, match="no label map of other"):
-        kept_labels.Reader(path)["other"]
+        kept_labels.Reader(path, "")["other"]
     assert (tmp_path / "eval-val-other-labels.zip").exists()
 
 
@@ -28,7 +28,7 @@ def test_maps_of_several_processes_are_read_as_one(tmp_path, monkeypatch):
         monkeypatch.setattr(kept_labels.jax, "process_index", lambda process=process: process)
         with kept_labels.Writer(path, tiny.SPEC) as labels:
             labels.add(name, np.full((2, 3), process, np.uint8))
-    reader = kept_labels.Reader(path)
+    reader = kept_labels.Reader(path, "")
     np.testing.assert_array_equal(reader["first"], np.zeros((2, 3)))
     np.testing.assert_array_equal(reader["second"], np.ones((2, 3)))
 
@@ -36,10 +36,10 @@ def test_maps_of_several_processes_are_read_as_one(tmp_path, monkeypatch):
 def test_label_maps_that_are_missing_or_broken_are_one_line(tmp_path):
     path = tmp_path / "eval-val.json"
     with pytest.raises(InputError, match="has no label maps beside it .*run segjax.evaluate"):
-        kept_labels.Reader(path)
+        kept_labels.Reader(path, "")
     (tmp_path / "eval-val-labels.zip").write_bytes(b"no zip")
     with pytest.raises(InputError, match="eval-val-labels.zip cannot be read"):
-        kept_labels.Reader(path)
+        kept_labels.Reader(path, "")
 
 
 def test_an_evaluation_that_fails_leaves_no_half_of_a_zip(tmp_path):
@@ -54,3 +54,14 @@ def test_an_evaluation_that_fails_leaves_no_half_of_a_zip(tmp_path):
         fail()
     assert kept_labels.files_of(path) == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_label_maps_of_another_result_are_refused(tmp_path):
+    path = tmp_path / "eval-val.json"
+    with kept_labels.Writer(path, tiny.SPEC) as labels:
+        labels.add("one", np.zeros((3, 4), np.uint8))
+        labels.sign("abc")
+    assert kept_labels.Reader(path, "abc")["one"].shape == (3, 4)
+    for mark in ("", "abd"):
+        with pytest.raises(InputError, match="eval-val-labels.zip holds label maps of another"):
+            kept_labels.Reader(path, mark)

@@ -1,13 +1,17 @@
 """An evaluation with all that is kept of it, and two of them compared."""
 
+import dataclasses
 import json
+import shutil
 import zipfile
 
+import jax
 import numpy as np
 import pytest
 
 from segjax.data import png
 from segjax.data.spec import VOID
+from segjax.errors import InputError
 from segjax.evaluation import comparison, kept, kept_labels, report
 from segjax.runs import run_folder
 from tests import programs, tiny
@@ -44,7 +48,8 @@ def test_scores_label_maps_and_the_worst_images_lie_beside_each_other(scene, pai
         "pictures/eval-val-twice-worst.png",
     }
     for path in pair:
-        reader, fields = kept_labels.Reader(path), json.loads(path.read_text())
+        fields = json.loads(path.read_text())
+        reader = kept_labels.Reader(path, fields["result"])
         with np.load(path.with_suffix(".npz")) as arrays:
             counts = np.zeros((11, 11), np.int64)
             for name, index in zip(arrays["names"], arrays["index"], strict=True):
@@ -86,3 +91,32 @@ def test_what_a_protocol_shows_beside_predictions_is_drawn(tmp_path):
     path = report.path_of(tmp_path, "val")
     kept.evaluate(evaluator, scene.network, path, report.Origin(1, "raw", "", 1))
     assert (tmp_path / "pictures" / "eval-val-uncertainty.png").stat().st_size > 1000
+
+
+def test_files_of_two_evaluations_are_not_taken_for_one(scene, tmp_path):
+    """A kill between two files, and label maps of weights that have been trained on since."""
+    network, paths = jax.tree.map(lambda x: -x, scene.network), []
+    other = dataclasses.replace(scene, network=network)
+    for name, one in (("a", scene), ("b", other)):
+        workdir = tmp_path / name
+        run_folder.claim(workdir, scene.training.config)
+        paths.append(report.path_of(workdir, "val"))
+        origin = report.Origin(3, "raw", "abc", 12)
+        kept.evaluate(one.evaluator(details=True), one.network, paths[-1], origin)
+    comparison.run(*paths, "val", tmp_path / "out")
+    (labels,) = kept_labels.files_of(paths[0])
+    mine = labels.read_bytes()
+    shutil.copy(*kept_labels.files_of(paths[1]), labels)
+    with pytest.raises(InputError, match="label maps of another evaluation"):
+        comparison.run(*paths, "val", tmp_path / "out")
+    labels.write_bytes(mine)
+    shutil.copy(paths[1].with_suffix(".npz"), paths[0].with_suffix(".npz"))
+    with pytest.raises(InputError, match="eval-val.npz are of different evaluations"):
+        comparison.run(*paths, "val", tmp_path / "out")
+    # As they were written before results had marks.
+    for path in paths:
+        fields = json.loads(path.read_text())
+        del fields["result"]
+        path.write_text(json.dumps(fields))
+    with pytest.raises(InputError, match="eval-val.npz are of different evaluations"):
+        comparison.run(*paths, "val", tmp_path / "out")

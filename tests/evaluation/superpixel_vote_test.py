@@ -38,7 +38,7 @@ def test_a_vote_mends_what_is_outvoted_and_the_oracle_bounds_it(tmp_path):
     image, truth, prediction = example()
     network = confusion.report(2 * np.asarray(confusion.count(prediction, truth, 3), np.int64))
     assert network.pixel_accuracy == pytest.approx(60 / 80)
-    path = vote.write(tmp_path / "eval-val.json", network)
+    path = vote.write(tmp_path / "eval-val.json", network, "abc")
     stored = json.loads(path.read_text())
     assert path.name == "eval-val-superpixels.json"
     assert stored["scores"]["vote"]["pixel_accuracy"] == pytest.approx(70 / 80)

@@ -26,7 +26,7 @@ def evaluated(where: scenes.Scene, views: str = ""):
     """(result, what each image's prediction says: right pixels by item of the data set)."""
     right, corner = {}, {}
 
-    def observe(index, example, _):
+    def observe(index, example):
         _, truth, prediction = example
         right[index] = ((prediction == truth) & (truth != VOID)).sum(), (truth != VOID).sum()
         corner[index] = prediction[-1, -1] == truth[-1, -1] != VOID, truth[-1, -1] != VOID

@@ -49,11 +49,11 @@ def test_class_weights_come_from_the_counts_of_the_split(scene):
 
 def test_both_steps_are_compiled_before_the_first_is_taken(scene, caplog):
     training, evaluator = scene.training, scene.evaluator()
-    look = evaluator.labeller.step
     with caplog.at_level(logging.INFO, logger="absl"):
         ts = tiny.awake_state(training)
         traced = inputs.lowered(training, scene.split)
-        step = inputs.compiled(training, traced, ts, look, evaluator.canvases())
+        step = inputs.compiled(training, traced, ts)
+        evaluator.compile(scene.network)
     assert f"{tiny.count(ts.params)} parameters; 2 images per device and step" in caplog.text
     assert "MiB temporary" in caplog.text
     (jitted,) = evaluator.labeller._looks.values()
