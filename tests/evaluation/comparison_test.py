@@ -158,7 +158,7 @@ def test_evaluations_from_before_and_after_the_rule_of_fingerprints_changed_are_
     new = store(tmp_path / "new", wrong, data=scanned.fingerprint)
     comparison.run(old, new, "", tmp_path / "out")
     assert "+0.00" in capsys.readouterr().out
-    with pytest.raises(InputError, match="different data sets"):
+    with pytest.raises(InputError, match="used different data"):
         comparison.run(old, pair[0], "", tmp_path / "out")
 
 

@@ -121,7 +121,7 @@ def test_an_evaluation_of_samples_keeps_the_uncertainty_of_its_panel():
 def test_any_number_of_devices_scores_alike(scene, views, space, devices):
     """A batch of 4 on 3 devices or 8; a space of 2 on one device; heights 4 does not divide."""
     config = tiny.short_config(
-        eval__limit=6, eval__batch_size=4, data__size=(46, 64), mesh__space=space
+        eval__limit=6, eval__batch_size=4, data__size=(50, 64), mesh__space=space
     )
     dataset = catalog.load(**config.data)
     split, results = splits.open_split(dataset, "val"), []
