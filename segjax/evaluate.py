@@ -55,11 +55,10 @@ def main(_argv: list[str]) -> None:
     split = open_split(dataset, given.split or config.eval.split, cache=config.loader.cache)
     protocol = protocols.resolve(
         config,
-        split.scan.sizes,
+        run.bucket,
         split=split.name,
         views_text=given.protocol,
         crf_text=given.crf,
-        trained=trained,
     )
     net = run.network
     if given.statistics:

@@ -148,15 +148,15 @@ class Network:
         scores: Scores = module(self.model.preprocess(image), image=image)[0]
         return scores
 
-    def sampled(self, image: jax.Array, index: jax.Array, *, samples: int) -> Scores:
+    def sampled(self, image: jax.Array, number: jax.Array, *, samples: int) -> Scores:
         """Scores of several passes with dropout on.
 
-        Layers before the first dropout run once. The dropout masks of an image depend on its data
-        set index, not on its batch.
+        Layers before the first dropout run once. The dropout masks of an image depend on its
+        number and the model's seed alone.
 
         Args:
             image: [B, h, w, 3], RGB, 0 to 255.
-            index: [B], data set indices.
+            number: uint32 [B], a number for each image.
             samples: N, number of passes.
 
         Returns:
@@ -171,7 +171,7 @@ class Network:
                 "protocol samples: the network has no dropout; all passes would be equal."
             )
 
-        def sample_image(image: jax.Array, index: jax.Array) -> Scores:
+        def sample_image(image: jax.Array, number: jax.Array) -> Scores:
             image = image[None]
 
             def sample(key: jax.Array) -> Scores:
@@ -179,10 +179,10 @@ class Network:
                 scores: Scores = self._sampling()(prepared, rngs=rngs, image=image)[0]
                 return scores
 
-            key = jax.random.fold_in(jax.random.key(self.model.seed), index)
+            key = jax.random.fold_in(jax.random.key(self.model.seed), number)
             return jax.vmap(sample)(jax.random.split(key, samples))
 
-        scores: Scores = jax.vmap(sample_image)(image, index)
+        scores: Scores = jax.vmap(sample_image)(image, number)
         together: Scores = jax.tree.map(lambda x: x.reshape(-1, *x.shape[3:]), scores)
         return together
 
@@ -218,6 +218,15 @@ class Trained:
         """Class weights of the loss, or None."""
         weights = self.meta["class_weights"]
         return None if weights is None else tuple(weights)
+
+    @property
+    def bucket(self) -> int:
+        """The bucket of the run, see `evaluation.protocol.run_bucket`.
+
+        Runs that do not store it have that of the protocol they were evaluated under.
+        """
+        known: int = self.meta.get("bucket", self.meta["protocol"]["bucket"])
+        return known
 
 
 def load(

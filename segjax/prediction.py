@@ -20,7 +20,6 @@ from segjax.data.sources import Source
 from segjax.data.spec import VOID, DatasetSpec
 from segjax.evaluation import protocol as protocols
 from segjax.evaluation.labeller import Labeller
-from segjax.evaluation.protocol import Protocol
 from segjax.evaluation.result import cut
 from segjax.network import Network
 
@@ -55,13 +54,16 @@ class Predictor:
         network: the network.
         mesh: devices of its weights.
         step: training step of the weights; 0 without a run.
-        trained: protocol used during training, or None.
+        bucket: bucket of the run, see `evaluation.protocol.run_bucket`; without a run images are
+            labelled at their exact sizes, unless the config or the views have a bucket.
+        split: split in the protocol.
         protocol, crf: override those of the config, see `evaluation.protocol.resolve`.
 
     Attributes:
         network: the network.
         mesh: devices of its weights.
         step: training step of the weights.
+        protocol: protocol that images are labelled under, whatever lies beside them.
     """
 
     def __init__(
@@ -71,15 +73,18 @@ class Predictor:
         mesh: Mesh,
         *,
         step: int = 0,
-        trained: Protocol | None = None,
+        bucket: int | None = None,
+        split: str = "",
         protocol: str = "",
         crf: str = "",
     ):
         self.network, self.mesh, self.step = network, mesh, step
-        self._config, self._trained = config, trained
-        self._texts = {"views_text": protocol, "crf_text": crf}
-        self._labellers: dict[tuple[Protocol, bool], Labeller] = {}
-        self.protocol(np.array([[1, 1]]))  # raises errors in the texts early
+        self._config = config
+        if bucket is None:
+            bucket = config.eval.bucket or protocols.EXACT
+        resolved = protocols.resolve(config, bucket, split=split, views_text=protocol, crf_text=crf)
+        self.protocol = dataclasses.replace(resolved, limit=0)
+        self._labellers: dict[bool, Labeller] = {}
 
     @property
     def spec(self) -> DatasetSpec:
@@ -91,14 +96,6 @@ class Predictor:
         """Number of compiled programs of the network and its views."""
         return sum(labeller.programs for labeller in self._labellers.values())
 
-    def protocol(self, sizes: np.ndarray) -> Protocol:
-        """The protocol for images of these sizes, int32 [N, 2]."""
-        split = self._trained.split if self._trained is not None else ""
-        chosen = protocols.resolve(
-            self._config, sizes, split=split, trained=self._trained, **self._texts
-        )
-        return dataclasses.replace(chosen, limit=0)
-
     def labelled(
         self, source: Source, sizes: np.ndarray, *, scores: bool = False
     ) -> Iterator[Labelled]:
@@ -109,18 +106,17 @@ class Predictor:
             sizes: int32 [N, 2], image sizes.
             scores: whether to return scores too.
         """
-        protocol = self.protocol(sizes)
-        if (protocol, scores) not in self._labellers:
-            self._labellers[protocol, scores] = Labeller(
+        if scores not in self._labellers:
+            self._labellers[scores] = Labeller(
                 self.network.model,
                 self.mesh,
-                protocol,
+                self.protocol,
                 metrics=(),
                 blocks=self._config.loss.blocks,
                 loader=self._config.loader,
                 keep_scores=scores,
             )
-        labeller = self._labellers[protocol, scores]
+        labeller = self._labellers[scores]
         for _, batch, out in labeller.batches(self.network, source, labeller.plan(sizes)):
             images, labels = cut(batch, batch["image"]), cut(batch, out["prediction"])
             maps = {key: cut(batch, out[key]) for key in out.keys() & set(_MAPS)}
@@ -193,13 +189,13 @@ def from_run(run: networks.Trained, *, protocol: str = "", crf: str = "") -> Pre
     Raises:
         InputError: if a protocol or CRF is not known.
     """
-    trained = Protocol.from_json(run.meta["protocol"])
     return Predictor(
         run.config,
         run.network,
         run.mesh,
         step=run.step,
-        trained=trained,
+        bucket=run.bucket,
+        split=run.meta["protocol"]["split"],
         protocol=protocol,
         crf=crf,
     )

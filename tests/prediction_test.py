@@ -1,5 +1,6 @@
 """Networks that label photographs: the same numbers as predict and evaluate."""
 
+import json
 import os
 import pathlib
 import subprocess
@@ -16,7 +17,6 @@ from segjax.data import catalog, png
 from segjax.errors import InputError
 from segjax.evaluation import kept, kept_labels, report
 from segjax.evaluation.evaluator import Evaluator
-from segjax.evaluation.protocol import Protocol
 from segjax.models.importers import weight_files
 from segjax.photographs import labels as label_files
 from segjax.training import optim
@@ -84,15 +84,15 @@ def test_labels_of_arrays_are_those_that_an_evaluation_keeps(workdir, text, tmp_
     split = made.open_split(catalog.load(**run.config.data), "val")
     protocol = made.protocols.resolve(
         run.config,
-        split.scan.sizes,
+        run.bucket,
         views_text=text.get("protocol", ""),
         crf_text=text.get("crf", ""),
-        trained=Protocol.from_json(run.meta["protocol"]),
     )
     evaluator = Evaluator(run.config, run.network.model, run.mesh, split, protocol, details=True)
     path = tmp_path / "eval-val.json"
     kept.evaluate(evaluator, run.network, path, report.Origin(run.step, "raw", "", 0))
-    maps, result = kept_labels.Reader(path), np.load(path.with_suffix(".npz"))
+    mark = json.loads(path.read_text())["result"]
+    maps, result = kept_labels.Reader(path, mark), np.load(path.with_suffix(".npz"))
     assert len(result["index"]) == 4
     for index, name in zip(result["index"], result["names"], strict=True):
         image, _ = split.source[int(index)]
@@ -145,6 +145,18 @@ def test_the_step_and_weights_are_those_asked_for(workdir):
     kernels = [net.network.arrays()["backbone/stem/kernel"] for net in (raw, ema)]
     assert (kernels[0] != kernels[1]).any()
     assert segjax.load(workdir, step=4).step == 4
+
+
+@pytest.mark.parametrize("protocol", ["", "single, samples=2", "single, bucket=16"])
+def test_the_labels_of_an_image_do_not_depend_on_its_company(workdir, protocol):
+    net = segjax.load(workdir, protocol=protocol)
+    sizes = [(48 + 3 * i, 64 + i) for i in range(11)]
+    photographs = Photographs(sizes)
+    together = net.labelled(photographs, np.array(sizes, np.int32))
+    for labelled in together:
+        if labelled.index in (0, 5, 10):
+            alone = net.label(photographs.images[labelled.index])
+            np.testing.assert_array_equal(alone, labelled.label)
 
 
 def test_devices_change_no_label(workdir):

@@ -64,7 +64,7 @@ def test_it_evaluates_to_the_stored_scores(unpacked):
     run.config.data.root = config(unpacked).data.root
     split = open_split(catalog.load(**run.config.data), "val")
     trained = Protocol.from_json(run.meta["protocol"])
-    protocol = protocols.resolve(run.config, split.scan.sizes, trained=trained)
+    protocol = protocols.resolve(run.config, run.bucket)
     assert protocol == trained
     evaluator = Evaluator(run.config, run.network.model, run.mesh, split, protocol, details=True)
     path = unpacked / "again" / "eval-val.json"

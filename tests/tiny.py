@@ -186,7 +186,7 @@ def look(
         metrics.build(training.model.spec, class_weights=training.loss.class_weights)
     )
     one = steps.Look(judge, training.config.loss.blocks, samples, crf, training.mesh)
-    return one.jitted(training.model)
+    return one.jitted(training.model, split=True)
 
 
 @flax.struct.dataclass

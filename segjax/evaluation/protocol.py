@@ -82,25 +82,39 @@ class Protocol:
         return cls(**fields)
 
 
+EXACT = 1
+"""The bucket that pads nothing: what an image gets where no run has decided."""
+
+
+def run_bucket(config: ml_collections.ConfigDict, sizes: np.ndarray) -> int:
+    """The bucket of a run: `config.eval.bucket`, or if that is 0, what suits the images.
+
+    It is decided once, when a run starts, and holds for all its splits, views and photographs. If
+    it followed the images at hand, the labels of an image would depend on which lie beside it.
+
+    Args:
+        config: run config.
+        sizes: int32 [N, 2], sizes of the images that the run is evaluated on while it trains.
+    """
+    return pipeline.resolve_bucket(config.eval.bucket, sizes)
+
+
 def resolve(
     config: ml_collections.ConfigDict,
-    sizes: np.ndarray,
+    bucket: int,
     *,
     split: str = "",
     views_text: str = "",
     crf_text: str = "",
-    trained: Protocol | None = None,
 ) -> Protocol:
-    """The protocol for a config, flags and the protocol used during training.
+    """The protocol for a config and flags.
 
     Args:
         config: run config.
-        sizes: int32 [N, 2], image sizes.
+        bucket: result of `run_bucket`, for views that have none of their own.
         split: overrides `config.eval.split`.
         views_text: overrides `config.eval.protocol`.
         crf_text: overrides `config.eval.crf`, in the format of `crf.parse`; "none" for no CRF.
-        trained: protocol used during training; with the same split and views, its bucket is used
-            again.
 
     Raises:
         InputError: if the views or the CRF are unknown, or if images would be padded although the
@@ -108,23 +122,22 @@ def resolve(
     """
     chosen = views.parse(views_text or config.eval.protocol)
     split = split or config.eval.split
-    bucket = config.eval.bucket if chosen.bucket is None else chosen.bucket
+    bucket = chosen.bucket or bucket
     if any(chosen.tile):
-        bucket = 1  # windows are cut from the unpadded image
+        bucket = EXACT  # windows are cut from the unpadded image
     elif any(config.input_size):
         # The padding would be resized into the fixed size together with the image.
-        if bucket > 1:
-            raise InputError(
-                f"config.eval.bucket is {bucket}; with config.input_size it is 0 or 1."
-            )
-        bucket = 1
-    if trained is not None and (chosen, split) == (trained.views, trained.split):
-        bucket = trained.bucket
+        for given in (chosen.bucket or 0, config.eval.bucket):
+            if given > 1:
+                raise InputError(
+                    f"config.eval.bucket is {given}; with config.input_size it is 0 or 1."
+                )
+        bucket = EXACT
     return Protocol(
         split=split,
         limit=config.eval.limit,
         batch_size=config.eval.batch_size,
-        bucket=pipeline.resolve_bucket(bucket, sizes),
+        bucket=bucket,
         fill=tuple(config.preprocess.mean),
         input_scale=config.input_scale,
         input_size=tuple(config.input_size),

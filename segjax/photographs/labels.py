@@ -39,7 +39,7 @@ def write(
     Raises:
         InputError: if a value needs a CRF or samples that the protocol lacks.
     """
-    protocol = net.protocol(sizes)
+    protocol = net.protocol
     values = saves.of_network(
         values, crf=protocol.crf is not None, samples=protocol.views.samples > 0
     )

@@ -63,7 +63,8 @@ def accept(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Accepted
     val = open_split(dataset, config.eval.split, cache=config.loader.cache)
     weights = inputs.weights_of_classes(config.loss.class_weights, train)
     training = assembly.assemble(config, dataset.spec, weights)
-    protocol = protocols.resolve(config, val.scan.sizes)
+    bucket = protocols.run_bucket(config, val.scan.sizes)
+    protocol = protocols.resolve(config, bucket)
     evaluator = Evaluator(
         config,
         training.model,
@@ -82,6 +83,7 @@ def accept(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Accepted
         "spec": dataset.spec.to_json(),
         "class_weights": weights,
         "protocol": protocol.to_json(),
+        "bucket": bucket,
         "data": {"train": train.scan.fingerprint, "eval": val.scan.fingerprint},
         "versions": run_folder.versions(),
     }

@@ -129,7 +129,7 @@ def test_any_number_of_devices_scores_alike(scene, views, space, devices):
         mesh = sharding.make_mesh(space, jax.devices()[:count], at_most=True)
         model = network.model_of(config, dataset.spec)
         weights = jax.device_put(jax.device_get(scene.network), sharding.replicated(mesh))
-        how = protocols.resolve(config, split.scan.sizes, split="val", views_text=views)
+        how = protocols.resolve(config, protocols.EXACT, split="val", views_text=views)
         evaluator = Evaluator(config, model, mesh, split, how, details=True)
         evaluator.compile(weights)
         results.append(evaluator(weights))

@@ -32,9 +32,9 @@ class Scene:
 
     def protocol(self, views: str = "", crf: str = "", **changes: Any) -> Protocol:
         """The protocol of these texts, with other changes."""
-        made = protocols.resolve(
-            self.training.config, self.split.scan.sizes, split="val", views_text=views, crf_text=crf
-        )
+        config = self.training.config
+        bucket = protocols.run_bucket(config, self.split.scan.sizes)
+        made = protocols.resolve(config, bucket, split="val", views_text=views, crf_text=crf)
         return dataclasses.replace(made, **changes)
 
     def evaluator(

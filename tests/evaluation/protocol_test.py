@@ -17,11 +17,10 @@ MANY = np.array([(40, 60 + i) for i in range(20)], np.int32)
 ONE = np.array([(48, 64)] * 3, np.int32)
 
 
-def resolve(sizes=ONE, *, text: str = "", crf: str = "", split: str = "", trained=None, **changes):
+def resolve(sizes=ONE, *, text: str = "", crf: str = "", split: str = "", **changes):
     made = tiny.short_config(**changes)
-    return protocols.resolve(
-        made, sizes, split=split, views_text=text, crf_text=crf, trained=trained
-    )
+    bucket = protocols.run_bucket(made, sizes)
+    return protocols.resolve(made, bucket, split=split, views_text=text, crf_text=crf)
 
 
 def test_it_takes_its_parts_from_the_config():
@@ -67,11 +66,14 @@ def test_windows_and_views_say_what_images_are_filled_up_to(text, bucket):
     assert resolve(MANY, text=text).bucket == bucket
 
 
-def test_images_of_the_same_split_under_the_same_views_are_filled_up_as_in_training():
-    trained = dataclasses.replace(resolve(MANY, split="val"), bucket=5)
-    assert resolve(ONE, split="val", trained=trained).bucket == 5
-    assert resolve(MANY, split="test", trained=trained).bucket == 64
-    assert resolve(MANY, split="val", text="single, flip=True", trained=trained).bucket == 64
+def test_the_bucket_of_a_run_holds_for_all_splits_and_views():
+    made = tiny.short_config()
+    assert [protocols.run_bucket(made, sizes) for sizes in (ONE, MANY)] == [1, 64]
+    assert protocols.run_bucket(tiny.short_config(eval__bucket=7), MANY) == 7
+    for split in ("val", "test"):
+        for text in ("single", "single, flip=True", "single, bucket=0"):
+            found = protocols.resolve(made, 5, split=split, views_text=text)
+            assert found.bucket == 5
 
 
 def test_labels_chosen_on_another_grid_are_not_refined():

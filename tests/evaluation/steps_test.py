@@ -157,7 +157,8 @@ def test_passes_are_those_of_the_network_with_dropout_and_running_averages(sampl
     """One image, one pass after the other, through a model of its own; softmax in float64."""
     training, network, batch, found = sampled
     for row in (0, 2):
-        key = jax.random.fold_in(jax.random.key(training.config.seed), batch["index"][row])
+        number = steps.image_number(jnp.asarray(batch["image"][row]), batch["size"][row])
+        key = jax.random.fold_in(jax.random.key(training.config.seed), number)
         passes = []
         for once in jax.random.split(key, SAMPLES):
             module = functional.merge(
@@ -181,10 +182,29 @@ def test_passes_are_those_of_the_network_with_dropout_and_running_averages(sampl
         assert np.trace(found["counts"]["mean_iou"]["confusion"][row]) == hits.sum()
 
 
+def test_the_number_of_an_image_depends_on_its_pixels_alone():
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (9, 7, 3)).astype(np.uint8)
+    number = int(steps.image_number(jnp.asarray(image), np.array([9, 7])))
+    expected = 0
+    for place, (red, green, blue) in enumerate(image.reshape(-1, 3).tolist()):
+        word = red + 256 * green + 65536 * blue
+        mixed = (word + 1) * (((place + 1) * 0x9E3779B1 | 1) % 2**32) % 2**32
+        mixed = (mixed ^ mixed >> 15) * 0x85EBCA77 % 2**32
+        expected += mixed ^ mixed >> 13
+    assert number == expected % 2**32
+    canvas = rng.integers(0, 256, (16, 12, 3)).astype(np.uint8)
+    canvas[:9, :7] = image
+    assert int(steps.image_number(jnp.asarray(canvas), np.array([9, 7]))) == number
+    others = [np.where(np.arange(63).reshape(9, 7, 1) == i, image + 1, image) for i in range(63)]
+    numbers = {int(steps.image_number(jnp.asarray(one), np.array([9, 7]))) for one in others}
+    assert len(numbers | {number}) == 64
+
+
 def test_an_images_passes_do_not_depend_on_its_batch_or_on_the_devices(sampled):
     training, network, batch, found = sampled
     order = np.array([2, 0])
-    part = {key: value[order] for key, value in batch.items()}
+    part = {key: value[order] for key, value in batch.items()} | {"index": np.uint32([7, 8])}
     again = tiny.look(training, samples=SAMPLES)(network, part)
     # A variance of numbers up to 1, in float32: to 1e-7 of their square.
     expected = found["uncertainty"][order]

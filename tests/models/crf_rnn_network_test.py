@@ -181,7 +181,7 @@ def evaluated(made, views: str = "") -> Result:
     dataset = catalog.load(**made.data)
     training = assembly.assemble(made, dataset.spec, None, jax.devices()[:1])
     split = open_split(dataset, "val")
-    protocol = protocols.resolve(made, split.scan.sizes, split="val", views_text=views)
+    protocol = protocols.resolve(made, protocols.EXACT, split="val", views_text=views)
     evaluator = Evaluator(made, training.model, training.mesh, split, protocol)
     return evaluator(tiny.network(training))
 

@@ -45,7 +45,7 @@ def main() -> None:
     sheet = layout.join([pictures[i] for i in sorted(pictures)], axis=0, gap=12)
     pages.write_jpeg(given.output / "photographs.jpg", sheet)
     result = pages.circumstances(COMMAND, given.hardware) | {
-        "crf": net.protocol(source.sizes).to_json()["crf"],
+        "crf": net.protocol.to_json()["crf"],
         "rows": [rows[i] for i in sorted(rows)],
     }
     files.write_json(given.output / "photographs.json", result)
