@@ -25,7 +25,7 @@ def miou(fields: Mapping) -> str:
 
 def gain(path: pathlib.Path, base: np.ndarray) -> str:
     """Difference in mIoU to the `marginals` of another evaluation of the same images."""
-    found = bootstrap.miou_difference(marginals(path), base)
+    found, _ = bootstrap.differences(marginals(path), base)
     return f"{100 * found.value:+.2f} ({100 * found.low:+.2f} to {100 * found.high:+.2f})"
 
 

@@ -222,8 +222,7 @@ def disagreements(
 
 def differences(a: Stored, b: Stored) -> tuple[list[tuple], dict[str, Any]]:
     """Differences in mIoU and per-class IoU, as table rows and as JSON fields."""
-    total = bootstrap.miou_difference(a.marginals, b.marginals)
-    by_class = bootstrap.iou_differences(a.marginals, b.marginals)
+    total, by_class = bootstrap.differences(a.marginals, b.marginals)
     sums = [stored.marginals.sum(0) for stored in (a, b)]
     scores = [[confusion.miou(counts), *confusion.iou(counts)] for counts in sums]
     names = ["mIoU", *a.fields["iou"]]

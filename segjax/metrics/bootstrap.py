@@ -7,6 +7,7 @@ still give intervals that are too narrow.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
@@ -17,6 +18,9 @@ DRAWS = 2000
 
 LEVEL = 0.95
 """Share of the drawn scores that an interval contains."""
+
+
+_SETS = 100  # drawn at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,42 +45,51 @@ def miou(marginals: np.ndarray, *, draws: int = DRAWS, seed: int = 0) -> Interva
         draws: number of drawn sets, n images each.
         seed: seed of the draws.
     """
-    weights = _draws(len(marginals), draws, seed)
-    return _interval(
-        float(confusion.miou(marginals.sum(0))), confusion.miou(_sums(weights, marginals))
-    )
+    (sums,) = _drawn(draws, seed, marginals)
+    return _interval(confusion.miou(marginals.sum(0)), confusion.miou(sums))
 
 
-def miou_difference(a: np.ndarray, b: np.ndarray, *, draws: int = DRAWS, seed: int = 0) -> Interval:
-    """mIoU of `a` minus mIoU of `b` on the same images; each draw takes the same images of both."""
-    weights = _draws(len(a), draws, seed)
-    drawn = confusion.miou(_sums(weights, a)) - confusion.miou(_sums(weights, b))
-    return _interval(float(confusion.miou(a.sum(0)) - confusion.miou(b.sum(0))), drawn)
-
-
-def iou_differences(
+def differences(
     a: np.ndarray, b: np.ndarray, *, draws: int = DRAWS, seed: int = 0
-) -> list[Interval]:
-    """`miou_difference` for the IoU of each of K classes; nan for an absent class."""
-    weights = _draws(len(a), draws, seed)
-    drawn = confusion.iou(_sums(weights, a)) - confusion.iou(_sums(weights, b))
-    value = confusion.iou(a.sum(0)) - confusion.iou(b.sum(0))
-    return [_interval(float(v), drawn[:, k]) for k, v in enumerate(value)]
+) -> tuple[Interval, list[Interval]]:
+    """Scores of `a` minus those of `b`; each draw takes the same images of both.
+
+    Args:
+        a, b: int [n, 3, K], see `miou`.
+        draws, seed: see `miou`.
+
+    Returns:
+        mIoU, and the IoU of each of K classes; nan for an absent class.
+    """
+    drawn, whole = _drawn(draws, seed, a, b), (a.sum(0), b.sum(0))
+
+    def difference(score: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        return score(whole[0]) - score(whole[1]), score(drawn[0]) - score(drawn[1])
+
+    total = _interval(*difference(confusion.miou))
+    value, by_class = difference(confusion.iou)
+    return total, [_interval(v, by_class[:, k]) for k, v in enumerate(value)]
 
 
-def _draws(images: int, draws: int, seed: int) -> np.ndarray:
-    """float64 [draws, n]: the number of times each image is drawn."""
-    rng = np.random.default_rng(seed)
-    return rng.multinomial(images, np.full(images, 1 / images), size=draws).astype(np.float64)
+def _drawn(draws: int, seed: int, *marginals: np.ndarray) -> list[np.ndarray]:
+    """Marginals of the drawn sets: each [n, 3, K] -> float64 [draws, 3, K], exact below 2^53.
+
+    A few sets at a time: how often each image is drawn into each set would be a large matrix.
+    """
+    rng, images = np.random.default_rng(seed), len(marginals[0])
+    share = np.full(images, 1 / images)
+    flat = [np.asarray(m, np.float64).reshape(images, -1) for m in marginals]
+    sums = [np.empty((draws, *m.shape[1:])) for m in marginals]
+    for first in range(0, draws, _SETS):
+        sets = slice(first, min(first + _SETS, draws))
+        times = rng.multinomial(images, share, size=sets.stop - first).astype(np.float64)
+        for out, values in zip(sums, flat, strict=True):
+            out[sets] = (times @ values).reshape(out[sets].shape)
+    return sums
 
 
-def _sums(weights: np.ndarray, marginals: np.ndarray) -> np.ndarray:
-    """Marginals of the drawn sets: [draws, n], [n, 3, K] -> float64 [draws, 3, K]."""
-    flat = np.asarray(marginals, np.float64).reshape(len(marginals), -1)
-    return (weights @ flat).reshape(len(weights), *marginals.shape[1:])
-
-
-def _interval(value: float, drawn: np.ndarray) -> Interval:
+def _interval(value: float | np.ndarray, drawn: np.ndarray) -> Interval:
+    value = float(value)
     drawn = drawn[~np.isnan(drawn)]
     if not len(drawn):
         return Interval(value, float("nan"), float("nan"))
