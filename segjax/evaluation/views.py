@@ -61,7 +61,9 @@ class Views:
         fusion: fusion of views: "mean_probability", "mean_logit", "max_probability" or
             "max_logit".
         softmax: "before_resize": the softmax is taken at the size of the network's input, and
-            probabilities are resized; "after_resize": scores are resized. Unused with logits.
+            probabilities are resized; "after_resize": scores are resized, in one step from their
+            grid to the image where the head resizes under the convention of `resize` itself.
+            Unused with logits.
         meet: "image": the scores of every view are resized to the image directly; "scale_1":
             those of smaller views are resized to the scores of scale 1 first. For whole images.
         argmax: "image": labels are chosen at the image's size; "input": at the size of scale 1,
@@ -133,7 +135,8 @@ class Views:
         """Whether there is a single view of the whole image, with scores resized to the image."""
         fields = ("scales", "flip", "long_side", "short_side", "resize", "tile", "argmax")
         one = Views()
-        return all(getattr(self, field) == getattr(one, field) for field in fields)
+        alike = all(getattr(self, field) == getattr(one, field) for field in fields)
+        return alike and not self.softmax_at_input
 
     @property
     def softmax_at_input(self) -> bool:

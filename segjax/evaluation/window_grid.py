@@ -103,10 +103,7 @@ class Axis:
             product: np.ndarray = onward @ self.resize.matrix(grid, scores)
             return product
         target = first + np.arange(size)
-        stretched = up is not None and up.factor is None and up.offset == 0
-        alike = up is not None and up.convention == self.resize.convention
-        if stretched and alike and self.tile == self.view:
-            # Two resizes under the same convention compose to one.
+        if up is not None and up.continues(self.resize) and self.tile == self.view:
             matrix = self.resize.weights(target, np.arange(grid), grid, self.output)
             matrix = matrix[:, ::-1] if self.mirrored else matrix
         else:

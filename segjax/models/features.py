@@ -123,11 +123,15 @@ class Scores:
 
         Args:
             size: H and W of the image.
-            seen: size of the network's input, if the image was resized for it; None: `size`. Both
-                resizes are linear, so their product is one matrix.
+            seen: size of the network's input, if the image was resized for it; None: `size`. A
+                head whose resize stretches as images are resized comes to the image in one step
+                (see `Resize.continues`), others through the size of the input: the product of two
+                matrices.
         """
-        seen = seen or size
-        up, back = self.resize.matrices(arrays.map_size(self.values), seen), Resize("half_pixel")
+        seen, back = seen or size, Resize("half_pixel")
+        if self.resize.continues(back):
+            seen = size
+        up = self.resize.matrices(arrays.map_size(self.values), seen)
         rows, cols = (
             matrix if net == image else back.matrix(net, image) @ matrix
             for matrix, net, image in zip(up, seen, size, strict=True)

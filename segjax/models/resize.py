@@ -53,6 +53,14 @@ class Resize:
         if self.convention == "transposed" and not whole:
             raise ValueError(f'"transposed" crops whole pixels, got offset {self.offset}.')
 
+    def continues(self, other: "Resize") -> bool:
+        """Whether this resize and then `other` are one stretch: from grid to image in one step.
+
+        Bilinear interpolation of interpolated values would be smoother than either.
+        """
+        plain = self.factor is None and self.offset == 0
+        return plain and self == other
+
     def matrices(self, size_in: Size, size_out: Size) -> tuple[np.ndarray, np.ndarray]:
         """The matrices of rows and columns for `apply`: float32 [H, h] and [W, w].
 

@@ -150,3 +150,23 @@ def test_scores_are_given_where_they_are_asked_for_and_their_argmax_is_the_label
         np.testing.assert_array_equal(np.argmax(kept["scores"], -1), kept["prediction"])
         np.testing.assert_array_equal(kept["prediction"], bare["prediction"])
         assert kept["counts"] == {}
+
+
+@pytest.mark.parametrize("align", ["half_pixel", "corners", "centres"])
+@pytest.mark.parametrize("softmax", ["after_resize", "before_resize"])
+def test_one_look_and_several_views_of_it_bring_scores_to_the_image_alike(align, softmax):
+    """The network sees the image at half its size; the second scale of 1 adds nothing."""
+    head = {"name": "conv", "width": 6, "norm": {"name": "none"}, "stage": "stage3"}
+    head |= {"align": align, "dropout": 0.0}
+    where = made.on_scenes(tiny.short_config(model__head=head, input_scale=0.5, eval__batch_size=2))
+    scores = []
+    for views in ("single", "single, scales=(1.0, 1.0)"):
+        protocol = where.protocol(f"{views}, softmax={softmax!r}")
+        labeller = Labeller(
+            where.training.model, where.training.mesh, protocol, metrics=(), keep_scores=True,
+            blocks=3, loader=where.training.config.loader,
+        )  # fmt: skip
+        plan = labeller.plan(where.split.scan.sizes[:2])
+        ((_, _, out),) = labeller.batches(where.network, where.split.source, plan)
+        scores.append(jax.nn.softmax(np.asarray(out["scores"]), axis=-1))
+    np.testing.assert_allclose(*scores, atol=1e-5)
