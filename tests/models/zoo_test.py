@@ -93,14 +93,37 @@ def test_a_step_on_four_devices_two_per_image_equals_the_step_on_one(name):
     tiny.assert_close(scalars, expected)
 
 
+def lowers(fn, *shapes) -> bool:
+    """Whether a jitted function of convolutions lowers for both platforms, from this CPU."""
+    # One program for both platforms takes half as long as two.
+    text = fn.trace(*shapes).lower(lowering_platforms=("cuda", "tpu")).as_text()
+    return text.count("stablehlo.convolution") >= 2
+
+
 @every_network
+def test_the_gradient_of_a_loss_lowers_for_accelerators_from_a_cpu_host(name):
+    training = tiny.assemble(config(name, optim__parts=()))
+    model, batch = training.model, tiny.batch(0)
+
+    @jax.jit
+    def gradient(params, batch_stats, image, label):
+        def loss(params):
+            network = functional.merge(model.graphs.training, params, batch_stats)
+            outputs = network(model.preprocess(image), rngs=nnx.Rngs(0), image=image)
+            return training.loss.total(outputs, label)[0]
+
+        return jax.grad(loss)(params)
+
+    image = jax.ShapeDtypeStruct(batch["image"].shape, "float32")
+    assert lowers(gradient, *model.shapes(), image, batch["label"])
+
+
+@pytest.mark.parametrize("name", QUICK)
 def test_a_step_lowers_for_accelerators_from_a_cpu_host(name):
+    """What a step adds to the gradient, augmentation and optimiser, is the same for all."""
     training = tiny.assemble(config(name, optim__parts=()))
     rows = sharding.put_batch(training.mesh, tiny.batch(0))
-    traced = training.step.trace(training.state_shapes(), rows)
-    # One program for both platforms takes half as long as two.
-    text = traced.lower(lowering_platforms=("cuda", "tpu")).as_text()
-    assert text.count("stablehlo.convolution") >= 2
+    assert lowers(training.step, training.state_shapes(), rows)
 
 
 NETWORK_RECIPES = [name for name in RECIPES if not recipe(name).get_config().method.name]
