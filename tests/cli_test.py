@@ -47,7 +47,7 @@ def test_all_verbs_are_imported_together_and_define_no_flag():
     ],
 )
 def test_help_is_the_docstring_and_the_flags_of_the_verb(verb, flags):
-    done = programs.verb(verb, "--help")
+    done = programs.forked(verb, "--help")
     assert done.returncode == 0, done.stderr
     manual, shown = done.stdout.split("\nflags:\n")
     assert f"python -m segjax.{verb} " in manual
@@ -56,9 +56,9 @@ def test_help_is_the_docstring_and_the_flags_of_the_verb(verb, flags):
 
 
 def test_words_a_verb_does_not_take_and_unknown_flags_are_one_line():
-    told = programs.line(programs.verb("prepare", "show", "more"))
+    told = programs.line(programs.forked("prepare", "show", "more"))
     assert "Unknown words on the command line: more." in told
-    told = programs.line(programs.verb("prepare", "show", "--outptu=x"))
+    told = programs.line(programs.forked("prepare", "show", "--outptu=x"))
     assert "Unknown command line flag 'outptu'. Did you mean: output" in told
 
 

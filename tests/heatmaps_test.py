@@ -136,7 +136,7 @@ def test_what_is_missing_or_does_not_fit_is_named(folder, tmp_path):
 
 def predict(folder, given, *flags: str):
     """The verb with the narrow classifier on a folder of photographs."""
-    return programs.verb(
+    return programs.forked(
         "predict", "--config=imagenet_heatmap", "--config.model.backbone.width=4",
         f"--config.init.from={folder / 'net.safetensors'}", "--config.predict.short_side=0",
         f"--config.predict.classes={folder / 'names.txt'}", f"--input={given}",
@@ -150,7 +150,7 @@ def test_the_verb_takes_a_config_in_place_of_a_run(folder, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "photo: class " in done.stdout
     assert (tmp_path / "out" / "photo_heatmaps.png").exists()
-    told = programs.line(programs.verb("predict", f"--input={tmp_path / 'photo.png'}"))
+    told = programs.line(programs.forked("predict", f"--input={tmp_path / 'photo.png'}"))
     assert "Either --workdir" in told
 
 

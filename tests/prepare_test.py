@@ -21,7 +21,7 @@ def test_the_command_shows_and_checks_the_data_set_of_a_recipe(
     tmp_path: Path, words: list[str], status: int, said: str
 ):
     flags = ("--config=configs/fcn8s.py:smoke", f"--output={tmp_path}")
-    done = programs.verb("prepare", *words, *flags, SEGJAX_CACHE=str(tmp_path / "cache"))
+    done = programs.forked("prepare", *words, *flags, SEGJAX_CACHE=str(tmp_path / "cache"))
     assert done.returncode == status, done.stderr
     assert said in done.stdout + done.stderr
     assert (tmp_path / "scenes-train-sheet.png").exists() == (words == ["show"])

@@ -1,9 +1,12 @@
 """Runs of the verbs, in this process and in others."""
 
+import functools
+import json
 import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 from typing import Any
 from unittest import mock
 
@@ -64,6 +67,45 @@ def verb(
         text=True,
         timeout=300,
         check=False,
+    )
+
+
+def forked(
+    name: str, *flags: str, cwd: pathlib.Path = ROOT, **extra: str
+) -> subprocess.CompletedProcess:
+    """The same as `verb`, in a fork of a process that has imported the verbs: see `forks`."""
+    with tempfile.TemporaryDirectory() as folder:
+        output, errors = (pathlib.Path(folder, which) for which in ("output", "errors"))
+        output.touch()
+        errors.touch()
+        request = {
+            "module": f"segjax.{name}",
+            "arguments": flags,
+            "folder": str(cwd),
+            "environment": environment(**extra),
+            "output": str(output),
+            "errors": str(errors),
+        }
+        server = _server()
+        assert server.stdin is not None
+        assert server.stdout is not None
+        print(json.dumps(request), file=server.stdin, flush=True)
+        status = int(server.stdout.readline())
+        return subprocess.CompletedProcess(
+            [name, *flags], status, output.read_text(), errors.read_text()
+        )
+
+
+@functools.cache
+def _server() -> subprocess.Popen:
+    """The process that is forked; it ends with this one, whose end closes its input."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.forks"],
+        cwd=ROOT,
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
 
 

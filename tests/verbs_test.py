@@ -83,7 +83,7 @@ VIEWS = "single, scales=(0.5, 1.0), flip=True"
 
 def test_several_views_are_evaluated_and_predicted_alike_and_kept_apart(trained, tmp_path):
     before = (trained / "eval-val.json").read_bytes()
-    done = programs.verb(
+    done = programs.forked(
         "evaluate", f"--workdir={trained}", "--step=latest", f"--protocol={VIEWS}"
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -97,7 +97,7 @@ def test_several_views_are_evaluated_and_predicted_alike_and_kept_apart(trained,
     assert (trained / "pictures" / f"{path.stem}-worst.png").exists()
 
     write_scenes(tmp_path / "in", trained)
-    done = programs.verb(
+    done = programs.forked(
         "predict", f"--workdir={trained}", f"--input={tmp_path / 'in'}",
         f"--output={tmp_path / 'out'}", "--step=latest", f"--protocol={VIEWS}",
     )  # fmt: skip
@@ -138,7 +138,7 @@ def test_bad_input_is_one_line_and_status_one(trained, tmp_path):
         ),
     }  # fmt: skip
     for expected, (verb, *flags) in cases.items():
-        told = programs.line(programs.verb(verb, *flags, SEGJAX_DATA=str(tmp_path / "nowhere")))
+        told = programs.line(programs.forked(verb, *flags, SEGJAX_DATA=str(tmp_path / "nowhere")))
         assert expected in told
 
 

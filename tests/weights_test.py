@@ -62,7 +62,7 @@ def test_what_cannot_be_done_is_one_line(workdir, tmp_path):
         weights.export(workdir, "7", "raw", tmp_path / "net.safetensors")
     with pytest.raises(InputError, match="nix.npz: cannot be read"):
         weights.show(tmp_path / "nix.npz")
-    told = programs.line(programs.verb("weights", "export"))
+    told = programs.line(programs.forked("weights", "export"))
     assert "`show FILE` and `export --workdir=DIR`" in told
 
 

@@ -59,7 +59,7 @@ def pair(tmp_path_factory):
 
 
 def test_the_verb_compares_two_runs_image_by_image(pair, tmp_path):
-    done = programs.verb(
+    done = programs.forked(
         "compare", str(pair[0].parent), str(pair[1].parent), f"--output={tmp_path}"
     )
     assert done.returncode == 0, done.stderr
@@ -166,5 +166,5 @@ def test_two_words_are_needed(pair):
     for words in ([], [str(pair[0])]):
         with pytest.raises(InputError, match="two run folders or files eval-"):
             compare.main(["compare", *words])
-    told = programs.line(programs.verb("evaluate", "--compare", "a", "b"))
+    told = programs.line(programs.forked("evaluate", "--compare", "a", "b"))
     assert "--compare: it is a verb now: python -m segjax.compare A B" in told
