@@ -4,6 +4,9 @@ OpenCV converts a palette to colours and stretches 1, 2 and 4 bit samples to 0..
 for pictures and wrong for labels. Here OpenCV only inflates and unfilters: the header is patched so
 that a palette image reads as grey, and OpenCV sees no chunks but header and pixels. The chunks
 follow the PNG specification, third edition, sections 5 and 11.
+
+libpng writes its warnings, such as those of a broken colour profile, to the process's standard
+error, where no thread can catch them. `critical` leaves it nothing to warn of.
 """
 
 import struct
@@ -13,6 +16,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from segjax.data import exif
 from segjax.errors import InputError
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -55,6 +59,15 @@ def read_chunks(data: bytes, where: str) -> list[tuple[bytes, bytes]]:
     return chunks
 
 
+def critical(chunks: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """The PNG without the chunks that a decoder may ignore: text, profiles, gamma, animation.
+
+    They change no sample that OpenCV returns (it applies no profile and no gamma). Critical chunks
+    are those whose name begins with a capital.
+    """
+    return _assemble([chunk for chunk in chunks if not chunk[0][0] & 0x20])
+
+
 def decode_mask(data: bytes, where: str) -> np.ndarray:
     """The numbers stored in a PNG.
 
@@ -67,9 +80,10 @@ def decode_mask(data: bytes, where: str) -> np.ndarray:
         rescaled; uint8 [H, W, 3], RGB, for a colour image.
 
     Raises:
-        BadFileError: for 16 bits, alpha, or a file that is not a PNG, truncated or damaged.
+        BadFileError: for 16 bits, alpha, an EXIF orientation, or a file that is not a PNG,
+            truncated or damaged.
     """
-    chunks = read_chunks(data, where)
+    chunks = _mask_chunks(data, where)
     header = bytearray(chunks[0][1])
     depth, color_type = header[_COLOR_TYPE - 1], header[_COLOR_TYPE]
     if depth == 16:
@@ -94,17 +108,36 @@ def decode_regions(data: bytes, where: str) -> np.ndarray:
     """The region numbers in a grey PNG of 8 or 16 bits: uint8 or uint16 [H, W].
 
     Raises:
-        BadFileError: for any other PNG, or a file that is not a PNG, truncated or damaged.
+        BadFileError: for any other PNG, an EXIF orientation, or a file that is not a PNG, truncated
+            or damaged.
     """
-    header = read_chunks(data, where)[0][1]
+    chunks = _mask_chunks(data, where)
+    header = chunks[0][1]
     if header[_COLOR_TYPE] != _GREY or header[_COLOR_TYPE - 1] < 8:
         raise BadFileError(
             f"{where}: region numbers must be grey PNGs of 8 or 16 bits.", "not grey"
         )
-    pixels = inflate(data, cv2.IMREAD_UNCHANGED)
+    pixels = inflate(critical(chunks), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise BadFileError(f"{where}: the PNG is damaged (its pixels).", "damaged")
     return pixels
+
+
+def _mask_chunks(data: bytes, where: str) -> list[tuple[bytes, bytes]]:
+    """The chunks of a mask; a mask that is to be turned is refused.
+
+    Such a tag is a copy of the photograph's, and nobody knows whether the mask was drawn before the
+    photograph was turned or after.
+    """
+    chunks = read_chunks(data, where)
+    turned = exif.orientation(data)
+    if turned != 1:
+        raise BadFileError(
+            f"{where}: a mask with an EXIF orientation ({turned}); a mask is stored upright: "
+            "turn its pixels if they are not, and remove the tag.",
+            "orientation",
+        )
+    return chunks
 
 
 def encode_regions(labels: np.ndarray, where: str) -> bytes:

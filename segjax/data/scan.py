@@ -21,14 +21,14 @@ import numpy as np
 from absl import logging
 
 from segjax import files
-from segjax.data import png, sources
+from segjax.data import exif, png, sources
 from segjax.data.spec import VOID, DatasetSpec, ids_of_channel
 from segjax.errors import InputError
 
 SAMPLED = 200
 """Number of examples read from a generated source, which has no files to be damaged."""
 
-_CACHE_VERSION = 2  # changes with the meaning of a cached field
+_CACHE_VERSION = 3  # changes with the meaning of a cached field
 _LOG_SECONDS = 5.0
 
 Parsed = TypeVar("Parsed")
@@ -217,6 +217,8 @@ def _examine_files(source: sources.FolderSource, index: int, spec: DatasetSpec) 
         try:
             data = sources.read_bytes(path)
             digests += [len(data), zlib.crc32(data)]
+            if (turned := exif.orientation(data)) != 1:
+                digests.append(f"upright from {turned}")  # it was once read as stored
             arrays.append(decode(data, str(path)))
         except InputError as error:
             arrays.append(None)

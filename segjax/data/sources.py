@@ -13,7 +13,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from segjax.data import png
+from segjax.data import exif, png
 from segjax.data.spec import DatasetSpec, ids_of_channel
 from segjax.errors import InputError
 
@@ -57,7 +57,7 @@ class FolderSource:
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """image uint8 [H, W, 3] RGB, label uint8 [H, W] with classes and VOID.
 
-        The EXIF orientation is ignored, because masks are drawn on the stored pixels.
+        Both stand upright: see `exif`.
 
         Raises:
             InputError: naming a file that cannot be decoded, has more than 8 bits a sample or an
@@ -131,29 +131,30 @@ def read_bytes(path: Path) -> bytes:
         raise png.BadFileError(f"{path}: {error.strerror or error}.") from None
 
 
-def read_image(path: Path, *, upright: bool = False) -> np.ndarray:
-    """The image in a file, uint8 [H, W, 3] RGB; see `decode_image`."""
-    return decode_image(read_bytes(path), str(path), upright=upright)
+def read_image(path: Path) -> np.ndarray:
+    """The image in a file, uint8 [H, W, 3] RGB, upright; see `decode_image`."""
+    return decode_image(read_bytes(path), str(path))
 
 
-def decode_image(data: bytes, where: str, *, upright: bool = False) -> np.ndarray:
+def decode_image(data: bytes, where: str) -> np.ndarray:
     """Decodes an image to uint8 [H, W, 3] RGB; grey is repeated and alpha is dropped.
+
+    It is turned upright as its EXIF orientation says: see `exif`.
 
     Args:
         data: content of the file.
         where: file name for errors, usually the path.
-        upright: rotates the image as its EXIF orientation says. Off for training data, whose masks
-            fit the stored pixels; on for photographs shown to people.
 
     Raises:
         BadFileError: if the file is not an image, is truncated or has more than 8 bits a sample.
     """
+    turned = exif.orientation(data)
     if data.startswith(png.SIGNATURE):
-        png.read_chunks(data, where)
+        data = png.critical(png.read_chunks(data, where))
     elif data.startswith(b"\xff\xd8") and not _jpeg_is_whole(data):
         raise png.BadFileError(f"{where}: the JPEG is truncated.", "truncated")
-    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH
-    image = png.inflate(data, flags if upright else flags | cv2.IMREAD_IGNORE_ORIENTATION)
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+    image = png.inflate(exif.as_stored(data), flags)
     if image is None:
         raise png.BadFileError(
             f"{where}: not an image, damaged, or of an unknown kind; "
@@ -163,7 +164,7 @@ def decode_image(data: bytes, where: str, *, upright: bool = False) -> np.ndarra
         raise png.BadFileError(
             f"{where}: {image.dtype} samples; only 8 bits a sample are allowed.", "16 bit"
         )
-    return image
+    return exif.upright(image, turned)
 
 
 def decode_ids(data: bytes, where: str, spec: DatasetSpec) -> np.ndarray:
@@ -178,12 +179,19 @@ def decode_ids(data: bytes, where: str, spec: DatasetSpec) -> np.ndarray:
 
 def check_sizes(image: np.ndarray, mask: np.ndarray, image_path: Path, label_path: Path) -> None:
     """Raises BadFileError unless image [H, W, ...] and mask [H, W] have the same size."""
-    if image.shape[:2] != mask.shape[:2]:
-        raise png.BadFileError(
-            f"{label_path}: the mask is {mask.shape[0]} x {mask.shape[1]}, but its image "
-            f"{image_path.name} is {image.shape[0]} x {image.shape[1]} (height x width).",
-            "size mismatch",
+    if image.shape[:2] == mask.shape[:2]:
+        return
+    told = (
+        f"{label_path}: the mask is {mask.shape[0]} x {mask.shape[1]}, but its image "
+        f"{image_path.name} is {image.shape[0]} x {image.shape[1]} (height x width)"
+    )
+    turned = exif.orientation(read_bytes(image_path))
+    if turned >= 5 and image.shape[1::-1] == mask.shape[:2]:
+        told += (
+            f" when it stands upright; the mask fits the stored pixels, which the EXIF orientation "
+            f"{turned} turns. Remove it from the image, such as by exiftool -Orientation= FILE"
         )
+    raise png.BadFileError(f"{told}.", "size mismatch")
 
 
 def list_splits(root: Path) -> tuple[str, ...]:
