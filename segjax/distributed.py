@@ -9,8 +9,14 @@ from segjax.errors import InputError
 
 _HEARTBEAT_SECONDS = 10  # the default of 100 leaves a run hanging on a dead peer for minutes
 
-# Set where a job has more than one task; JAX reads the rest of such an environment by itself.
-_CLUSTER_SIZES = ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
+# Number of processes that a launcher has started, and this one among them; JAX reads the rest of
+# such an environment by itself. SLURM_NTASKS is none of them: it is what a job may start, set in
+# the shells of salloc and sbatch, too, where there is one process until srun starts others.
+_LAUNCHED = {
+    "SLURM_STEP_NUM_TASKS": "SLURM_PROCID",
+    "OMPI_COMM_WORLD_SIZE": "OMPI_COMM_WORLD_RANK",
+    "PMI_SIZE": "PMI_RANK",
+}
 
 
 def start(
@@ -26,7 +32,8 @@ def start(
             several processes, "on" always, "off" never.
 
     Raises:
-        InputError: if the first three are not given together.
+        InputError: if the first three are not given together, or the environment does not tell
+            where the other processes are.
     """
     named = (bool(coordinator), processes > 0, process_id >= 0)
     if any(named) and not all(named):
@@ -36,11 +43,21 @@ def start(
             coordinator, processes, process_id, heartbeat_timeout_seconds=_HEARTBEAT_SECONDS
         )
     elif distributed == "on" or (distributed == "auto" and _in_cluster()):
-        jax.distributed.initialize(heartbeat_timeout_seconds=_HEARTBEAT_SECONDS)
+        _join_cluster()
     if jax.process_count() > 1:
         logging.info("Process %d of %d.", jax.process_index(), jax.process_count())
         if jax.process_index() > 0:
             logging.set_verbosity(logging.WARNING)
+
+
+def _join_cluster() -> None:
+    try:
+        jax.distributed.initialize(heartbeat_timeout_seconds=_HEARTBEAT_SECONDS)
+    except ValueError as error:  # of a launcher that JAX does not know
+        raise InputError(
+            f"The environment does not tell where the other processes are ({error}); give "
+            "--coordinator=HOST:PORT, --processes and --process_id, or --distributed=off."
+        ) from error
 
 
 def _in_cluster() -> bool:
@@ -48,4 +65,11 @@ def _in_cluster() -> bool:
         return True
     if "," in os.environ.get("TPU_WORKER_HOSTNAMES", ""):
         return True
-    return any(int(os.environ.get(name) or 1) > 1 for name in _CLUSTER_SIZES)
+    return any(
+        rank in os.environ and _number(os.environ.get(size, "")) > 1
+        for size, rank in _LAUNCHED.items()
+    )
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isdecimal() else 1

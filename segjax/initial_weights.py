@@ -14,8 +14,8 @@ import numpy as np
 from absl import logging
 from jax.sharding import Mesh
 
+from segjax import class_order, sharding
 from segjax import network as networks
-from segjax import sharding
 from segjax.data.spec import DatasetSpec
 from segjax.errors import InputError, choose
 from segjax.models import functional, importers
@@ -47,15 +47,19 @@ class Start:
         return find(self.name, "config.init.from")
 
     @functools.cached_property
-    def _content(self) -> tuple[Mapping[str, np.ndarray], str, Mapping[str, Any] | None]:
-        """Arrays by name, their origin, and their preprocessing or None."""
+    def _content(
+        self,
+    ) -> tuple[Mapping[str, np.ndarray], str, Mapping[str, Any] | None, Sequence[str] | None]:
+        """Arrays by name, their origin, and their preprocessing and classes if known."""
         if self.path.is_dir():
             run = networks.load(self.path, self.step)
-            return run.network.arrays(), "segjax", dict(run.config.preprocess)
+            classes = run.network.model.spec.classes
+            return run.network.arrays(), "segjax", dict(run.config.preprocess), classes
         arrays, meta = weight_files.read(self.path)
         origin = self.origin or importers.origin_of(arrays, str(self.path))
         choose("config.init.origin", origin, importers.ORIGINS)
-        return arrays, origin, meta.get("preprocess") or importers.ORIGINS[origin].preprocess
+        preprocess = meta.get("preprocess") or importers.ORIGINS[origin].preprocess
+        return arrays, origin, preprocess, meta.get("classes")
 
     @property
     def preprocess(self) -> Mapping[str, Any] | None:
@@ -66,19 +70,21 @@ class Start:
         """Checks that the weights fit the model.
 
         Raises:
-            InputError: listing the tensors that do not match.
+            InputError: listing the tensors that do not match, or if the classes are other ones.
         """
-        self._match(functional.by_path(*model.shapes()))
+        match = self._match(functional.by_path(*model.shapes()))
+        class_order.in_order(match.arrays, self._content[3], model, where=str(self.path))
 
-    def load(self, params: Any, batch_stats: Any) -> tuple[Any, Any]:
-        """The two trees with their arrays replaced by the weights.
+    def load(self, params: Any, batch_stats: Any, model: Model) -> tuple[Any, Any]:
+        """The two trees with their arrays replaced by the weights, in the order of `model`'s classes.
 
         Raises:
-            InputError: listing the tensors that do not match.
+            InputError: as `check` does.
         """
         match = self._match(functional.by_path(params, batch_stats))
+        arrays = class_order.in_order(match.arrays, self._content[3], model, where=str(self.path))
         logging.info("Weights from %s (%s): %s.", self.path, self._content[1], match)
-        return put(params, match.arrays), put(batch_stats, match.arrays)
+        return put(params, arrays), put(batch_stats, arrays)
 
     @functools.cached_property
     def _matches(self) -> dict[frozenset, importers.Match]:
@@ -86,7 +92,7 @@ class Start:
         return {}
 
     def _match(self, leaves: Mapping[str, Any]) -> importers.Match:
-        arrays, origin, _ = self._content
+        arrays, origin, *_ = self._content
         shapes = {path: leaf.shape for path, leaf in leaves.items()}
         key = frozenset(shapes.items())
         if key not in self._matches:
@@ -171,7 +177,7 @@ def pretrained(
     model = model_of(config, classes)
     mesh = sharding.make_mesh(config.mesh.space, devices, at_most=True)
     drawn = jax.device_put(model.draw(config.seed), sharding.replicated(mesh))
-    return Network(*start.load(*drawn), model), mesh
+    return Network(*start.load(*drawn, model), model), mesh
 
 
 def describe(preprocess: Mapping[str, Any]) -> str:

@@ -235,7 +235,8 @@ def parse(key: str, text: str) -> tuple[str, dict[str, Any]]:
 
     Args:
         key: what is being read, for messages.
-        text: values are Python's literals.
+        text: values are Python's literals; a word without quotes is a text, and `true`, `false` and
+            `none` are what they say.
 
     Returns:
         The preset's name, and the fields to change in it.
@@ -248,13 +249,33 @@ def parse(key: str, text: str) -> tuple[str, dict[str, Any]]:
         call = ast.parse(f"dict({rest})", mode="eval").body
         if not isinstance(call, ast.Call) or call.args:
             raise ValueError("no key")
-        changes = {word.arg or "**": ast.literal_eval(word.value) for word in call.keywords}
+        given = [word.arg for word in call.keywords]
+        twice = next((word for word in given if given.count(word) > 1), None)
+        if twice:
+            raise InputError(f"{key}: {text!r} gives {twice} twice.")
+        changes = {word.arg or "**": _literal(word.value) for word in call.keywords}
+    except InputError:
+        raise
     except (SyntaxError, ValueError):
         raise InputError(
             f"{key}: {text!r} is not a preset with key=value after it, such as "
             '"preset, key=(713, 713), other=2048".'
         ) from None
     return preset.strip(), changes
+
+
+_WORDS = {"true": True, "false": False, "none": None}
+
+
+class _Unquoted(ast.NodeTransformer):
+    """Names as texts: a shell takes the quotes away that a literal would need."""
+
+    def visit_Name(self, node: ast.Name) -> ast.Constant:
+        return ast.Constant(_WORDS.get(node.id.lower(), node.id))
+
+
+def _literal(node: ast.expr) -> Any:
+    return ast.literal_eval(_Unquoted().visit(node))
 
 
 def changed(

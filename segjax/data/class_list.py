@@ -1,5 +1,6 @@
 """`classes.txt`: the class names and raw ids of a user's data set."""
 
+import re
 from pathlib import Path
 
 from segjax.data.spec import VOID, Color, DatasetSpec, hls_palette
@@ -18,6 +19,9 @@ def read(path: Path) -> DatasetSpec:
         0    background
         255  crack  220 20 60
 
+    Commas, semicolons, colons and tabs may stand around the numbers, as in `0,background` and
+    `crack;220;20;60`. A line `name:R,G,B:parts:actions` is one of CVAT's labelmap.txt.
+
     Raises:
         InputError: naming the file and the number of a line that cannot be read.
     """
@@ -28,15 +32,15 @@ def read(path: Path) -> DatasetSpec:
     entries: list[tuple[int, str, Color | None]] = []
     numbered = None
     for number, line in enumerate(lines, start=1):
-        words = line.split("#")[0].split()
-        if not words:
+        text = line.split("#")[0].strip()
+        if not text:
             continue
         where = f"{path}:{number}"
-        has_id = words[0].isdecimal()
-        if numbered not in (None, has_id):
+        raw, name, color = _fields(text, where)
+        if numbered not in (None, raw is not None):
             raise InputError(f"{where}: give a raw id before every class name or before none.")
-        numbered = has_id
-        entries.append((int(words.pop(0)) if has_id else len(entries), *_name(words, where)))
+        numbered = raw is not None
+        entries.append((len(entries) if raw is None else raw, name, color))
         if entries[-1][0] > 255:
             raise InputError(f"{where}: raw id {entries[-1][0]}; 0 to 255 are allowed.")
         if entries[-1][0] in [raw for raw, _, _ in entries[:-1]]:
@@ -44,19 +48,39 @@ def read(path: Path) -> DatasetSpec:
     return _spec_of_entries(path, entries)
 
 
-def _name(words: list[str], where: str) -> tuple[str, Color | None]:
-    """Name and colour from the words after the id, such as "traffic sign 192 128 128"."""
-    is_number = [word.isdecimal() for word in words]
-    color = None
-    if len(words) >= 3 and all(is_number[-3:]):
-        red, green, blue = (int(word) for word in words[-3:])
-        color = red, green, blue
-        words, is_number = words[:-3], is_number[:-3]
-    # "car 64 0" is an incomplete colour; "level 2" is a name.
-    if not words or all(is_number[-2:]) or max(color or (0,)) > 255:
+_GAP = r"\s*[,;:\s]\s*"  # between the fields of a line
+_ID = re.compile(rf"(\d+)(?:{_GAP}|$)")
+_COLOR = re.compile(rf"(?:^|{_GAP})(\d+){_GAP}(\d+){_GAP}(\d+)$")
+# "car 64 0" and "car,3" are no names; "level 2" is one, and a number alone is none.
+_LEFT_OVER = re.compile(rf"(?:^|\d{_GAP}|\s*[,;:]\s*)\d+$")
+# A number or a mark where the name should begin: "1. car", "0-3 car", "-1 plate", "0|car", JSON.
+_NO_NAME = re.compile(r"-?\d+\s*[.|=)]|-\d|\d+-\d+\s|[\"']\d+[\"']|[{\[=|)]")
+_CVAT = re.compile(r"([^:]+):(\d+,\d+,\d+)?:[^:]*:[^:]*$")
+_TITLES = {"id", "name", "class", "label", "index", "value", "color", "r", "g", "b"} | {
+    "red", "green", "blue", "label_name", "class_name", "color_rgb", "colour",
+}  # fmt: skip
+
+
+def _fields(text: str, where: str) -> tuple[int | None, str, Color | None]:
+    """Raw id, name and colour in a line, such as "7 traffic sign 192 128 128"."""
+    raw, color = None, None
+    if line := _CVAT.match(text):
+        text = f"{line[1]} {line[2] or ''}".strip()
+    elif start := _ID.match(text):
+        raw, text = int(start[1]), text[start.end() :]
+    if end := _COLOR.search(text):
+        red, green, blue = map(int, end.groups())
+        color, text = (red, green, blue), text[: end.start()]
+    name = " ".join(text.strip(" \t,;:").split())
+    if not name or _NO_NAME.match(name) or _LEFT_OVER.search(name) or max(color or (0,)) > 255:
         raise InputError(f"{where}: a line is `[raw id] name [R G B]`, each colour value 0 to 255.")
-    name = " ".join(words)
-    return "void" if name.lower() == "void" else name, color
+    words = [word.strip().lower() for word in re.split(_GAP, name)]
+    if len(words) > 1 and set(words) <= _TITLES:
+        raise InputError(
+            f"{where}: {name!r} is a line of titles; a line is `[raw id] name [R G B]`, in this "
+            "order: remove it."
+        )
+    return raw, "void" if name.lower() == "void" else name, color
 
 
 def _spec_of_entries(path: Path, entries: list[tuple[int, str, Color | None]]) -> DatasetSpec:

@@ -4,7 +4,8 @@ A `Layout` lists the splits that exist and the image and mask files of each.
 """
 
 import dataclasses
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from segjax.data import sources
@@ -32,7 +33,9 @@ class Layout:
 def existing(root: Path) -> Path:
     """`root` itself; InputError if the folder does not exist."""
     if not root.is_dir():
-        raise InputError(f"{root}: no such folder (--config.data.root=DIR).")
+        raise InputError(
+            f"{root}: no such folder (--config.data.root=DIR, or --data_root=DIR beside a run)."
+        )
     return root
 
 
@@ -105,8 +108,8 @@ def _pair_listed(
 ) -> Pairs:
     """The images and masks that a list file names, sorted by id.
 
-    A line is an id, or, as in DeepLab's lists, `/JPEGImages/<id>.jpg /SegmentationClass/<id>.png`,
-    where the first file's name is the id.
+    A line is an id, which may hold dots and blanks, or, as in DeepLab's lists,
+    `/JPEGImages/<id>.jpg /SegmentationClass/<id>.png`, where the first file's name is the id.
 
     Args:
         path: the list.
@@ -121,7 +124,7 @@ def _pair_listed(
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as UTF-8 text ({error}).") from None
-    ids = sorted(Path(line.split()[0]).stem for line in lines if line.strip())
+    ids = sorted(_listed_id(line.strip(), images) for line in lines if line.strip())
     if not ids:
         raise InputError(f"{path}: lists no image; a line is an id, such as 2007_000032.")
     repeated = sorted({a for a, b in zip(ids, ids[1:], strict=False) if a == b})
@@ -137,6 +140,15 @@ def _pair_listed(
                 f"({sources.first_names(missing)}); expected: {place}."
             )
     return [(images[i], masks[i]) for i in ids]
+
+
+def _listed_id(line: str, images: Mapping[str, Path]) -> str:
+    """The id in a line of a list: the first reading that has an image; the line itself if none."""
+    line = sources.plain(line)
+    suffixes = "|".join(re.escape(suffix) for suffix in sources.IMAGE_SUFFIXES)
+    first = re.split(rf"(?i)(?:{suffixes})(?:\s|$)", line)[0].replace("\\", "/")
+    readings = [line, first, first.rpartition("/")[2], line.split()[0]]
+    return next((reading for reading in readings if reading in images), readings[2])
 
 
 _CITYSCAPES_ENDINGS = ("_leftImg8bit.png", "_gtFine_labelIds.png")

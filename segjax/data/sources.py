@@ -4,8 +4,10 @@ A data set has two folders, `images/<split>/` and `labels/<split>/`, with the sa
 except for the suffix. A file that cannot be used raises `InputError` naming it.
 """
 
+import collections
 import os
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -18,6 +20,7 @@ from segjax.data.spec import DatasetSpec, ids_of_channel
 from segjax.errors import InputError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+_CONVERTIBLE = (".gif", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".mat", ".npy")
 _SHOWN = 3  # files named in one message
 
 # A JPEG marker other than a stuffed byte, restart or filler; such a marker ends scan data.
@@ -224,8 +227,9 @@ def pair_folders(
 ) -> list[tuple[Path, Path]]:
     """Pairs of the images below one folder and the masks below another.
 
-    Files pair by their path without suffix. Hidden files and files without an image suffix are
-    ignored. Pairs are sorted, so that a position means the same example on every machine.
+    Files pair by their path without suffix, however it spells its accents. Hidden files and files
+    without an image suffix are ignored. Pairs are sorted, so that a position means the same example
+    on every machine.
 
     Args:
         images_folder, labels_folder: folders, searched recursively.
@@ -242,10 +246,10 @@ def pair_folders(
         for folder, ending in zip(folders, endings, strict=True)
     )
     problems = [
-        f"{len(missing)} {text} ({first_names(missing)})"
-        for missing, text in (
-            (sorted(images.keys() - labels.keys()), "images without a mask"),
-            (sorted(labels.keys() - images.keys()), "masks without an image"),
+        f"{len(missing)} {text} ({first_names(missing)}{_other_kinds(folder)})"
+        for missing, text, folder in (
+            (sorted(images.keys() - labels.keys()), "images without a mask", labels_folder),
+            (sorted(labels.keys() - images.keys()), "masks without an image", images_folder),
         )
         if missing
     ]
@@ -254,27 +258,35 @@ def pair_folders(
             f"{folders[0]} and {folders[1]} do not pair up: {'; '.join(problems)}; paths of a "
             f"pair differ only in {' and '.join(filter(None, endings)) or 'the suffix'}."
         )
-    return [(images[stem], labels[stem]) for stem in sorted(images)]
+    # By the name on disk: how it spells its accents has always been part of the order.
+    order = sorted(images, key=lambda stem: _stem(images[stem], images_folder, endings[0]))
+    return [(images[stem], labels[stem]) for stem in order]
 
 
-def files_by_stem(folder: Path, layout: str, ending: str = "") -> dict[str, Path]:
-    """Image files by their path below `folder` without suffix.
+def files_by_stem(
+    folder: Path, layout: str = "", ending: str = "", *, without: Path | None = None
+) -> dict[str, Path]:
+    """Image files by their path below `folder` without suffix, as `plain` spells it.
+
+    The one reader of folders, of data sets and of photographs. Hidden files and files without an
+    image suffix are passed over.
 
     Args:
         folder: searched recursively.
-        layout: description of the data set's files for errors.
+        layout: description of the data set's files for errors; "" for none.
         ending: if not empty, only files whose names end in it count, and the keys lose it.
+        without: a folder that is not entered.
 
     Raises:
         InputError: if the folder is missing or empty, or two files have the same key.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; a data set is {layout}.")
+        raise InputError(f"{folder}: no such folder{layout and f'; a data set is {layout}'}.")
     files: dict[str, Path] = {}
-    for path in _walk(folder):
-        if not path.name.endswith(ending):
+    for path in _walk(folder, without):
+        if not (path.name.endswith(ending) and path.name.lower().endswith(IMAGE_SUFFIXES)):
             continue
-        stem = path.relative_to(folder).as_posix().removesuffix(ending or path.suffix)
+        stem = plain(_stem(path, folder, ending))
         if stem in files:
             raise InputError(
                 f"{folder}: {files[stem].name} and {path.name} are two files for one example."
@@ -282,17 +294,44 @@ def files_by_stem(folder: Path, layout: str, ending: str = "") -> dict[str, Path
         files[stem] = path
     if not files:
         expected = f"*{ending}" if ending else ", ".join(IMAGE_SUFFIXES)
-        raise InputError(f"{folder}: holds no image file ({expected}).")
+        raise InputError(f"{folder}: holds no image file ({expected}{_other_kinds(folder)}).")
     return files
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def plain(name: str) -> str:
+    """A name with its accents composed: disks and archives keep either spelling (NFC, NFD)."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _stem(path: Path, folder: Path, ending: str) -> str:
+    return path.relative_to(folder).as_posix().removesuffix(ending or path.suffix)
+
+
+def _walk(folder: Path, without: Path | None = None) -> Iterator[Path]:
     # os.walk, because Path.rglob does not enter linked folders, and data sets often are links.
+    left = without.resolve() if without else None
     for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        here = Path(parent)
+        # A link to a folder above itself would be entered for ever.
+        above = {place.resolve() for place in (here, *here.parents)}
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".") and (here / name).resolve() not in {*above, left}
+        ]
         for name in sorted(names):
-            if not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES):
-                yield Path(parent) / name
+            if not name.startswith("."):
+                yield here / name
+
+
+def _other_kinds(folder: Path) -> str:
+    """Text such as "; it holds 12 .gif: convert them to .png" on the commonest kind not read."""
+    suffixes = collections.Counter(path.suffix.lower() for path in _walk(folder))
+    others = [(kind, n) for kind, n in suffixes.most_common() if kind in _CONVERTIBLE]
+    if not others:
+        return ""
+    kind, count = others[0]
+    return f"; the folder holds {count} {kind}, which are not read: convert them to .png"
 
 
 def first_names(names: Sequence[str]) -> str:

@@ -2,8 +2,12 @@
 
 import dataclasses
 
+import numpy as np
+from absl import logging
+
 from segjax.data import scan, sources
 from segjax.data.dataset import Dataset
+from segjax.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,3 +45,27 @@ def open_split(dataset: Dataset, name: str, *, cache: bool = False) -> Split:
     source = dataset.splits[name]
     result = scan.scan(source, dataset.spec, name=f"{dataset.spec.name}/{name}")
     return Split(name, sources.CachedSource(source) if cache else source, result)
+
+
+def check_trainable(train: Split, val: Split) -> None:
+    """Checks that a training on these splits can learn something and be scored.
+
+    Raises:
+        InputError: if there is only one class, or no pixel of a split has a class.
+    """
+    spec = train.scan.spec
+    if spec.num_classes < 2:
+        raise InputError(
+            f"{spec.name} has one class, {spec.classes[0]!r}: every pixel would get it, and every "
+            "score would be 100. Name what is not of it a class, too, such as background."
+        )
+    for split in (train, val):
+        if split.scan.sampled == len(split.source) and not split.scan.pixels.any():
+            raise InputError(
+                f"{spec.name}/{split.name}: all pixels are void: there is nothing to learn or score."
+            )
+    absent = [spec.classes[i] for i in np.flatnonzero(train.scan.pixels == 0)]
+    if absent and train.scan.sampled == len(train.source):
+        logging.warning(
+            "%s/%s holds no pixel of %s.", spec.name, train.name, sources.first_names(absent)
+        )

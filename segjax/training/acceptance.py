@@ -10,7 +10,7 @@ import ml_collections
 from segjax import errors, initial_weights, metrics
 from segjax.configuration import keys, vocabulary
 from segjax.data import catalog
-from segjax.data.splits import Split, open_split
+from segjax.data.splits import Split, check_trainable, open_split
 from segjax.errors import InputError
 from segjax.evaluation import protocol as protocols
 from segjax.evaluation.evaluator import Evaluator
@@ -61,6 +61,7 @@ def accept(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Accepted
     dataset = catalog.load(**config.data)
     train = open_split(dataset, config.train_split, cache=config.loader.cache)
     val = open_split(dataset, config.eval.split, cache=config.loader.cache)
+    check_trainable(train, val)
     weights = inputs.weights_of_classes(config.loss.class_weights, train)
     training = assembly.assemble(config, dataset.spec, weights)
     bucket = protocols.run_bucket(config, val.scan.sizes)
