@@ -104,6 +104,7 @@ _SHARED = {
     "protocol": ("", "as config.eval.protocol; the run's by default"),
     "crf": ("", "preset, key=value ...; none; the run's by default"),
     "input": ("", "an image, or a folder of them"),
+    "data_root": ("", "folder where the data set lies now; the config's by default"),
     "output": ("out", "folder for what is written"),
 }
 
@@ -112,10 +113,15 @@ def define(*names: str, **others: tuple[str, str]) -> None:
     """Defines flags that several verbs share.
 
     Args:
-        names: names in `_SHARED`, or "config", "weights" or "distributed".
+        names: names in `_SHARED`, or "config", "weights", "overwrite" or "distributed".
         others: name -> (default, help) to override those of a shared flag.
     """
-    whole = {"config": define_config, "weights": _define_weights, "distributed": _define_processes}
+    whole = {
+        "config": define_config,
+        "weights": _define_weights,
+        "overwrite": _define_overwrite,
+        "distributed": _define_processes,
+    }
     for name in names:
         whole[name]() if name in whole else flags.DEFINE_string(name, *_SHARED[name])
     for name, (default, text) in others.items():
@@ -126,6 +132,10 @@ def define(*names: str, **others: tuple[str, str]) -> None:
 
 def _define_weights() -> None:
     flags.DEFINE_enum("weights", "raw", ["raw", "ema"], "trained weights, or their average")
+
+
+def _define_overwrite() -> None:
+    flags.DEFINE_boolean("overwrite", False, "replace files of the same names, but never an input")
 
 
 def _define_processes() -> None:
@@ -162,7 +172,18 @@ def config() -> ml_collections.ConfigDict:
     if flags.FLAGS.config is None:
         raise InputError("--config=RECIPE is needed, such as --config=fcn8s.")
     keys.check(flags.FLAGS.config)
-    return flags.FLAGS.config
+    return place_data(flags.FLAGS.config)
+
+
+def place_data(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The config with its data set at `--data_root`, where a verb has that flag and it was given.
+
+    The run's data are known by their fingerprint, not by their place.
+    """
+    if "data_root" in flags.FLAGS and flags.FLAGS.data_root:
+        with config.unlocked():
+            config.data.root = flags.FLAGS.data_root
+    return config
 
 
 def workdir() -> pathlib.Path:

@@ -1,6 +1,6 @@
 """Scores a checkpoint of a run under a stated protocol.
 
-    segjax evaluate --workdir=DIR [--split=val] [--step=best] [--weights=raw]
+    segjax evaluate --workdir=DIR [--split=val] [--step=best] [--weights=raw] [--data_root=DIR]
     python -m segjax.evaluate --workdir=DIR ...
 
 Prints IoU and accuracy of every class with their means. The run folder gets `eval-<split>.json`,
@@ -21,7 +21,7 @@ import dataclasses
 import pathlib
 
 import jax
-from absl import flags
+from absl import flags, logging
 
 from segjax import cli, network, sharding
 from segjax.data import catalog
@@ -38,7 +38,7 @@ from segjax.training import assembly, norm_statistics
 
 def define_flags() -> None:
     """The flags of the verb."""
-    cli.define("workdir", "split", "step", "weights", "protocol", "crf", "distributed")
+    cli.define("workdir", "split", "step", "weights", "protocol", "crf", "data_root", "distributed")
     flags.DEFINE_string("statistics", "", "split to estimate batch norms' statistics over")
     cli.define_recipe("superpixels", "recipe of a classical method, whose regions vote")
 
@@ -49,10 +49,12 @@ def main(_argv: list[str]) -> None:
     given = flags.FLAGS
     workdir = pathlib.Path(given.workdir)
     run = network.load(workdir, given.step, given.weights)
-    config, trained = run.config, Protocol.from_json(run.meta["protocol"])
+    config, trained = cli.place_data(run.config), Protocol.from_json(run.meta["protocol"])
     dataset = catalog.load(**config.data)
     _check_classes(workdir, run.network.model.spec, dataset.spec)
     split = open_split(dataset, given.split or config.eval.split, cache=config.loader.cache)
+    if not split.scan.pixels.any():
+        logging.warning("%s: all pixels of the split %s are void: no score.", workdir, split.name)
     protocol = protocols.resolve(
         config,
         run.bucket,

@@ -11,7 +11,7 @@ import os
 import pathlib
 import secrets
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, Self
 
 import numpy as np
@@ -48,6 +48,55 @@ def write_npz(path: str | os.PathLike, /, **arrays: Any) -> None:
     """Writes named arrays, compressed; raises as `write`."""
     with _opened(path) as stream:
         np.savez_compressed(stream, **arrays)
+
+
+def check_free(
+    outputs: Mapping[str, Sequence[pathlib.Path]],
+    *,
+    inputs: Iterable[pathlib.Path] = (),
+    overwrite: bool = False,
+) -> None:
+    """Checks the files that a verb is going to write, before it writes any.
+
+    Args:
+        outputs: result, as messages name it -> its files.
+        inputs: files that are read, and never written over, whatever path leads to them.
+        overwrite: whether other files of these names may be replaced.
+
+    Raises:
+        InputError: naming a file that two results would have, that is read, or that is there.
+    """
+    owner: dict[pathlib.Path, str] = {}
+    for result, paths in outputs.items():
+        for path in paths:
+            if path in owner:
+                raise InputError(
+                    f"{path} would be written twice, for {owner[path]} and for {result}; rename "
+                    "one of them, or write them into different folders."
+                )
+            owner[path] = result
+    there = {path: _identity(path) for path in owner if os.path.lexists(path)}
+    if not there:
+        return
+    read = {_identity(path) for path in inputs}
+    for path, identity in there.items():
+        if identity is not None and identity in read:
+            raise InputError(f"{path} is read by this command, which would write over it.")
+    if not overwrite:
+        first, more = next(iter(there)), len(there) - 1
+        raise InputError(
+            f"{first}{f' and {more} more' if more else ''}: there already; give another --output, "
+            "or --overwrite."
+        )
+
+
+def _identity(path: pathlib.Path) -> tuple[int, int] | None:
+    """The same for all paths of a file; None for a broken link."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 @contextlib.contextmanager

@@ -75,8 +75,8 @@ class Start:
         match = self._match(functional.by_path(*model.shapes()))
         class_order.in_order(match.arrays, self._content[3], model, where=str(self.path))
 
-    def load(self, params: Any, batch_stats: Any, model: Model) -> tuple[Any, Any]:
-        """The two trees with their arrays replaced by the weights, in the order of `model`'s classes.
+    def load(self, params: Any, batch_stats: Any, *, model: Model) -> tuple[Any, Any]:
+        """The two trees with the weights for their arrays, in the order of the model's classes.
 
         Raises:
             InputError: as `check` does.
@@ -177,7 +177,7 @@ def pretrained(
     model = model_of(config, classes)
     mesh = sharding.make_mesh(config.mesh.space, devices, at_most=True)
     drawn = jax.device_put(model.draw(config.seed), sharding.replicated(mesh))
-    return Network(*start.load(*drawn, model), model), mesh
+    return Network(*start.load(*drawn, model=model), model), mesh
 
 
 def describe(preprocess: Mapping[str, Any]) -> str:

@@ -4,12 +4,17 @@
     segjax predict --config=RECIPE --input=PATH [--output=out] [--save=...]
     python -m segjax.predict ...
 
-PATH is an image or a folder of images; every one becomes files `<name>...` in OUTPUT, named after
-it. `--save` is a comma list of what is written.
+PATH is an image or a folder of images, read as a data set's: with its sub-folders, without hidden
+files, upright. Every image becomes files `<name>...` in OUTPUT, named after it; sub-folders stay.
+Images without a result are listed at the end, with status 1; the others are done. Nothing that is
+there is written over without `--overwrite`, and no photograph ever. `--save` is a comma list of
+what is written.
 
 For a run folder, or a recipe whose `config.init.from` names weights:
 
     labels       <name>.png: class indices with a palette inside (default)
+    ids          <name>.png in their place: the ids of the data set's own masks, such as 0 and 255,
+                 with a palette inside; of a class with several ids the one listed first
     overlay      <name>_overlay.png: the classes in colours over the image (default)
     crf          <name>_crf.png: before and after the CRF (default where there is one)
     uncertainty  <name>_uncertainty.npy and .png: the variance of the softmax over passes with
@@ -24,7 +29,8 @@ For a recipe of a classical method, such as slic:
     boundaries   <name>_boundaries.png: the regions' boundaries on the image (default)
     mean         <name>_mean.png: the regions in their mean colours (default)
 
-`--protocol` and `--crf` replace those of the run, as in `segjax evaluate`.
+`--protocol` and `--crf` replace those of the run, as in `segjax evaluate`. A run's data are not
+needed; where a recipe's data set tells its classes, `--data_root` says where it lies.
 """
 
 import pathlib
@@ -42,7 +48,7 @@ from segjax.photographs import labels, regions, saves, source
 
 def define_flags() -> None:
     """The flags of the verb."""
-    cli.define("config", "workdir", "input", "step", "protocol", "crf")
+    cli.define("config", "workdir", "input", "step", "protocol", "crf", "data_root", "overwrite")
     cli.define(output=("out", "folder for what --save names"))
     flags.DEFINE_string("save", "", "comma list of what is written; the defaults are listed above")
 
@@ -60,14 +66,21 @@ def main(_argv: list[str]) -> None:
     values = saves.parse(given.save, saves.OF_METHODS if classical else saves.OF_NETWORKS)
     if (given.protocol or given.crf) and (classical or saves.HEATMAPS in values):
         raise InputError("--protocol and --crf apply only to labels of segmentation networks.")
-    images, output = source.find(pathlib.Path(given.input)), pathlib.Path(given.output)
-    sizes = images.sizes()  # reads every file: a damaged one is named before anything is written
-    if classical:
-        regions.write(config, images, output, values)
-    elif saves.HEATMAPS in values:
-        heatmap_files.write(_classifier(config), images, output)
-    else:
-        labels.write(_predictor(config), images, sizes, output, values)
+    if not given.input:
+        raise InputError("--input=PATH is needed, an image or a folder of images.")
+    output = pathlib.Path(given.output)
+    # Reads every file: a damaged one is known before anything is written.
+    images, sizes, left_out = source.find(pathlib.Path(given.input), output).examined()
+    if len(images):
+        options = {"overwrite": given.overwrite}
+        if classical:
+            regions.write(config, images, output, values, left_out=left_out, **options)
+        elif saves.HEATMAPS in values:
+            heatmap_files.write(_classifier(config), images, output, left_out=left_out, **options)
+        else:
+            net = _predictor(config)
+            labels.write(net, images, sizes, output, values, inputs=images.paths, **options)
+    left_out.finish()
 
 
 def _classifier(config: ml_collections.ConfigDict | None) -> ml_collections.ConfigDict:

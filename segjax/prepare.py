@@ -4,14 +4,16 @@
     segjax prepare check --config=RECIPE[:WORD,...]
     python -m segjax.prepare ...
 
-Only the data set of the recipe matters, as of `fcn8s:camvid`, and `--config.data.root=DIR`.
+Only the data set of the recipe matters, as of `fcn8s:camvid`, and its place, `--data_root=DIR`.
 
 `show` writes `<name>-<split>-sheet.png`, examples with their coloured labels, and
 `<name>-<split>.json`: sizes, raw ids, pixels and weights of the classes. The sheet of a data set
-without classes, such as bsds500, shows the boundaries that people drew.
+without classes, such as bsds500, shows the boundaries that people drew. `--overwrite` replaces
+files of the same names.
 
 `check` reads every file of every split, prints each problem on one line, and ends with status 1 if
-there was one.
+there was one. Images with an EXIF orientation are counted, with the reading that their masks fit:
+images are read upright, as viewers and annotation tools show them.
 """
 
 from pathlib import Path
@@ -27,7 +29,7 @@ from segjax.preparation import checks, sheets
 
 def define_flags() -> None:
     """The flags of the verb."""
-    cli.define("config")
+    cli.define("config", "data_root", "overwrite")
     cli.define(
         split=("train", "split that `show` looks at"),
         output=("out", "folder that `show` writes to"),
@@ -45,11 +47,11 @@ def main(argv: list[str]) -> None:
     dataset = catalog.load_any(**cli.config().data)
     if isinstance(dataset, RegionDataset):
         if words == ["show"]:
-            sheets.show_regions(dataset, given.split, Path(given.output))
+            sheets.show_regions(dataset, given.split, Path(given.output), overwrite=given.overwrite)
         else:
             checks.check_regions(dataset)
     elif words == ["show"]:
-        sheets.show(dataset, given.split, Path(given.output))
+        sheets.show(dataset, given.split, Path(given.output), overwrite=given.overwrite)
     else:
         checks.check(dataset)
 

@@ -8,7 +8,7 @@
 
 `export` writes parameters and batch statistics under segjax's names. The header holds the
 preprocessing, classes, palette and the config of the model. Another recipe starts from the file by
-`--config.init.from=FILE`; any reader of safetensors opens it.
+`--config.init.from=FILE`; any reader of safetensors opens it. `--overwrite` replaces a file.
 """
 
 import json
@@ -17,7 +17,7 @@ import pathlib
 import numpy as np
 from absl import flags
 
-from segjax import cli, initial_weights, tables
+from segjax import cli, files, initial_weights, tables
 from segjax import network as networks
 from segjax.errors import InputError
 from segjax.models import importers
@@ -27,7 +27,7 @@ from segjax.runs import run_folder
 
 def define_flags() -> None:
     """The flags of `export`."""
-    cli.define("workdir", "step", "weights")
+    cli.define("workdir", "step", "weights", "overwrite")
     cli.define(output=("", "file; <workdir>/weights.safetensors by default"))
 
 
@@ -56,7 +56,9 @@ def show(path: pathlib.Path) -> str:
     return "\n".join(lines)
 
 
-def export(workdir: pathlib.Path, step: str, which: str, output: pathlib.Path) -> pathlib.Path:
+def export(
+    workdir: pathlib.Path, step: str, which: str, output: pathlib.Path, *, overwrite: bool = False
+) -> pathlib.Path:
     """Writes the network of a run as safetensors; returns the file.
 
     Args:
@@ -64,12 +66,15 @@ def export(workdir: pathlib.Path, step: str, which: str, output: pathlib.Path) -
         step: "best", "latest" or a step's number.
         which: "raw" or "ema" (averaged).
         output: the file.
+        overwrite: whether a file there may be replaced.
 
     Raises:
-        InputError: if there is no such checkpoint, no averaged weights, or the disk refuses.
+        InputError: if there is no such checkpoint, no averaged weights, the file is there already,
+            or the disk refuses.
     """
     if output.suffix != ".safetensors":
         raise InputError(f"--output: weights are written as .safetensors, got {output.name!r}.")
+    files.check_free({"the weights": [output]}, overwrite=overwrite)
     run = networks.load(workdir, step, which)
     spec = run.network.model.spec
     config = json.loads(run.config.to_json())
@@ -94,7 +99,9 @@ def main(argv: list[str]) -> None:
     elif words == ["export"] and flags.FLAGS.workdir:
         workdir = pathlib.Path(flags.FLAGS.workdir)
         output = pathlib.Path(flags.FLAGS.output or workdir / "weights.safetensors")
-        print(f"Written: {export(workdir, flags.FLAGS.step, flags.FLAGS.weights, output)}")
+        given = flags.FLAGS
+        export(workdir, given.step, given.weights, output, overwrite=given.overwrite)
+        print(f"Written: {output}")
     else:
         raise InputError(
             "weights does one of `show FILE` and `export --workdir=DIR`, "

@@ -52,7 +52,9 @@ def test_a_run_that_starts_from_the_file_has_its_weights_and_preprocessing(workd
     assert config.preprocess.mean == run_folder.read_config(workdir).preprocess.mean
     trained = network.load(workdir, "latest").network
     zeros = jax.tree.map(jnp.zeros_like, (trained.params, trained.batch_stats))
-    tiny.assert_same_bits(start.load(*zeros, trained.model), (trained.params, trained.batch_stats))
+    tiny.assert_same_bits(
+        start.load(*zeros, model=trained.model), (trained.params, trained.batch_stats)
+    )
 
 
 def test_what_cannot_be_done_is_one_line(workdir, tmp_path):

@@ -62,7 +62,7 @@ def check_trainable(train: Split, val: Split) -> None:
     for split in (train, val):
         if split.scan.sampled == len(split.source) and not split.scan.pixels.any():
             raise InputError(
-                f"{spec.name}/{split.name}: all pixels are void: there is nothing to learn or score."
+                f"{spec.name}/{split.name}: all pixels are void: nothing to learn or to score."
             )
     absent = [spec.classes[i] for i in np.flatnonzero(train.scan.pixels == 0)]
     if absent and train.scan.sampled == len(train.source):

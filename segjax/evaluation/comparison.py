@@ -162,19 +162,33 @@ def check_data(a: Stored, b: Stored, dataset: Dataset) -> None:
         raise InputError(f"compare: {a.path} and {b.path} used different data.")
 
 
-def run(first: pathlib.Path, second: pathlib.Path, split: str, output: pathlib.Path) -> None:
+def run(
+    first: pathlib.Path,
+    second: pathlib.Path,
+    split: str,
+    output: pathlib.Path,
+    *,
+    data_root: str = "",
+    overwrite: bool = False,
+) -> None:
     """Prints a comparison and writes compare.json and disagreements.png.
 
     Args:
         first, second: run folders or eval-*.json files.
         split: split to read from run folders; "" for the split in their configs.
         output: output folder.
+        data_root: folder where the data set lies now; "" for that in the config of A.
+        overwrite: whether the files of another comparison may be replaced.
 
     Raises:
-        InputError: if an evaluation cannot be read, or the two are of different images.
+        InputError: if an evaluation cannot be read, the two are of different images, or the output
+            is there already.
     """
+    results = [output / "disagreements.png", output / "compare.json"]
+    files.check_free({"the comparison": results}, overwrite=overwrite)
     a, b = load(first, split), load(second, split)
-    dataset = catalog.load(**run_folder.read_config(a.path.parent).data)
+    where = {"root": data_root} if data_root else {}
+    dataset = catalog.load(**run_folder.read_config(a.path.parent).data | where)
     source = dataset.splits[a.fields["protocol"]["split"]]
     check_data(a, b, dataset)
     b = aligned(a, b)
@@ -189,9 +203,9 @@ def run(first: pathlib.Path, second: pathlib.Path, split: str, output: pathlib.P
         caption = f"{image.name}: {100 * image.share:.1f} % differ"
         picture, truth = source[image.index]
         shown.append((caption, picture, truth, maps[0][image.name], maps[1][image.name]))
-    layout.write_png(output / "disagreements.png", label_maps.disagreements(shown, dataset.spec))
-    files.write_json(output / "compare.json", fields)
-    print(f"Written: {output / 'compare.json'} and disagreements.png")
+    layout.write_png(results[0], label_maps.disagreements(shown, dataset.spec))
+    files.write_json(results[1], fields)
+    print(f"Written: {results[1]} and disagreements.png")
 
 
 def disagreements(

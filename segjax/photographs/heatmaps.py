@@ -9,7 +9,7 @@ import numpy as np
 from segjax import files, heatmaps
 from segjax.data.spec import DatasetSpec, hls_palette
 from segjax.photographs import saves
-from segjax.photographs.source import Photographs
+from segjax.photographs.source import LeftOut, Photographs
 from segjax.pictures import label_maps, layout
 from segjax.runs import progress
 
@@ -18,7 +18,12 @@ _SHOWN = 8  # classes with a colour where the argmax is drawn; the others are gr
 
 
 def write(
-    config: ml_collections.ConfigDict, photographs: Photographs, output: pathlib.Path
+    config: ml_collections.ConfigDict,
+    photographs: Photographs,
+    output: pathlib.Path,
+    *,
+    left_out: LeftOut,
+    overwrite: bool = False,
 ) -> None:
     """Writes what a classifier sees in each image, and prints its best classes.
 
@@ -30,28 +35,43 @@ def write(
         config: see `heatmaps.Maps`; images are first resized to `predict.short_side`.
         photographs: the images.
         output: folder.
+        left_out: gets the photographs that the network refuses.
+        overwrite: whether files of these names may be replaced.
 
     Raises:
-        InputError: if weights or class names are missing or do not fit.
+        InputError: if weights or class names are missing or do not fit, or if a file is there.
     """
+    values = frozenset([saves.HEATMAPS])
+    saves.check_free(photographs, output, values, photographs.paths, overwrite=overwrite)
     classifier = heatmaps.Maps(config)
     names = classifier.names
     line = progress.ProgressLine("image", len(photographs))
+    written = 0
     for done, (name, image) in enumerate(photographs.named(), 1):
-        image = heatmaps.to_short_side(image, config.predict.short_side)
-        maps = classifier(image)
-        files.write(output / f"{name}.png", cv2.imencode(".png", maps["argmax"])[1].tobytes())
-        layout.write_png(
-            output / f"{name}_argmax.png", argmax_picture(image, maps["argmax"], names)
-        )
-        layout.write_png(output / f"{name}_heatmaps.png", best_picture(image, maps, names))
-        scores = maps["scores"].astype(np.float16)
-        files.write_npz(output / f"{name}_heatmaps.npz", scores=scores)
+        with left_out.guard(name):
+            image = heatmaps.to_short_side(image, config.predict.short_side)
+            maps = classifier(image)
+            _write_image(image, maps, output / name, names)
+            written += 1
+            best = [f"{names[i]} {maps['probability'][i]:.2f}" for i in maps["best"]]
+            print(f"{name}: {', '.join(best)}", flush=True)
         line.show(done)
-        best = [f"{names[i]} {maps['probability'][i]:.2f}" for i in maps["best"]]
-        print(f"{name}: {', '.join(best)}", flush=True)
     line.close()
-    print(f"Written: {saves.told(frozenset([saves.HEATMAPS]), len(photographs))} in {output}.")
+    if written:
+        print(f"Written: {saves.told(values, written)} in {output}.")
+
+
+def _write_image(
+    image: np.ndarray, maps: dict[str, np.ndarray], start: pathlib.Path, names: list[str]
+) -> None:
+    """Writes the files of one image; `start` is their path up to what distinguishes them."""
+    argmax, colored, best, scores = (
+        start.with_name(f"{start.name}{ending}") for ending in saves.ENDINGS[saves.HEATMAPS]
+    )
+    files.write(argmax, cv2.imencode(".png", maps["argmax"])[1].tobytes())
+    layout.write_png(colored, argmax_picture(image, maps["argmax"], names))
+    layout.write_png(best, best_picture(image, maps, names))
+    files.write_npz(scores, scores=maps["scores"].astype(np.float16))
 
 
 def argmax_picture(image: np.ndarray, argmax: np.ndarray, names: list[str]) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Image files as a source: one file, or those of a folder."""
 
 import concurrent.futures
+import contextlib
 import pathlib
 from collections.abc import Iterator, Sequence
 
@@ -10,40 +11,50 @@ from segjax.data import sources
 from segjax.data.spec import VOID
 from segjax.errors import InputError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-"""File suffixes of images in a folder."""
-
 
 class Photographs:
     """Image files as a source without truth: every label is VOID.
 
     Args:
         paths: the files.
+        folder: names are paths below it; by default they are the files' names.
     """
 
-    def __init__(self, paths: Sequence[pathlib.Path]):
-        self.paths = paths
+    def __init__(self, paths: Sequence[pathlib.Path], folder: pathlib.Path | None = None):
+        self.paths, self._folder = tuple(paths), folder
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        image = sources.read_image(self.paths[index], upright=True)
+        image = sources.read_image(self.paths[index])
         return image, np.full(image.shape[:2], VOID, np.uint8)
 
     def name(self, index: int) -> str:
-        """The name of a file without its suffix."""
-        return self.paths[index].stem
+        """The path of a file below the folder, without its suffix."""
+        path = self.paths[index]
+        return path.relative_to(self._folder or path.parent).with_suffix("").as_posix()
 
-    def sizes(self) -> np.ndarray:
-        """int32 [N, 2]; reads every image.
+    def examined(self) -> tuple["Photographs", np.ndarray, "LeftOut"]:
+        """Those that can be read, their sizes int32 [N, 2], and the others; reads every file."""
 
-        Raises:
-            InputError: naming a file that is damaged or no image.
-        """
+        def size(path: pathlib.Path) -> tuple[int, ...] | InputError:
+            try:
+                return sources.read_image(path).shape[:2]
+            except InputError as error:
+                return error
+
         with concurrent.futures.ThreadPoolExecutor() as pool:
-            shapes = list(pool.map(lambda index: self[index][1].shape, range(len(self))))
-        return np.array(shapes, np.int32)
+            found = list(pool.map(size, self.paths))
+        left_out = LeftOut(len(self))
+        sizes = {}
+        for path, one in zip(self.paths, found, strict=True):
+            if isinstance(one, InputError):
+                left_out.add(str(one))
+            else:
+                sizes[path] = one
+        good = Photographs(list(sizes), self._folder)
+        return good, np.array(list(sizes.values()), np.int32).reshape(-1, 2), left_out
 
     def named(self) -> Iterator[tuple[str, np.ndarray]]:
         """Yields (name, image uint8 [H, W, 3]) of every file."""
@@ -51,21 +62,74 @@ class Photographs:
             yield self.name(index), self[index][0]
 
 
-def find(path: pathlib.Path) -> Photographs:
-    """The photograph at a path, or those of a folder, sorted.
+class LeftOut:
+    """Photographs without a result, and why: they do not stop the others.
+
+    Args:
+        total: number of all photographs.
+    """
+
+    def __init__(self, total: int):
+        self._total = total
+        self._told: list[str] = []  # with the name of the file
+        self._reasons: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self._told)
+
+    def add(self, text: str, name: str = "") -> None:
+        """Adds one by the reason, which names the file or goes with its name."""
+        self._told.append(f"{name}: {text}" if name else text)
+        self._reasons.append(text)
+
+    @contextlib.contextmanager
+    def guard(self, name: str) -> Iterator[None]:
+        """Adds the photograph of this name if the block raises an InputError."""
+        try:
+            yield
+        except InputError as error:
+            self.add(str(error), name)
+
+    def finish(self) -> None:
+        """Prints a line for each.
+
+        Raises:
+            InputError: if there is any. The reason alone if all photographs share it, as where an
+                option is wrong.
+        """
+        if not self._told:
+            return
+        if len(self._told) == self._total:
+            if self._total == 1:
+                raise InputError(self._told[0])
+            if len(set(self._reasons)) == 1:
+                raise InputError(self._reasons[0])
+        for line in self._told:
+            print(line)
+        raise InputError(
+            f"{len(self._told)} of {self._total} photographs have no result; first: {self._told[0]}"
+        )
+
+
+def find(path: pathlib.Path, output: pathlib.Path | None = None) -> Photographs:
+    """The photograph at a path, or those of a folder and its sub-folders, sorted.
+
+    Args:
+        path: `--input`.
+        output: folder of the results, which is not read where it lies in the other.
 
     Raises:
-        InputError: if there are none, or if two of them have one name.
+        InputError: if there are none, if two of them have one name, or if the results would come
+            between the photographs.
     """
     if path.is_file():
         return Photographs([path])
     if not path.is_dir():
         raise InputError(f"--input: there is no file or folder {str(path)!r}.")
-    paths = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
-    if not paths:
-        raise InputError(f"--input: {path} holds no image ({', '.join(SUFFIXES)}).")
-    names = [p.stem for p in paths]
-    double = sorted({name for name in names if names.count(name) > 1})
-    if double:
-        raise InputError(f"--input: {path} holds several images named {double[0]!r}.")
-    return Photographs(paths)
+    if output is not None and output.resolve() == path.resolve():
+        raise InputError(
+            f"--output: {output} is the folder of the photographs, which the results would join; "
+            "give another."
+        )
+    files = sources.files_by_stem(path, without=output)
+    return Photographs([files[stem] for stem in sorted(files)], path)

@@ -119,7 +119,7 @@ def initial_state(training: Training, start: initial_weights.Start | None) -> st
     ts = training.initial_state()
     if start is None:
         return ts
-    params, batch_stats = start.load(ts.params, ts.batch_stats, training.model)
+    params, batch_stats = start.load(ts.params, ts.batch_stats, model=training.model)
     # Copies: the state is donated, and two leaves must not share a buffer.
     ema = jax.tree.map(jnp.copy, {"params": params, "batch_stats": batch_stats}) if ts.ema else {}
     return dataclasses.replace(ts, params=params, batch_stats=batch_stats, ema=ema)

@@ -213,7 +213,7 @@ def test_one_mask_whose_channels_differ_is_found_by_the_scan(tmp_path: Path):
 
 def test_what_the_lectures_layout_lacks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SEGJAX_DATA", str(tmp_path))
-    with pytest.raises(InputError, match=r"lecture: no such folder \(--config\.data\.root=DIR, or --data_root=DIR"):
+    with pytest.raises(InputError, match=r"lecture: no such folder \(--config\.data\.root=DIR"):
         catalog.load("lecture")
     root = tmp_path / "lecture"
     root.mkdir()
