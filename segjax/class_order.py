@@ -48,9 +48,10 @@ def in_order(
         logging.info("%s: classes without names are taken by their numbers.", where)
         return unchanged
     if sorted(names) != sorted(ours) or len(set(ours)) < len(ours):
+        layers = list(dict.fromkeys(path.rpartition("/")[0] for path in sorted(axes)))
         raise InputError(
             f"{where} is of other classes than the data set: {_only(names, ours)} there, "
-            f"{_only(ours, names)} here. Its score layers ({_listed(list(axes))}) would give other "
+            f"{_only(ours, names)} here. Its score layers ({_listed(layers)}) would give other "
             "names to what they know: config.init.skip draws them anew."
         )
     logging.info("%s has the same classes in another order: sorted by their names.", where)

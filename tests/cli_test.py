@@ -34,16 +34,16 @@ def test_all_verbs_are_imported_together_and_define_no_flag():
 @pytest.mark.parametrize(
     ("verb", "flags"),
     [
-        ("compare", "output split"),
+        ("compare", "data_root output overwrite split"),
         ("main", "config coordinator distributed process_id processes replay workdir"),
         (
             "evaluate",
-            "coordinator crf distributed process_id processes protocol split statistics step "
-            "superpixels weights workdir",
+            "coordinator crf data_root distributed process_id processes protocol split statistics "
+            "step superpixels weights workdir",
         ),
-        ("predict", "config crf input output protocol save step workdir"),
-        ("prepare", "config output split"),
-        ("weights", "output step weights workdir"),
+        ("predict", "config crf data_root input output overwrite protocol save step workdir"),
+        ("prepare", "config data_root output overwrite split"),
+        ("weights", "output overwrite step weights workdir"),
     ],
 )
 def test_help_is_the_docstring_and_the_flags_of_the_verb(verb, flags):

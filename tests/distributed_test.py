@@ -1,3 +1,4 @@
+import os
 import socket
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from segjax import sharding
+from segjax import distributed, sharding
 from segjax.errors import InputError
 from segjax.runs import event_log
 from segjax.training import assembly
@@ -144,3 +145,43 @@ def test_two_processes_evaluate_like_one(tmp_path, views):
     assert found[0].keys() == found[1].keys()
     for key, value in found[0].items():
         np.testing.assert_array_equal(found[1][key], value, err_msg=key)
+
+
+@pytest.mark.parametrize(
+    ("names", "several"),
+    [
+        ({}, False),
+        ({"SLURM_NTASKS": "4"}, False),  # salloc
+        ({"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, False),  # the script of sbatch
+        ({"SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"}, False),
+        ({"SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "2"}, True),
+        ({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "0"}, True),
+        ({"PMI_SIZE": "2"}, False),
+        ({"PMI_SIZE": "2", "PMI_RANK": "1"}, True),
+        ({"PMI_SIZE": "many", "PMI_RANK": "1"}, False),
+        ({"JAX_COORDINATOR_ADDRESS": "host:1"}, True),
+        ({"TPU_WORKER_HOSTNAMES": "a,b"}, True),
+        ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
+    ],
+)
+def test_several_processes_are_those_that_a_launcher_has_started(names, several, monkeypatch):
+    asked = []
+    for name in list(os.environ):
+        if name.startswith(("SLURM_", "OMPI_", "PMI_", "TPU_", "JAX_COORD")):
+            monkeypatch.delenv(name)
+    for name, value in names.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **_: asked.append(True))
+    distributed.start()
+    assert bool(asked) == several
+
+
+def test_a_launcher_that_jax_does_not_know_is_one_line(monkeypatch):
+    def refuse(**_):
+        raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.setattr(jax.distributed, "initialize", refuse)
+    monkeypatch.setenv("PMI_SIZE", "2")
+    monkeypatch.setenv("PMI_RANK", "0")
+    with pytest.raises(InputError, match="coordinator_address should.*or --distributed=off"):
+        distributed.start()

@@ -132,3 +132,22 @@ def test_a_file_in_the_place_of_a_folder_is_one_line(kind, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"file/deeper\S*: cannot be written: File exists"):
         KINDS[kind](tmp_path / "file" / "deeper")
+
+
+def test_files_that_are_read_or_there_or_of_two_results_are_not_free(tmp_path):
+    read, there, new = (tmp_path / name for name in ("read", "there", "new"))
+    read.touch()
+    there.touch()
+    (tmp_path / "link").symlink_to(read)
+    os.link(read, tmp_path / "hard")
+    (tmp_path / "broken").symlink_to(tmp_path / "nowhere")
+    files.check_free({"a": [new]}, inputs=[read])
+    for path in (read, tmp_path / "link", tmp_path / "hard"):
+        for overwrite in (False, True):
+            with pytest.raises(InputError, match=f"{path} is read by this command"):
+                files.check_free({"a": [new, path]}, inputs=[read], overwrite=overwrite)
+    with pytest.raises(InputError, match=r"there and 1 more: there already; .*--overwrite\.$"):
+        files.check_free({"a": [new, there], "b": [tmp_path / "broken"]}, inputs=[read])
+    files.check_free({"a": [there, tmp_path / "broken"]}, inputs=[read], overwrite=True)
+    with pytest.raises(InputError, match="new would be written twice, for a and for b"):
+        files.check_free({"a": [new], "b": [new]}, overwrite=True)

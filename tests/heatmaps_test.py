@@ -103,7 +103,10 @@ def test_predict_writes_labels_pictures_and_all_maps(folder, tmp_path, capsys):
     for name, size in (("a", (60, 90)), ("b", (33, 40))):
         cv2.imwrite(str(tmp_path / "in" / f"{name}.png"), photo(*size))
     out = tmp_path / "out"
-    heatmap_files.write(made, source.find(tmp_path / "in"), out)
+    images = source.find(tmp_path / "in")
+    heatmap_files.write(made, images, out, left_out=source.LeftOut(2))
+    with pytest.raises(InputError, match=r"out/a\.png and 7 more: there already"):
+        heatmap_files.write(made, images, out, left_out=source.LeftOut(2))
     label = cv2.imread(str(out / "a.png"), cv2.IMREAD_UNCHANGED)
     assert label.dtype == np.uint16
     assert label.shape == (48, 72)

@@ -45,6 +45,21 @@ def test_a_hint_names_the_nearest_word_or_nothing():
         choose("key", 3, (1, 2))
 
 
+def test_words_of_a_preset_need_no_quotes():
+    parsed = registry.parse("--protocol", "single, fusion=mean_logit, flip=true, a='b c', n=None")
+    assert parsed == (
+        "single", {"fusion": "mean_logit", "flip": True, "a": "b c", "n": None}
+    )  # fmt: skip
+    assert registry.parse("k", "x, scales=(1, half), y=False")[1] == {
+        "scales": (1, "half"), "y": False
+    }  # fmt: skip
+    for text in ("x, y=mean-logit", "x, y=a b", "x, y=f(1)", "x, y"):
+        with pytest.raises(InputError, match="is not a preset with key=value after it"):
+            registry.parse("--protocol", text)
+    with pytest.raises(InputError, match="gives y twice"):
+        registry.parse("--protocol", "x, y=1, y=2")
+
+
 def test_a_name_is_ours_or_imported_when_it_is_asked_for():
     assert registry.find(TABLE, "function", "config.part.name") is function
     assert registry.find(TABLE, "later", "config.part.name") is Record

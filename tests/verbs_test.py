@@ -123,7 +123,7 @@ def test_bad_input_is_one_line_and_status_one(trained, tmp_path):
         ),
         "broken.jpg": ("predict", f"--workdir={trained}", f"--input={broken}"),
         "no checkpoint '77'": ("evaluate", f"--workdir={trained}", "--step=77"),
-        "known: labels, overlay, crf, uncertainty, heatmaps. Did you mean \"labels\"": (
+        "known: labels, ids, overlay, crf, uncertainty, heatmaps. Did you mean \"labels\"": (
             "predict", f"--workdir={trained}", f"--input={trained}", "--save=label",
         ),
         "--save=heatmaps needs a classifier": (

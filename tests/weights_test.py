@@ -74,3 +74,13 @@ def test_a_tensor_that_is_not_finite_is_shown(tmp_path):
     text = weights.show(tmp_path / "net.safetensors")
     assert "not finite: backbone/a" in text
     assert "images: unknown preprocessing" in text
+
+
+def test_a_file_that_is_there_is_not_written_over(workdir, tmp_path):
+    path = tmp_path / "net.safetensors"
+    path.write_bytes(b"of somebody")
+    with pytest.raises(InputError, match=r"net\.safetensors: there already; .*--overwrite"):
+        weights.export(workdir, "latest", "raw", path)
+    assert path.read_bytes() == b"of somebody"
+    weights.export(workdir, "latest", "raw", path, overwrite=True)
+    assert "origin segjax" in weights.show(path)

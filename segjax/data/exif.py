@@ -64,13 +64,13 @@ def _block(data: bytes) -> int | None:
 
 def _jpeg_block(data: bytes) -> int | None:
     place = 2
-    while data[place : place + 1] == b"\xff" and data[place + 1 : place + 2] != b"\xda":
+    while place + 4 <= len(data) and data[place] == 0xFF and data[place + 1] != 0xDA:
         if data[place + 1] == 0xFF:  # a filler before the marker
             place += 1
             continue
         if data[place + 1] == 0xE1 and data[place + 4 : place + 10] == b"Exif\0\0":
             return place + 10
-        place += 2 + max(2, int.from_bytes(data[place + 2 : place + 4], "big"))
+        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
     return None
 
 

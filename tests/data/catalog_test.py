@@ -246,6 +246,65 @@ def test_classes_with_ids_and_colours(tmp_path: Path):
     assert dict(spec.colors) == {(128, 64, 128): 7, (0, 0, 142): 26, (1, 2, 3): 0}
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0,background\n2,road\n1,car\n",
+        "0, background\n2, road\n1, car\n",
+        "0;background\n2;road\n1;car\n",
+        "0: background\n2: road\n1: car\n",
+        "0\tbackground\n2\troad\n1\tcar\n",
+    ],
+)
+def test_ids_may_be_parted_from_names_by_more_than_blanks(tmp_path: Path, text: str):
+    spec = _classes(tmp_path, text)
+    assert spec.classes == ("background", "road", "car")
+    assert spec.table == ((0, 0), (2, 1), (1, 2), (255, VOID))
+
+
+def test_colours_may_be_parted_by_commas_and_names_may_hold_them(tmp_path: Path):
+    spec = _classes(tmp_path, "wall, brick, 1, 2, 3\nBig car;4;5;6\nlevel 2,7,8,9\n")
+    assert spec.classes == ("wall, brick", "Big car", "level 2")
+    assert spec.palette == ((1, 2, 3), (4, 5, 6), (7, 8, 9))
+    assert dict(spec.colors) == {(1, 2, 3): 0, (4, 5, 6): 1, (7, 8, 9): 2}
+
+
+def test_a_label_map_of_cvat_is_read(tmp_path: Path):
+    text = (
+        "# label:color_rgb:parts:actions\nbackground:0,0,0::\nroad:128,64,128::\n"
+        "traffic sign:1,2,3:pole,plate:\n"
+    )
+    spec = _classes(tmp_path, text)
+    assert spec.classes == ("background", "road", "traffic sign")
+    assert spec.palette == ((0, 0, 0), (128, 64, 128), (1, 2, 3))
+    assert dict(spec.colors)[128, 64, 128] == 1
+    assert _classes(tmp_path, "road:::\ncar:::\n").classes == ("road", "car")
+
+
+@pytest.mark.parametrize("text", ["name,r,g,b\nroad,1,2,3\n", "id name\n0 road\n", "id;name\n"])
+def test_a_line_of_titles_is_no_class(tmp_path: Path, text: str):
+    with pytest.raises(InputError, match=r"classes\.txt:1: .* is a line of titles"):
+        _classes(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "background,0",
+        "-1 plate",
+        "1. car",
+        "0-3 car",
+        "0|car",
+        '"0","car"',
+        "0 = car",
+        "{'car': 0}",
+    ],
+)
+def test_a_number_in_the_wrong_place_is_no_part_of_a_name(tmp_path: Path, line: str):
+    with pytest.raises(InputError, match=r"classes\.txt:1: a line is "):
+        _classes(tmp_path, f"{line}\n")
+
+
 def test_one_colour_for_two_classes_declares_no_rgb_masks(tmp_path: Path):
     assert _classes(tmp_path, "road 1 2 3\ncar 1 2 3\n").colors == ()
 

@@ -162,6 +162,18 @@ def test_a_problem_with_a_list_of_voc_is_named(tmp_path: Path):
         catalog.load("voc2012", root=str(root)).splits["train"]
 
 
+def test_ids_of_voc_may_hold_dots_blanks_and_accents(tmp_path: Path):
+    masks = {"2007.01": 1, "2007.02": 2, "my photo": 3, "caf\u00e9": 4, "e": 5}
+    lists = "2007.01\n2007.02.jpg\n my photo \ncafe\u0301\n/JPEGImages/e.jpg /Masks/e.png\n"
+    root = _voc(tmp_path, masks, train=lists)
+    assert _names("voc2012", root) == {"train": sorted(masks)}
+    _voc(root, {}, train="my photo\nmy car\n2007.03\n")
+    with pytest.raises(InputError, match=r"2 of 3 .* no image \(2007\.03, my car\)"):
+        catalog.load("voc2012", root=str(root)).splits["train"]
+    name = "/JPEGImages/my photo.jpg /SegmentationClassAug/my photo.png\n"
+    assert _names("voc2012", _voc(root, {}, train=name)) == {"train": ["my photo"]}
+
+
 def test_a_folder_without_voc_is_refused_naming_both_places(tmp_path: Path):
     with pytest.raises(InputError, match="neither JPEGImages/ nor VOCdevkit/VOC2012/JPEGImages/"):
         catalog.load("voc2012", root=str(tmp_path)).splits["train"]

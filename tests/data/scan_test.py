@@ -3,6 +3,7 @@ import json
 import os
 import shutil
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 from segjax.data import catalog, png, scan, sources
 from segjax.data.spec import VOID, DatasetSpec
 from segjax.errors import InputError
+from tests.data import exif_test
 
 SPEC = DatasetSpec(
     name="toy",
@@ -53,6 +55,23 @@ def test_a_scan_counts_the_pixels_of_the_masks(tmp_path: Path):
     assert (result.void, result.sampled) == (2, 2)
     assert result.raw == {0: 2, 10: 7, 11: 2, 20: 1}
     assert (result.sizes.dtype, result.pixels.dtype) == (np.int32, np.int64)
+
+
+def test_a_turned_image_has_another_fingerprint_and_no_other_image_has(tmp_path: Path):
+    source = _source(tmp_path)
+    image, files = tmp_path / "images" / "train" / "a.png", []
+    for name in "ab":
+        sizes = [(p.stat().st_size, zlib.crc32(p.read_bytes())) for p in _files_of(tmp_path, name)]
+        files.append(json.dumps([name, *sizes[0], *sizes[1]]))
+    assert _scan(source, tmp_path / "cache").digests == tuple(files)  # by the rule of before
+    image.write_bytes(exif_test.oriented(Image.open(image), "PNG", 3))
+    turned = _scan(source, tmp_path / "cache").digests
+    assert turned[1] == files[1]
+    assert "upright from 3" in turned[0]
+
+
+def _files_of(root: Path, name: str) -> tuple[Path, Path]:
+    return root / "images" / "train" / f"{name}.png", _mask(root, name)
 
 
 def test_every_problem_is_found_and_the_message_is_one_line(tmp_path: Path):

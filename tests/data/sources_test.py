@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from segjax.data import png, sources
 from segjax.data.spec import VOID, DatasetSpec
 from segjax.errors import InputError
+from tests.data import exif_test
 
 SPEC = DatasetSpec(
     name="toy",
@@ -95,12 +96,41 @@ def test_grey_images_get_three_channels(tmp_path: Path, kind: str):
     np.testing.assert_array_equal(image, np.full((6, 8, 3), 90))
 
 
-def test_orientation_is_applied_only_where_asked(tmp_path: Path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by a quarter
-    path = _write(tmp_path / "a.jpg", _encoded(_image(), "JPEG", exif=exif))
-    assert sources.read_image(path).shape == (6, 8, 3)
-    assert sources.read_image(path, upright=True).shape == (8, 6, 3)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_kind_is_read_upright(tmp_path: Path, kind: str, orientation: int):
+    image = Image.fromarray(np.kron(_image(), np.ones((8, 8, 1), np.uint8)))
+    for column in range(16):  # nothing is symmetric
+        image.putpixel((column, 2), (250, 250, 250))
+    data = exif_test.oriented(image, kind, orientation)
+    shown = np.array(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))
+    read = sources.read_image(_write(tmp_path / "a", data))
+    np.testing.assert_array_equal(read, shown)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_a_mask_is_one_of_the_upright_image(tmp_path: Path, kind: str, orientation: int):
+    image = Image.fromarray(np.kron(_image(), np.ones((8, 8, 1), np.uint8)))
+    data = exif_test.oriented(image, kind, orientation)
+    shown = np.array(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))
+    label = (shown[..., 0] > shown[..., 2]).astype(np.uint8)
+    _write(tmp_path / "images" / "train" / f"a.{kind.lower()}", data)
+    _write(tmp_path / "labels" / "train" / "a.png", png.encode_indices(label, SPEC.palette))
+    read, truth = _source(tmp_path)[0]
+    np.testing.assert_array_equal(read[..., 0] > read[..., 2], truth == 1)
+
+
+def test_a_mask_of_the_stored_pixels_is_told_from_one_of_another_image(tmp_path: Path):
+    _pair(tmp_path, "a")
+    data = exif_test.oriented(Image.fromarray(_image()), "PNG", 6)
+    _write(tmp_path / "images" / "train" / "a.png", data)
+    with pytest.raises(InputError, match=r"a\.png is 8 x 6 .* fits the stored pixels.*orient.* 6"):
+        _source(tmp_path)[0]
+    data = exif_test.oriented(Image.fromarray(_image(5, 8)), "PNG", 6)
+    _write(tmp_path / "images" / "train" / "a.png", data)
+    with pytest.raises(InputError, match=r"its image a\.png is 8 x 5 \(height x width\)\.$"):
+        _source(tmp_path)[0]
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9, 0.999])
@@ -212,6 +242,62 @@ def test_missing_and_empty_folders_are_named(tmp_path: Path):
     _write(tmp_path / "images" / "train" / "a.png", b"")
     with pytest.raises(InputError, match="labels/train: no such folder"):
         sources.list_pairs(tmp_path, "train")
+
+
+def test_names_pair_however_they_spell_their_accents(tmp_path: Path):
+    _pair(tmp_path, "caf\u00e9/ma\u00f1ana")
+    names = tmp_path / "labels" / "train"
+    (names / "cafe\u0301").mkdir()
+    (names / "caf\u00e9" / "ma\u00f1ana.png").rename(names / "cafe\u0301" / "man\u0303ana.png")
+    source = _source(tmp_path)
+    assert source.name(0) == "caf\u00e9/ma\u00f1ana"
+    np.testing.assert_array_equal(source[0][0], _image())
+    _write(names / "caf\u00e9" / "ma\u00f1ana.png", b"")
+    with pytest.raises(InputError, match="are two files for one example"):
+        sources.list_pairs(tmp_path, "train")
+
+
+def test_names_on_disk_keep_their_order(tmp_path: Path):
+    for name in ("cafe\u0301", "cafz"):  # composed, the first would be the last
+        _pair(tmp_path, name)
+    source = _source(tmp_path)
+    assert [source.name(0), source.name(1)] == ["cafe\u0301", "cafz"]
+
+
+def test_a_folder_of_files_that_are_not_read_says_so(tmp_path: Path):
+    for name in "ab":
+        _pair(tmp_path, name)
+        mask = tmp_path / "labels" / "train" / f"{name}.png"
+        mask.rename(mask.with_suffix(".gif"))
+    with pytest.raises(InputError, match=r"labels/train: holds no image .*2 \.gif.*to \.png"):
+        sources.list_pairs(tmp_path, "train")
+    _pair(tmp_path, "c")
+    with pytest.raises(InputError, match=r"2 images without a mask \(a, b; .*2 \.gif.*to \.png"):
+        sources.list_pairs(tmp_path, "train")
+
+
+def test_a_link_to_a_folder_above_is_entered_once(tmp_path: Path):
+    _pair(tmp_path, "a")
+    (tmp_path / "images" / "train" / "again").symlink_to(tmp_path / "images")
+    assert len(sources.list_pairs(tmp_path, "train")) == 1
+
+
+def test_a_broken_colour_profile_is_not_talked_of(capfd):
+    data = _encoded(_image(), "PNG", icc_profile=b"no profile" * 50)
+    np.testing.assert_array_equal(sources.decode_image(data, "a"), _image())
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
+def test_no_chunk_left_out_changes_a_pixel(mode: str):
+    noise = np.random.default_rng(0).integers(0, 256, (9, 11, 3), np.uint8)
+    image = Image.fromarray(noise).convert(mode)
+    clear = {"L": 3, "P": 3, "RGB": (1, 2, 3)}
+    options = {"transparency": clear[mode]} if mode in clear else {}
+    file = io.BytesIO()
+    image.save(file, "PNG", gamma=0.3, dpi=(3, 3), **options)
+    expected = np.array(image.convert("RGBA"))[..., :3]
+    np.testing.assert_array_equal(sources.decode_image(file.getvalue(), "a"), expected)
 
 
 def test_a_cached_source_reads_once_and_its_arrays_are_read_only(tmp_path: Path):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from segjax.data import catalog, sources
-from segjax.data.splits import open_split
+from segjax.data.splits import check_trainable, open_split
 from segjax.errors import InputError
 
 
@@ -52,3 +52,20 @@ def test_files_that_do_not_fit_are_said(root):
     dataset = catalog.load(name="folder", root=str(root))
     with pytest.raises(InputError, match="b.png"):
         open_split(dataset, "train")
+
+
+def test_a_training_needs_two_classes_and_pixels_of_them(root, caplog):
+    def opened(classes: str):
+        (root / "classes.txt").write_text(classes)
+        return open_split(catalog.load(name="folder", root=str(root)), "train")
+
+    check_trainable(*[opened("a\nb\nc\n")] * 2)
+    one, void = opened("0 a\n1 void\n2 void\n"), opened("0 void\n1 void\n2 void\n3 a\n4 b\n")
+    good = opened("0 a\n1 b\n2 b\n3 rare\n")
+    with pytest.raises(InputError, match="has one class, 'a': every pixel would get it"):
+        check_trainable(one, one)
+    for pair in ((void, good), (good, void)):
+        with pytest.raises(InputError, match="/train: all pixels are void"):
+            check_trainable(*pair)
+    check_trainable(good, good)
+    assert "/train holds no pixel of rare" in caplog.text

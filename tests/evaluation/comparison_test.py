@@ -74,6 +74,9 @@ def test_the_verb_compares_two_runs_image_by_image(pair, tmp_path):
     assert total["low"] <= total["a"] - total["b"] <= total["high"]
     assert total["low"] > 0
     assert [*fields["disagreement"]] == [SOURCE.name(item) for item in (99, 40, 63, 7)]
+    with pytest.raises(InputError, match=r"disagreements\.png and 1 more: there already"):
+        comparison.run(*pair, "", tmp_path)
+    assert json.loads((tmp_path / "compare.json").read_text()) == fields
 
 
 def test_disagreement_is_the_share_of_labelled_pixels_that_differ(pair):

@@ -13,7 +13,9 @@ def test_a_comma_list_is_read_and_nothing_stands_for_the_default():
 
 
 def test_an_unknown_value_gets_the_near_miss_and_the_list():
-    with pytest.raises(InputError, match=r"--save: unknown 'overlya'; known: labels, overlay, crf"):
+    with pytest.raises(
+        InputError, match=r"--save: unknown 'overlya'; known: labels, ids, overlay, crf"
+    ):
         saves.parse("labels,overlya", saves.OF_NETWORKS)
     with pytest.raises(InputError, match='Did you mean "overlay"'):
         saves.parse("overlya", saves.OF_NETWORKS)
@@ -24,6 +26,8 @@ def test_an_unknown_value_gets_the_near_miss_and_the_list():
 def test_heatmaps_go_with_nothing_else():
     with pytest.raises(InputError, match="heatmaps cannot be combined"):
         saves.parse("labels,heatmaps", saves.OF_NETWORKS)
+    with pytest.raises(InputError, match="labels and ids are both <name>.png"):
+        saves.parse("labels,ids", saves.OF_NETWORKS)
 
 
 @pytest.mark.parametrize(

@@ -55,3 +55,16 @@ def test_a_data_set_of_regions_is_shown_with_its_annotators(tmp_path: Path):
     assert facts["examples"] == 2
     assert facts["annotators"] == {"fewest": 2, "most": 2}
     assert (tmp_path / "out" / "bsds500-val-sheet.png").exists()
+
+
+def test_another_sheet_is_not_written_over(tmp_path: Path):
+    out = tmp_path / "out"
+    for number, show in enumerate((sheets.show, sheets.show_regions)):
+        dataset = (made.write_regions, made.folder)[not number](tmp_path / str(number))
+        split = ("train", "val")[number]
+        show(dataset, split, out, log=lambda line: None)
+        written = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+        with pytest.raises(InputError, match="and 1 more: there already; .*--overwrite"):
+            show(dataset, split, out, log=lambda line: None)
+        assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == written
+        show(dataset, split, out, overwrite=True, log=lambda line: None)
