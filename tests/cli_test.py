@@ -51,7 +51,11 @@ def test_help_is_the_docstring_and_the_flags_of_the_verb(verb, flags):
     assert done.returncode == 0, done.stderr
     manual, shown = done.stdout.split("\nflags:\n")
     assert f"python -m segjax.{verb} " in manual
-    names = [line.split(":")[0].strip() for line in shown.splitlines() if line.startswith("  --")]
+    names = [
+        line.split(":")[0].strip().replace("[no]", "")
+        for line in shown.splitlines()
+        if line.startswith("  --")
+    ]
     assert names == [f"--{name}" for name in flags.split()]
 
 

@@ -188,7 +188,7 @@ def run(
     files.check_free({"the comparison": results}, overwrite=overwrite)
     a, b = load(first, split), load(second, split)
     where = {"root": data_root} if data_root else {}
-    dataset = catalog.load(**run_folder.read_config(a.path.parent).data | where)
+    dataset = catalog.load(**{**run_folder.read_config(a.path.parent).data, **where})
     source = dataset.splits[a.fields["protocol"]["split"]]
     check_data(a, b, dataset)
     b = aligned(a, b)
