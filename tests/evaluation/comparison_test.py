@@ -162,7 +162,7 @@ def test_evaluations_from_before_and_after_the_rule_of_fingerprints_changed_are_
     comparison.run(old, new, "", tmp_path / "out")
     assert "+0.00" in capsys.readouterr().out
     with pytest.raises(InputError, match="used different data"):
-        comparison.run(old, pair[0], "", tmp_path / "out")
+        comparison.run(old, pair[0], "", tmp_path / "other")
 
 
 def test_two_words_are_needed(pair):
