@@ -22,7 +22,7 @@ from segjax.configs import fcn8s
 from segjax.crf import Refinement
 from segjax.data.spec import VOID, DatasetSpec, hls_palette
 from segjax.evaluation import steps
-from segjax.models import functional
+from segjax.models import functional, norms
 from segjax.models.backbones import vgg
 from segjax.models.features import Features
 from segjax.network import Network
@@ -70,7 +70,7 @@ class Trunk(nnx.Module):
         same = {"padding": "SAME", "dtype": dtype, "rngs": rngs}
         self.stem = nnx.Conv(3, 6, (9, 9), strides=8, **same)
         if batch_norm:
-            self.norm = nnx.BatchNorm(6, momentum=0.9, dtype=dtype, rngs=rngs)
+            self.norm = norms.BatchNorm(6, momentum=0.9, dtype=dtype, rngs=rngs)
         self.deep = nnx.Conv(6, 6, (3, 3), strides=2, **same)
         self.dropout = nnx.Dropout(dropout)
         self.channels = {"stage3": 6, "stage4": 6, "fc7": 6}

@@ -13,6 +13,7 @@ from flax import nnx
 
 from segjax import registry
 from segjax.errors import InputError, choose
+from segjax.models.moments import moments
 
 
 def make(
@@ -59,7 +60,11 @@ class _Statistic(nnx.BatchStat):
 
 
 class BatchNorm(nnx.BatchNorm):
-    """Batch norm that refuses to normalise a single value, which would be zero for every image.
+    """Batch norm over the global batch (Ioffe and Szegedy 2015).
+
+    Training normalises by the variance of the batch, divided by its n values a channel; the running
+    variance averages the unbiased one, divided by n - 1 (their algorithm 2, line 10), which is what
+    the population has. It refuses to normalise a single value, which would be zero for every image.
 
     Args:
         features: channels.
@@ -88,13 +93,54 @@ class BatchNorm(nnx.BatchNorm):
         Raises:
             InputError: in training, if each channel holds one value only.
         """
-        if not self.use_running_average and x.size == x.shape[-1]:
+        if self.use_running_average:
+            return _normalised(x, self.mean[...], self.var[...], self)
+        values = x.size // x.shape[-1]
+        if values == 1:
             raise InputError(
                 "Batch norm would see one value a channel (one image with a map of 1 x 1): train "
                 'with a larger batch_size or a smaller accumulate, or choose the norm "frozen" or '
                 '"group", for example by --config.model.*.norm.name=group.'
             )
-        return super().__call__(x)
+        mean, var = (s.ravel() for s in moments(x, tuple(range(x.ndim - 1)), x.ndim - 2))
+        for running, now in ((self.mean, mean), (self.var, var * (values / (values - 1)))):
+            kept = self.momentum * running[...] + (1 - self.momentum) * now
+            running[...] = jax.lax.stop_gradient(kept)
+        return _normalised(x, mean, var, self)
+
+
+class GroupNorm(nnx.GroupNorm):
+    """Group norm (Wu and He 2018): every image by itself, its channels in groups.
+
+    Args:
+        features: channels.
+        groups: their number, a divisor of `features`.
+        **options: those of `nnx.GroupNorm`.
+    """
+
+    def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]
+        """[B, H, W, C] -> [B, H, W, C]."""
+        grouped = x.reshape(*x.shape[:-1], self.num_groups, self.group_size)
+        axes = (*range(1, x.ndim - 1), x.ndim)
+        by_channel = (*x.shape[:1], *[1] * (x.ndim - 2), x.shape[-1])
+        mean, var = (
+            jnp.repeat(s[..., 0], self.group_size, axis=-1).reshape(by_channel)
+            for s in moments(grouped, axes, x.ndim - 2)
+        )
+        return _normalised(x, mean, var, self)
+
+
+def _normalised(
+    x: jax.Array, mean: jax.Array, var: jax.Array, norm: nnx.BatchNorm | nnx.GroupNorm
+) -> jax.Array:
+    """(x - mean) / sqrt(var + epsilon), scaled and shifted; in float32 at least.
+
+    The type of the computation is that of the result alone: a mean of bfloat16 has two digits.
+    """
+    assert norm.scale is not None and norm.bias is not None  # `make` never leaves them out
+    factor = jax.lax.rsqrt(var + norm.epsilon) * norm.scale[...]
+    y = (x.astype(jnp.promote_types(x.dtype, jnp.float32)) - mean) * factor + norm.bias[...]
+    return y.astype(norm.dtype or y.dtype)
 
 
 class FrozenNorm(nnx.Module):
@@ -147,9 +193,9 @@ def _group(
     epsilon: float = 1e-5,
     dtype: jax.typing.DTypeLike | None,
     rngs: nnx.Rngs,
-) -> nnx.GroupNorm:
+) -> GroupNorm:
     groups = math.gcd(groups, features)
-    return nnx.GroupNorm(features, groups, epsilon=epsilon, dtype=dtype, rngs=rngs)
+    return GroupNorm(features, groups, epsilon=epsilon, dtype=dtype, rngs=rngs)
 
 
 def _none(features: int, *, dtype: jax.typing.DTypeLike | None, rngs: nnx.Rngs) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from segjax import sharding
 from segjax.errors import InputError
 from segjax.models import norms
 
@@ -61,9 +62,10 @@ def test_momentum_and_epsilon_can_be_set():
     norm = make(name="batch", momentum=0.75, epsilon=0.5)
     got = norm(X)
     mean, var = X.mean((0, 1, 2)), X.var((0, 1, 2))
+    unbiased = X.var((0, 1, 2), ddof=1)
     np.testing.assert_allclose(got, (X - mean) / np.sqrt(var + 0.5), atol=1e-4)
     np.testing.assert_allclose(norm.mean[...], 0.25 * mean, rtol=1e-4)
-    np.testing.assert_allclose(norm.var[...], 0.75 + 0.25 * var, rtol=1e-4)
+    np.testing.assert_allclose(norm.var[...], 0.75 + 0.25 * unbiased, rtol=1e-4)
 
 
 def test_statistics_are_updated_without_reading_the_traced_program(monkeypatch):
@@ -82,7 +84,7 @@ def test_statistics_are_updated_without_reading_the_traced_program(monkeypatch):
 
     mean, var = updated(arrays, X)
     np.testing.assert_allclose(mean, 0.1 * X.mean((0, 1, 2)), rtol=1e-4)
-    np.testing.assert_allclose(var, 0.9 + 0.1 * X.var((0, 1, 2)), rtol=1e-4)
+    np.testing.assert_allclose(var, 0.9 + 0.1 * X.var((0, 1, 2), ddof=1), rtol=1e-4)
 
 
 def test_batch_norm_of_one_value_is_refused_in_training_alone_with_what_to_do():
@@ -94,6 +96,45 @@ def test_batch_norm_of_one_value_is_refused_in_training_alone_with_what_to_do():
     assert norm(one).shape == one.shape
     for name in ("frozen", "group"):
         assert make(name=name)(one).shape == one.shape
+
+
+@pytest.mark.parametrize("size", [(2, 1, 1, 8), (1, 1, 3, 8), (8, 1, 1, 8)])
+def test_the_running_variance_is_that_of_the_population(size):
+    """Of few values, 1 / n would be half of it at 2: PSPNet's first bin, DeepLab's image branch."""
+    norm, rng, seen = make(name="batch", momentum=0.0), np.random.default_rng(3), []
+    for _ in range(400):
+        x = rng.normal(5, 2, size).astype(np.float32)
+        norm(x)
+        np.testing.assert_allclose(norm.var[...], x.var((0, 1, 2), ddof=1), rtol=1e-5)
+        seen.append(np.asarray(norm.var[...]))
+    assert np.mean(seen) == pytest.approx(4, rel=0.1)
+
+
+def test_the_running_variance_counts_the_values_of_all_devices():
+    place = sharding.batch_sharding(sharding.make_mesh(1, jax.devices()[:4]), "image")
+    graph, arrays = nnx.split(make(name="batch", momentum=0.0))
+    x = X[:2].repeat(2, axis=0)[:, :1, :1]
+
+    @jax.jit
+    def after(x):
+        norm = nnx.merge(graph, nnx.as_pure(arrays))
+        norm(x)
+        return nnx.as_pure(nnx.state(norm, nnx.BatchStat))["var"]
+
+    expected = x.var((0, 1, 2), ddof=1)
+    np.testing.assert_allclose(after(jax.device_put(x, place)), expected, rtol=1e-5)
+
+
+def test_evaluation_in_bfloat16_keeps_the_digits_of_the_statistics():
+    """A mean of 100.3 is 100.5 in bfloat16: half a deviation off."""
+    x = jnp.asarray(100 + X, jnp.bfloat16)
+    norm = norms.make({"name": "batch"}, 8, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    norm.mean[...], norm.var[...] = jnp.full(8, 100.3), jnp.full(8, 0.25)
+    norm.eval()
+    wide = (np.asarray(x, np.float64) - 100.3) / np.sqrt(0.25 + 1e-5)
+    got = norm(x)
+    assert got.dtype == jnp.bfloat16
+    np.testing.assert_allclose(np.asarray(got, np.float64), wide, rtol=4e-3, atol=1e-3)
 
 
 def test_no_norm_is_no_layer():

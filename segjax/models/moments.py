@@ -1,0 +1,49 @@
+"""The mean and the variance of activations: one pass, and no digits lost where the mean is large."""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def moments(x: jax.Array, axes: Sequence[int], column: int) -> tuple[jax.Array, jax.Array]:
+    """The mean and the variance, divided by n, over some axes.
+
+    E[x^2] - E[x]^2 loses the square of |mean| / deviation in digits. Here both moments are taken
+    about a mean that one column of the map gives: their difference is safe, as a part 1 / W of the
+    values never has a mean further than sqrt(W - 1) deviations from that of all. Devices that share
+    a batch add up one more sum per channel for it, but read their activations once.
+
+    Args:
+        x: [..., W, ...] of any float type; computed in float32 at least.
+        axes: the axes that are averaged, `column` among them.
+        column: the axis of W, which must not be split over devices.
+
+    Returns:
+        The mean and the variance, with axes of length 1 in place of `axes`.
+    """
+    x = _wide(x)
+    middle = x.shape[column] // 2
+    one = jax.lax.slice_in_dim(x, middle, middle + 1, axis=column)
+    pivot = jnp.mean(one, axis=axes, keepdims=True)
+    apart = x - pivot
+    first = jnp.mean(apart, axis=axes, keepdims=True)
+    second = jnp.mean(apart * apart, axis=axes, keepdims=True)
+    return pivot + first, jnp.maximum(second - first * first, 0)
+
+
+@moments.defjvp
+def _moments_jvp(axes, column, primals, tangents):
+    """The derivatives of the formulas, about the mean: the pivot has no part in them."""
+    (x,), (dx,) = primals, tangents
+    mean, variance = moments(x, axes, column)
+    dx = _wide(dx)
+    slope = jnp.mean(dx, axis=axes, keepdims=True)
+    moved = 2 * jnp.mean((_wide(x) - mean) * dx, axis=axes, keepdims=True)
+    return (mean, variance), (slope, moved)
+
+
+def _wide(x: jax.Array) -> jax.Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
