@@ -21,12 +21,12 @@ takes one from a module that lies where the command runs, with `config.loss.opti
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from segjax import registry
 from segjax.errors import InputError, choose
@@ -64,7 +64,7 @@ class Loss:
     Attributes:
         name, term: the first term and its name.
         also: (name, term, weight) of the added terms. The mean of each is taken separately, times
-            its weight; with `accumulate` above 1 it is the mean over the parts.
+            its weight.
         class_weights: one weight per class, or None.
         reduction: divisor of the sum, see `build`.
         aux_weight: weight of every output of the network but the first.
@@ -81,35 +81,50 @@ class Loss:
     blocks: int
     at: str
 
-    def total(self, outputs: tuple[Scores, ...], label: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The loss of a batch, summed, and the count that it is divided by.
+    def total(
+        self, outputs: tuple[Scores, ...], label: jax.Array, counts: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """The summed loss of a batch, and the count that it is divided by.
 
-        Both are sums over the batch, so that any split of it, over devices or in time, adds up to
-        the same numbers; but `ohem` takes its share of each part. The count is the first output's.
+        Every term of every output has its own count: divided by `divisor`, the result is the first
+        term's mean at the first output plus the weighted means of all others. Results of the parts
+        of a batch add up to those of the batch, over devices and in time; but `ohem` takes its
+        share of each part.
 
         Args:
             outputs: the first is the prediction.
             label: uint8 [B, H, W], classes or VOID.
+            counts: sum of `counts` over all parts, if this is a part of a batch.
 
         Returns:
-            float32 [] and float32 [].
+            float32 [], and float32 [], the first term's count at the first output.
         """
-        loss, count = self._of_output(outputs[0], label)
-        places = math.prod(outputs[0].values.shape[1:3])
-        for scores in outputs[1:]:
-            more = places / math.prod(scores.values.shape[1:3]) if self.at == "scores" else 1.0
-            loss = loss + self.aux_weight * more * self._of_output(scores, label)[0]
-        return loss, count
+        sums, own = self._sums(outputs, label)
+        counts = _positive(jax.lax.stop_gradient(own if counts is None else counts))
+        by_output = [1.0] + [self.aux_weight] * (len(outputs) - 1)
+        by_term = [1.0, *(weight for _, _, weight in self.also)]
+        weights = np.outer(by_output, by_term).astype(np.float32)
+        return jnp.sum(weights * sums * (counts[0, 0] / counts)), own[0, 0]
+
+    def counts(self, outputs: tuple[Scores, ...], label: jax.Array) -> jax.Array:
+        """The counts of a batch or a part of it: float32 [outputs, terms]. Arguments: `total`."""
+        return self._sums(outputs, label)[1]
 
     def divisor(self, count: jax.Array) -> jax.Array:
         """The number that the summed loss and its gradient are divided by; never 0."""
-        if self.reduction == "sum":
-            return jnp.ones_like(count)
-        return jnp.where(count > 0, count, 1)
+        return jnp.ones_like(count) if self.reduction == "sum" else _positive(count)
 
-    def _of_output(self, scores: Scores, label: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def _sums(self, outputs: tuple[Scores, ...], label: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The sums and the counts: float32 [outputs, terms] each."""
+        places = [self._place(scores, label) for scores in outputs]
+        terms = [(self.name, self.term), *((name, term) for name, term, _ in self.also)]
+        pairs = [[_sums(name, term, place) for name, term in terms] for place in places]
+        sums, counts = (jnp.stack([jnp.stack([p[i] for p in row]) for row in pairs]) for i in (0, 1))
+        return sums, counts
+
+    def _place(self, scores: Scores, label: jax.Array) -> Place:
         at_scores = self.at == "scores"
-        place = Place(
+        return Place(
             scores,
             scores.sample(label) if at_scores else label,
             at_scores,
@@ -117,11 +132,10 @@ class Loss:
             None if self.class_weights is None else jnp.asarray(self.class_weights),
             self.reduction == "mean_weighted",
         )
-        loss, count = _sums(self.name, self.term, place)
-        for name, term, weight in self.also:
-            more, its_count = _sums(name, term, place)
-            loss = loss + weight * more / jnp.where(its_count > 0, its_count, 1) * count
-        return loss, count
+
+
+def _positive(count: jax.Array) -> jax.Array:
+    return jnp.where(count > 0, count, 1)
 
 
 def _sums(name: str, term: Term, place: Place) -> tuple[jax.Array, jax.Array]:
@@ -158,15 +172,15 @@ def build(
         class_weights: one a class, or None.
         name: of the first term: one of LOSSES, or "module:Name".
         also: (name, weight) of the terms that are added to it.
-        reduction: what the sum is divided by. "mean_valid": the first term's count, labelled pixels
+        reduction: what a sum is divided by. "mean_valid": its own count, labelled pixels
             (those kept, of "ohem") or images of the global batch; class weights do not enter, as in
             SegNet's release. "mean_weighted": the sum of the pixels' class weights, as in PyTorch.
-            "sum": nothing, the unnormalised loss of the FCN release.
-        aux_weight: of every output of the network but the first.
+            "sum": nothing, the unnormalised loss of the FCN release; outputs and terms keep the
+            weights that they have as means, and all are multiplied by the first term's count.
+        aux_weight: weight of the mean of every output of the network but the first.
         blocks: the number of row blocks, for upsampling and softmax.
         at: "image", scores are resized to the label; "scores", each output is compared with the
-            label sampled at its scores (DeepLab v1 and v2). An output of fewer scores than the
-            first is then weighted up in proportion, as if the mean of each output were taken.
+            label sampled at its scores (DeepLab v1 and v2).
         options: of all terms; each gets those that it takes.
         **named: the options of our terms that are keys of `config.loss` themselves, such as
             `focal_gamma`; each reaches the terms that take it.

@@ -28,12 +28,13 @@ def dice(place: Place, *, classes: str) -> jax.Array:
         float32 [B].
     """
 
-    def sums(logits: jax.Array, label: jax.Array) -> jax.Array:
-        truth = jax.nn.one_hot(label, logits.shape[-1])  # VOID has no class
+    def sums(logits: jax.Array, label: jax.Array) -> tuple[jax.Array, ...]:
+        truth = jax.nn.one_hot(label, logits.shape[-1], dtype=bool)  # VOID has no class
         p = jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
         p = jnp.where((label != VOID)[..., None], p, 0)
-        return jnp.stack([jnp.sum(x, axis=(1, 2)) for x in (p * truth, p, truth)])
+        count = jnp.sum(truth, axis=(1, 2), dtype=jnp.int32)  # floats would stick at 2^24
+        return *(jnp.sum(x, axis=(1, 2)) for x in (p * truth, p)), count
 
-    both, predicted, truth = place.map(sums).sum(0)
+    both, predicted, truth = (x.sum(0) for x in place.map(sums))
     loss = 1 - (2 * both + _SMOOTH) / (predicted + truth + _SMOOTH)
     return class_mean(loss, truth > 0, place.class_weights, classes)

@@ -58,10 +58,18 @@ def _extension(error: jax.Array, truth: jax.Array, valid: jax.Array) -> jax.Arra
     _, truth, valid, places = jax.lax.sort(fixed, num_keys=1)
     hits = jnp.cumsum(truth, axis=1, dtype=jnp.int32)
     misses = jnp.cumsum(valid & ~truth, axis=1, dtype=jnp.int32)
-    count, hits, misses = (x.astype(jnp.float32) for x in (hits[:, -1:], hits, misses))
+    count = hits[:, -1:]
     # Differences of 1 - IoU, written out: a million pixels change it by less than it is rounded.
-    union = jnp.maximum(count + misses, 1)
-    of_miss = (count - hits) / (union * jnp.maximum(union - 1, 1))
+    # Whole numbers are added as such, as floats lose the last pixels of a large image.
+    union, before, missing = (
+        x.astype(jnp.float32)
+        for x in (
+            jnp.maximum(count + misses, 1),
+            jnp.maximum(count + misses - 1, 1),
+            count - hits,
+        )
+    )
+    of_miss = missing / (union * before)
     of_miss = jnp.where(count == 0, misses == 1, of_miss)  # the first alone, where there is none
     steps = jnp.where(valid, jnp.where(truth, 1 / union, of_miss), 0)
     # A second sort restores the order of the pixels: the gradient of a gather would be a scatter.

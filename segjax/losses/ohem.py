@@ -59,7 +59,7 @@ def hard_pixels(place: Place, *, threshold: float, share: float) -> jax.Array:
 
     probability = jax.lax.stop_gradient(place.pixels(of_truth))
     valid = place.label != VOID
-    wanted = jnp.ceil(share * jnp.sum(valid, dtype=jnp.float32)).astype(jnp.int32)
+    wanted = jnp.ceil(share * jnp.sum(valid, dtype=jnp.int32)).astype(jnp.int32)
     hard = probability <= jnp.maximum(threshold, _lowest(probability, wanted))
     return jnp.where(valid & hard, place.label, jnp.uint8(VOID))
 

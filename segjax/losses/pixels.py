@@ -41,8 +41,9 @@ def cross_entropy(
 def count(label: jax.Array, class_weights: jax.Array | None = None) -> jax.Array:
     """float32 []: the labelled pixels, or the sum of the weights of their classes."""
     valid, target = targets(label)
-    each = 1.0 if class_weights is None else jnp.take(class_weights, target)
-    return jnp.sum(jnp.where(valid, each, 0), dtype=jnp.float32)
+    if class_weights is None:  # exact up to 2^31, and rounded once
+        return jnp.sum(valid, dtype=jnp.int32).astype(jnp.float32)
+    return jnp.sum(jnp.where(valid, jnp.take(class_weights, target), 0), dtype=jnp.float32)
 
 
 def targets(label: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -71,11 +71,8 @@ class Place:
         """
         weights = self.class_weights if self.weighted_count else None
 
-        def block(logits: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
-            return jnp.sum(fn(logits, label)), pixels.count(label, weights)
-
-        loss, count = self.map(block)
-        return loss.sum(), count.sum()
+        loss = self.map(lambda logits, label: jnp.sum(fn(logits, label)))
+        return loss.sum(), pixels.count(self.label, weights)
 
     def sum_images(self, loss: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The result of a loss of images.

@@ -1,7 +1,6 @@
 """The training step: a pure function of arrays."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -54,16 +53,8 @@ def train_step(
     key_dropout = jax.random.fold_in(key_dropout, ts.step)
     image, label = augment.batch(key_augment, batch, augmentation, model.preprocess.mean)
 
-    def summed_loss(params: Any, batch_stats: Any, *rows: jax.Array) -> tuple[jax.Array, _More]:
-        image, label, key = rows
-        module = functional.merge(model.graphs.training, params, batch_stats)
-        outputs = module(model.preprocess(image), rngs=nnx.Rngs(dropout=key), image=image)
-        total, count = loss.total(outputs, label)
-        crf_scalars = outputs[0].crf_scalars()
-        return total, (count, functional.plain(nnx.state(module, nnx.BatchStat)), crf_scalars)
-
     (grads, total, count, batch_stats), crf_scalars = _summed_gradients(
-        summed_loss, ts, (image, label), key_dropout, accumulate
+        _Part(model, loss), ts, (image, label), key_dropout, accumulate
     )
     divisor = loss.divisor(count)
     grads = jax.tree.map(lambda g: g / divisor, grads)
@@ -77,7 +68,7 @@ def train_step(
         "loss": total / divisor,
         "grad_norm": grad_norm,
         "lr": lr,
-        "valid": jnp.mean(label != VOID),
+        "valid": jnp.sum(label != VOID, dtype=jnp.int32) / label.size,
         "skipped": skipped,
     }
     return dataclasses.replace(kept, step=ts.step + 1, skipped=skipped), scalars | crf_scalars
@@ -108,8 +99,35 @@ def batch_statistics(
     return functional.plain(nnx.state(module, nnx.BatchStat))
 
 
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """The loss of a part of a batch: image [b, H, W, 3], label [b, H, W] and the key of dropout."""
+
+    model: Model
+    loss: losses.Loss
+
+    def summed_loss(
+        self, params: Any, batch_stats: Any, counts: jax.Array | None, *rows: jax.Array
+    ) -> tuple[jax.Array, _More]:
+        """The sum, and what is not differentiated. `counts`: see `Loss.total`."""
+        module, outputs = self._outputs(params, batch_stats, *rows)
+        total, count = self.loss.total(outputs, rows[1], counts)
+        crf_scalars = outputs[0].crf_scalars()
+        return total, (count, functional.plain(nnx.state(module, nnx.BatchStat)), crf_scalars)
+
+    def counts(self, params: Any, batch_stats: Any, *rows: jax.Array) -> jax.Array:
+        """See `Loss.counts`. Most losses count labels: the compiler then drops the network."""
+        return self.loss.counts(self._outputs(params, batch_stats, *rows)[1], rows[1])
+
+    def _outputs(self, params: Any, batch_stats: Any, *rows: jax.Array) -> Any:
+        image, _, key = rows
+        module = functional.merge(self.model.graphs.training, params, batch_stats)
+        rngs = nnx.Rngs(dropout=key)
+        return module, module(self.model.preprocess(image), rngs=rngs, image=image)
+
+
 def _summed_gradients(
-    summed_loss: Callable[..., Any],
+    of_part: _Part,
     ts: state.TrainState,
     rows: tuple[jax.Array, ...],
     key: jax.Array,
@@ -122,11 +140,13 @@ def _summed_gradients(
         The maxima of `Scores.crf_scalars`.
     """
 
+    counts: jax.Array | None = None
+
     def part(carry: _Sums, rows: tuple[jax.Array, ...]) -> tuple[_Sums, dict[str, jax.Array]]:
         grads, total, count, batch_stats = carry
         (part_total, (part_count, batch_stats, crf_scalars)), part_grads = jax.value_and_grad(
-            summed_loss, has_aux=True
-        )(ts.params, batch_stats, *rows)
+            of_part.summed_loss, has_aux=True
+        )(ts.params, batch_stats, counts, *rows)
         grads = jax.tree.map(jnp.add, grads, part_grads)
         return (grads, total + part_total, count + part_count, batch_stats), crf_scalars
 
@@ -136,7 +156,14 @@ def _summed_gradients(
         return part(carry, (*rows, key))
     # Every n-th row, so that each device keeps its rows in every part.
     parts = [x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1) for x in rows]
-    carry, crf_scalars = jax.lax.scan(part, carry, (*parts, jax.random.split(key, accumulate)))
+    parts.append(jax.random.split(key, accumulate))
+    counts_of = jax.jit(of_part.counts)  # traced once for both uses
+    first = [x[0] for x in parts]
+    if jax.eval_shape(counts_of, ts.params, ts.batch_stats, *first).size > 1:
+        # Each has its own divisor, which the parts must know beforehand.
+        by_part = jax.lax.map(lambda rows: counts_of(ts.params, ts.batch_stats, *rows), parts)
+        counts = by_part.sum(0)
+    carry, crf_scalars = jax.lax.scan(part, carry, tuple(parts))
     return carry, jax.tree.map(jnp.max, crf_scalars)
 
 

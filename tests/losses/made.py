@@ -94,11 +94,16 @@ def focal(logits: np.ndarray, label: np.ndarray, weights=None, gamma=2.0) -> flo
 
 def ohem(logits, label, weights=None, threshold=0.7, share=1 / 16) -> float:
     """Summed over the hard pixels."""
+    return cross_entropy(logits, hard(logits, label, threshold, share), weights)
+
+
+def hard(logits, label, threshold=0.7, share=1 / 16) -> np.ndarray:
+    """The label, VOID at easy pixels."""
     valid = label != VOID
     p = np.take_along_axis(softmax(logits), np.where(valid, label, 0)[..., None], -1)[..., 0]
     hardest = np.sort(p[valid])[: int(np.ceil(share * valid.sum()))]
     least = max(threshold, hardest[-1] if hardest.size else 0)
-    return cross_entropy(logits, np.where(valid & (p <= least), label, VOID), weights)
+    return np.where(valid & (p <= least), label, VOID)
 
 
 def over_classes(loss_of_class, logits, label, weights, classes: str) -> float:

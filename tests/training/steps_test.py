@@ -144,6 +144,19 @@ def test_parts_of_a_batch_add_up_to_the_whole(short):
     tiny.assert_close(found, scalars)
 
 
+def test_parts_add_up_where_every_output_and_term_has_its_own_count():
+    aux = {"name": "conv", "width": 4, "norm": {"name": "none"}, "stage": "stage3", "dropout": 0.0}
+    several = {"model__aux": aux, "loss__at": "scores", "loss__also": (("dice", 0.5),)}
+    whole, parts = (
+        tiny.assemble(tiny.short_config(**QUIET, **several, accumulate=n)) for n in (1, 4)
+    )
+    expected, scalars = one_step(whole)
+    ts, of_parts = one_step(parts)
+    tiny.assert_close(ts.params, expected.params)
+    tiny.assert_close(ts.opt_state, expected.opt_state)
+    tiny.assert_close(of_parts, scalars)
+
+
 def test_a_sum_is_the_mean_times_the_valid_pixels(short):
     mean, mean_scalars = one_step(short())
     total, sum_scalars = one_step(short(loss__reduction="sum"))
