@@ -22,6 +22,7 @@ from segjax.data.spec import VOID
 from segjax.evaluation.schedule import Limits, Part, Work
 from segjax.evaluation.steps import Judge
 from segjax.evaluation.views import Views
+from segjax.metrics.metric import wide
 from segjax.models import crf_rnn
 from segjax.models.features import Scores
 from segjax.network import Model, Network
@@ -112,7 +113,7 @@ class MultiView:
             scores = self._strip(work, network, first)
             outputs = self._call("judge", self._judged, scores, work.labels(first))
             outputs = jax.tree.map(np.asarray, outputs)
-            more = outputs.pop("counts")
+            more = jax.tree.map(wide, outputs.pop("counts"))
             counts = more if counts is None else jax.tree.map(np.add, counts, more)
             for key, value in outputs.items():
                 maps.setdefault(key, []).append(value)

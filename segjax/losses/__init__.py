@@ -119,7 +119,9 @@ class Loss:
         places = [self._place(scores, label) for scores in outputs]
         terms = [(self.name, self.term), *((name, term) for name, term, _ in self.also)]
         pairs = [[_sums(name, term, place) for name, term in terms] for place in places]
-        sums, counts = (jnp.stack([jnp.stack([p[i] for p in row]) for row in pairs]) for i in (0, 1))
+        sums, counts = (
+            jnp.stack([jnp.stack([p[i] for p in row]) for row in pairs]) for i in (0, 1)
+        )
         return sums, counts
 
     def _place(self, scores: Scores, label: jax.Array) -> Place:

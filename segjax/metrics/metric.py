@@ -144,10 +144,15 @@ def add(total: Counts, counts: Counts, *, by_image: bool) -> Counts:
     """
     added = {}
     for key, value in counts.items():
-        value = np.asarray(value, _wide(value.dtype))
+        value = wide(value)
         value = value.sum(0) if by_image else value
         added[key] = total[key] + value if key in total else value
     return added
+
+
+def wide(counts: jax.Array | np.ndarray) -> np.ndarray:
+    """The same counts in 64 bits, so that sums of them neither overflow nor lose digits."""
+    return np.asarray(counts, _wide(counts.dtype))
 
 
 def _wide(dtype: Any) -> type:

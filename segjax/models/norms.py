@@ -137,7 +137,8 @@ def _normalised(
 
     The type of the computation is that of the result alone: a mean of bfloat16 has two digits.
     """
-    assert norm.scale is not None and norm.bias is not None  # `make` never leaves them out
+    assert norm.scale is not None  # `make` leaves neither out
+    assert norm.bias is not None
     factor = jax.lax.rsqrt(var + norm.epsilon) * norm.scale[...]
     y = (x.astype(jnp.promote_types(x.dtype, jnp.float32)) - mean) * factor + norm.bias[...]
     return y.astype(norm.dtype or y.dtype)

@@ -36,7 +36,11 @@ def found(rows: list[int], scale: int = 1) -> tuple:
         "confusion_before": confusions[::-1],
         "counts": {
             "mean_iou": {"confusion": confusions},
-            "calibration": {"calibration": rng.random((3, 15)).astype(np.float32)},
+            "calibration": {
+                "pixels": rng.integers(1, 9, 15, np.int32),
+                "right": rng.integers(0, 2, 15, np.int32),
+                "confidence": rng.random(15).astype(np.float32),
+            },
             "cross_entropy": {"loss": np.float32(LOSS[rows[0]]), "pixels": np.int32(2**31 - 1)},
         },
     }

@@ -10,14 +10,17 @@ import pytest
 from flax import nnx
 
 from segjax import crf as crfs
-from segjax import sharding
+from segjax import metrics, sharding
 from segjax.data.spec import VOID
 from segjax.errors import InputError
 from segjax.evaluation import steps
-from segjax.models import functional, resize
+from segjax.models import functional, resize, row_blocks
+from segjax.models.features import Scores
+from segjax.models.resize import Resize
 from segjax.network import Network
 from segjax.training import assembly
 from tests import tiny
+from tests.metrics import made as counted
 
 SAMPLES = 3
 
@@ -69,8 +72,8 @@ def test_evaluation_counts_its_own_predictions_and_no_filling_rows(short, change
         expected = np.zeros((tiny.K, tiny.K), int)
         np.add.at(expected, (label[row][valid[row]], prediction[row][valid[row]]), 1)
         np.testing.assert_array_equal(counts["mean_iou"]["confusion"][row], expected)
-    calibration = counts["calibration"]["calibration"]
-    assert counts["cross_entropy"]["pixels"] == calibration[0].sum() == valid.sum()
+    calibration = counts["calibration"]
+    assert counts["cross_entropy"]["pixels"] == calibration["pixels"].sum() == valid.sum()
 
     image = batch["image"].astype(np.float32)
     image = np.stack([cv2.resize(i, seen[::-1], interpolation=cv2.INTER_LINEAR) for i in image])
@@ -84,8 +87,27 @@ def test_evaluation_counts_its_own_predictions_and_no_filling_rows(short, change
     loss = -(np.take_along_axis(log_share, target, -1)[..., 0] * valid).sum()
     assert counts["cross_entropy"]["loss"] == pytest.approx(loss, rel=1e-4)
     sure, right = np.exp(log_share.max(-1))[valid].sum(), (prediction == label)[valid].sum()
-    assert calibration[1].sum() == pytest.approx(sure, rel=1e-4)
-    assert calibration[2].sum() == right
+    assert calibration["confidence"].sum() == pytest.approx(sure, rel=1e-4)
+    assert calibration["right"].sum() == right
+
+
+@pytest.mark.parametrize("blocks", [3, 8, 32])
+def test_counts_of_the_same_scores_are_the_same_bits_in_any_number_of_blocks(short, blocks):
+    scores, label = counted.scored()
+    judge = steps.Judge(metrics.build(tiny.SPEC))
+
+    def counts(blocks):
+        on_pixels = Scores(jnp.asarray(scores), Resize("half_pixel", 1))
+        by_block = row_blocks.over(judge, on_pixels, jnp.asarray(label), blocks=blocks)
+        return jax.device_get(steps.joined(by_block, label.shape[1])["counts"])
+
+    got, expected = (tiny.by_name(counts(n)) for n in (blocks, 1))
+    for name, value in expected.items():
+        if name in ("cross_entropy/loss", "calibration/confidence"):  # not counts
+            np.testing.assert_allclose(got[name], value, rtol=1e-6)
+        else:
+            assert value.dtype == np.int32
+            np.testing.assert_array_equal(got[name], value)
 
 
 def test_evaluation_is_the_same_on_many_devices_and_its_rows_come_back(short):

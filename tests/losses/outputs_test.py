@@ -1,4 +1,4 @@
-"""Several outputs, terms and parts of a batch: each sum has its own count, as by hand in float64."""
+"""Several outputs, terms and parts of a batch: each has its own count, as by hand in float64."""
 
 from collections.abc import Callable
 
@@ -22,7 +22,9 @@ REDUCTIONS = (("mean_valid", made.WEIGHTS), ("mean_weighted", made.WEIGHTS), ("s
 
 def outputs() -> tuple[Scores, ...]:
     return tuple(
-        made.random_scores(grid, seed=i, batch=4).replace(resize=Resize("half_pixel", 12 // grid[0]))
+        made.random_scores(grid, seed=i, batch=4).replace(
+            resize=Resize("half_pixel", 12 // grid[0])
+        )
         for i, grid in enumerate(GRIDS)
     )
 
