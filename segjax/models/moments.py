@@ -1,4 +1,4 @@
-"""The mean and the variance of activations: one pass, and no digits lost where the mean is large."""
+"""Mean and variance of activations in one pass, exact where the mean is large."""
 
 import functools
 from collections.abc import Sequence

@@ -103,20 +103,20 @@ def test_files_of_two_evaluations_are_not_taken_for_one(scene, tmp_path):
         paths.append(report.path_of(workdir, "val"))
         origin = report.Origin(3, "raw", "abc", 12)
         kept.evaluate(one.evaluator(details=True), one.network, paths[-1], origin)
-    comparison.run(*paths, "val", tmp_path / "out")
+    comparison.run(*paths, "val", tmp_path / "out0")
     (labels,) = kept_labels.files_of(paths[0])
     mine = labels.read_bytes()
     shutil.copy(*kept_labels.files_of(paths[1]), labels)
     with pytest.raises(InputError, match="label maps of another evaluation"):
-        comparison.run(*paths, "val", tmp_path / "out")
+        comparison.run(*paths, "val", tmp_path / "out1")
     labels.write_bytes(mine)
     shutil.copy(paths[1].with_suffix(".npz"), paths[0].with_suffix(".npz"))
     with pytest.raises(InputError, match="eval-val.npz are of different evaluations"):
-        comparison.run(*paths, "val", tmp_path / "out")
+        comparison.run(*paths, "val", tmp_path / "out2")
     # As they were written before results had marks.
     for path in paths:
         fields = json.loads(path.read_text())
         del fields["result"]
         path.write_text(json.dumps(fields))
     with pytest.raises(InputError, match="eval-val.npz are of different evaluations"):
-        comparison.run(*paths, "val", tmp_path / "out")
+        comparison.run(*paths, "val", tmp_path / "out3")

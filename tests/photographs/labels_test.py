@@ -44,8 +44,8 @@ class Net:
     def __init__(self, *, crf: bool = False, samples: int = 0):
         self._crf, self._samples = crf, samples
 
-    def protocol(self, sizes):
-        assert sizes.tolist() == [[*SIZE]]
+    @property
+    def protocol(self):
         protocol = type("Protocol", (), {"crf": "full" if self._crf else None})
         protocol.views = type("Views", (), {"samples": self._samples})
         return protocol
@@ -111,8 +111,7 @@ class Bright:
     def __init__(self, spec, shades: int):
         self.spec, self._shades = spec, shades
 
-    def protocol(self, sizes):
-        return Net().protocol(np.array([SIZE]))
+    protocol = Net().protocol
 
     def labelled(self, images, sizes):
         for index in range(len(images)):
