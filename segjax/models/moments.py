@@ -1,4 +1,4 @@
-"""Mean and variance of activations in one pass, exact where the mean is large."""
+"""Mean and variance of activations in one pass, without losing digits where the mean is large."""
 
 import functools
 from collections.abc import Sequence
