@@ -63,20 +63,20 @@ def test_every_verb_that_reads_a_run_finds_its_moved_data(tmp_path, monkeypatch)
     place = f"--data_root={renamed}"
     environment = {"SEGJAX_CACHE": str(tmp_path / "cache")}
     assert "streets: no such folder (--config.data.root=DIR, or --data_root=DIR" in programs.line(
-        programs.verb("evaluate", f"--workdir={run}", **environment)
+        programs.forked("evaluate", f"--workdir={run}", **environment)
     )
     scores = json.loads((run / "eval-val.json").read_text())
-    done = programs.verb("evaluate", f"--workdir={run}", place, **environment)
+    done = programs.forked("evaluate", f"--workdir={run}", place, **environment)
     assert done.returncode == 0, done.stderr
     again = json.loads((run / "eval-val.json").read_text())
     assert (again["iou"], again["data"]) == (scores["iou"], scores["data"])
     both = (str(run), str(run), f"--output={tmp_path / 'out'}")
-    assert "--data_root=DIR" in programs.line(programs.verb("compare", *both, **environment))
-    done = programs.verb("compare", *both, place, **environment)
+    assert "--data_root=DIR" in programs.line(programs.forked("compare", *both, **environment))
+    done = programs.forked("compare", *both, place, **environment)
     assert done.returncode == 0, done.stderr
     assert "+0.00" in done.stdout
     recipe = "--config=configs/fcn8s.py:folder,smoke"
-    done = programs.verb("prepare", "check", recipe, place, **environment)
+    done = programs.forked("prepare", "check", recipe, place, **environment)
     assert done.returncode == 0, done.stderr
     assert "roads val: 4 examples read, no problem." in done.stdout
     shutil.copy(

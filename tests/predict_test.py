@@ -19,7 +19,7 @@ def test_a_folder_is_labelled_but_for_its_bad_files(tmp_path):
     (photos / "bad.png").write_bytes(b"no image")
     before = {path: path.read_bytes() for path in photos.rglob("*.*") if path.is_file()}
     command = (*SLIC, f"--input={photos}", f"--output={out}", "--save=labels")
-    done = programs.verb(*command)
+    done = programs.forked(*command)
     told = programs.line(done)
     assert "2 of 4 photographs have no result; first: " in told
     assert "bad.png: not an image" in told
@@ -30,9 +30,9 @@ def test_a_folder_is_labelled_but_for_its_bad_files(tmp_path):
     labels = png.decode_regions((out / "b" / "c.d" / "e.png").read_bytes(), "e")
     assert labels.shape == (10, 14)
     assert {path: path.read_bytes() for path in before} == before
-    told = programs.line(programs.verb(*command))  # its own results are no photographs
+    told = programs.line(programs.forked(*command))  # its own results are no photographs
     assert "out/a.png and 1 more: there already; give another --output, or --overwrite" in told
 
 
 def test_an_input_is_needed(tmp_path):
-    assert "--input=PATH is needed" in programs.line(programs.verb(*SLIC, cwd=programs.ROOT))
+    assert "--input=PATH is needed" in programs.line(programs.forked(*SLIC, cwd=programs.ROOT))

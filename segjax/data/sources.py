@@ -308,9 +308,12 @@ def _stem(path: Path, folder: Path, ending: str) -> str:
 
 
 def _walk(folder: Path, without: Path | None = None) -> Iterator[Path]:
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{error.filename}: cannot be listed: {error.strerror or error}.")
+
     # os.walk, because Path.rglob does not enter linked folders, and data sets often are links.
     left = without.resolve() if without else None
-    for parent, folders, names in os.walk(folder, followlinks=True):
+    for parent, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
         here = Path(parent)
         # A link to a folder above itself would be entered for ever.
         above = {place.resolve() for place in (here, *here.parents)}

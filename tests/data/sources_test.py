@@ -1,4 +1,6 @@
+import errno
 import io
+import os
 import pickle
 from pathlib import Path
 
@@ -280,6 +282,21 @@ def test_a_link_to_a_folder_above_is_entered_once(tmp_path: Path):
     _pair(tmp_path, "a")
     (tmp_path / "images" / "train" / "again").symlink_to(tmp_path / "images")
     assert len(sources.list_pairs(tmp_path, "train")) == 1
+
+
+def test_a_folder_that_cannot_be_listed_is_not_passed_over(tmp_path: Path, monkeypatch):
+    _pair(tmp_path, "a")
+    _pair(tmp_path, "closed/b")
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(InputError, match="images/train/closed: cannot be listed: Permission den"):
+        sources.list_pairs(tmp_path, "train")
 
 
 def test_a_broken_colour_profile_is_not_talked_of(capfd):
