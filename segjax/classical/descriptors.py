@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from segjax import arrays
+from segjax import arrays, contracts
 from segjax.classical import barriers, color
 from segjax.errors import InputError
 
@@ -24,24 +24,25 @@ _POOLING = 2  # width of the smoothing of the energy, relative to its scale
 def describe_pixels(
     image: jax.Array, kind: str = "lab", *, position: float = 50.0, texture: float = 1.0
 ) -> jax.Array:
-    """The descriptor of every pixel: uint8 [H, W, 3] -> float32 [F, H, W].
+    """The descriptor of every pixel: image [H, W, 3] -> float32 [F, H, W].
 
     Channels come first, which makes all further steps several times faster on a CPU.
 
     Args:
-        image: RGB.
+        image: see `contracts.image`.
         kind: "rgb" (0 .. 255), "lab" (CIELAB), "lab_xy" (CIELAB, y, x) or "texture" (CIELAB and
             the rows of `filter_energy`).
         position: length of the image's longer side in CIELAB units, for "lab_xy".
         texture: weight of the filters' energy, whose unit is that of L, for "texture".
 
     Raises:
-        InputError: for another kind.
+        InputError: for another kind, or an array that is no image.
     """
     check(kind)
+    image = contracts.image(image)
     height, width = image.shape[:2]
     if kind == "texture":
-        lab = jnp.stack(color.lab_planes(image))
+        lab = jnp.stack(color.image_planes(image))
         return jnp.concatenate([lab, texture * filter_energy(lab[0])])
     rows = jax.lax.broadcasted_iota(jnp.float32, (height, width), 0)
     columns = jax.lax.broadcasted_iota(jnp.float32, (height, width), 1)
@@ -54,7 +55,7 @@ def describe_points(
     """The descriptors of any set of pixels, for a kind in POINTWISE.
 
     Args:
-        colors: uint8 [A, B, 3], RGB.
+        colors: [A, B, 3], pixels of an image as `contracts.image` gives it.
         rows, columns: float32 [A, B], positions in the image in pixels.
         kind: one of POINTWISE.
         scale: CIELAB units per pixel, for "lab_xy".
@@ -69,7 +70,7 @@ def describe_points(
     if kind == "rgb":
         return jnp.stack([colors[..., channel].astype(jnp.float32) for channel in range(3)])
     place = (scale * rows, scale * columns) if kind == "lab_xy" else ()
-    return jnp.stack([*color.lab_planes(colors), *place])
+    return jnp.stack([*color.image_planes(colors), *place])
 
 
 def count(kind: str) -> int:

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from segjax import contracts
 from segjax.classical import regions, spanning
 from segjax.classical.spanning import get, put
 from segjax.errors import InputError
@@ -34,10 +35,10 @@ def felzenszwalb(
     form: str = "auto",
     levels: int = 256,
 ) -> jax.Array:
-    """Graph-based segmentation: uint8 [H, W, 3] -> int32 [H, W], K regions that are 8-connected.
+    """Graph-based segmentation: image [H, W, 3] -> int32 [H, W], K regions that are 8-connected.
 
     Args:
-        image: RGB, 0 to 255.
+        image: see `contracts.image`.
         scale: the paper's k, colour (0 to 255) times pixels; larger values give fewer regions.
         sigma: standard deviation in pixels of the Gaussian that smooths the image; 0 for none.
         min_size: smallest size of a region in pixels, unless the image is smaller.
@@ -48,8 +49,9 @@ def felzenszwalb(
         Regions 0 to K - 1 in the raster order of their first pixels.
 
     Raises:
-        InputError: for an option out of its range.
+        InputError: for an option out of its range, or an array that is no image.
     """
+    image = contracts.image(image)
     if form not in FORMS:
         raise InputError(f"form is {form!r}; {', '.join(FORMS)} are allowed.")
     for name, value, least in (("min_size", min_size, 0), ("levels", levels, 1)):

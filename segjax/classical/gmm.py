@@ -46,7 +46,7 @@ def check_components(components: int) -> None:
 
 
 def planes(image: jax.Array) -> jax.Array:
-    """Colour planes centred about 0: uint8 [H, W, 3] -> float32 [3, H, W]."""
+    """Colour planes centred about 0: image [H, W, 3] -> float32 [3, H, W]."""
     return jnp.moveaxis(image, -1, 0).astype(jnp.float32) - _CENTRE
 
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from segjax import contracts
 from segjax.classical import batches, gmm, graph_cut
 from segjax.errors import InputError
 
@@ -23,14 +24,14 @@ def grabcut(
     gamma: float = 50.0,
     seeds: jax.Array | None = None,
 ) -> jax.Array:
-    """The foreground in a box: uint8 [H, W, 3], int32 [4] -> int32 [H, W], 1 for foreground.
+    """The foreground in a box: image [H, W, 3], int [4] -> int32 [H, W], 1 for foreground.
 
     Gaussian mixtures are fitted to the colours inside and outside the box. Then each iteration
     learns the mixtures, assigns pixels to components and computes a minimum cut (8 neighbours). A
     cut starts from the flow of the previous one, because only the unaries change.
 
     Args:
-        image: RGB.
+        image: see `contracts.image`.
         box: top, left, bottom, right; half-open, clipped to the image. Pixels outside are
             background, so an empty box gives only background. With a box of the whole image no
             background is known, and its colours are assumed to be uniform at first.
@@ -41,17 +42,20 @@ def grabcut(
             Foreground seeds outside the box are background.
 
     Raises:
-        InputError: if an option is out of its range.
+        InputError: if an option is out of its range or an array is not of its kind.
     """
     gmm.check_components(components)
     if iterations < 1:
         raise InputError(f"iterations: got {iterations}; allowed: 1 or more.")
     if not gamma > 0 or math.isinf(gamma):
         raise InputError(f"gamma: got {gamma}; allowed: numbers > 0.")
+    image, box = contracts.image(image), contracts.as_int32(contracts.whole(box, "box", "[4]"))
     if seeds is None:
         seeds = jnp.zeros(image.shape[:2], jnp.int32)
+    else:
+        seeds = graph_cut.checked_seeds(seeds, image)
     segment = functools.partial(_segment, components=components, iterations=iterations, gamma=gamma)
-    return batches.one_by_one(segment, image, jnp.asarray(box), seeds)
+    return batches.one_by_one(segment, image, box, seeds)
 
 
 def _segment(image, box, seeds, *, components, iterations, gamma):

@@ -5,12 +5,14 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from segjax import contracts
 from segjax.classical import barriers, descriptors, lloyd
 from segjax.errors import InputError
 
 INITS = ("k-means++", "random")
 
 
+@contracts.of_image
 @functools.partial(
     jax.jit,
     static_argnames=(
@@ -31,10 +33,10 @@ def kmeans(
     max_iterations: int = 300,
     seed: int = 0,
 ) -> jax.Array:
-    """The K-means clusters of an image's pixels: uint8 [H, W, 3] -> int32 [H, W].
+    """The K-means clusters of an image's pixels: image [H, W, 3] -> int32 [H, W].
 
     Args:
-        image: RGB.
+        image: see `contracts.image`.
         clusters: K, at most H W.
         features, position, texture: `kind`, `position` and `texture` of
             `descriptors.describe_pixels`.
@@ -55,10 +57,6 @@ def kmeans(
     return _number(result.assignment, clusters).reshape(height, width)
 
 
-@functools.partial(
-    jax.jit,
-    static_argnames=("clusters", "init", "restarts", "tol", "max_iterations", "seed"),
-)
 def fit(
     points: jax.Array,
     *,
@@ -70,14 +68,14 @@ def fit(
     max_iterations: int = 300,
     seed: int = 0,
 ) -> lloyd.Fit:
-    """Clusters of points by Lloyd's algorithm: float [N, F] -> lloyd.Fit.
+    """Clusters of points by Lloyd's algorithm: numbers [N, F] -> lloyd.Fit.
 
     The centre of an empty cluster moves to the point farthest from all other centres.
 
     Args:
-        points: floats, computed in float32; features should have similar ranges.
+        points: finite, computed in float32; features should have similar ranges.
         clusters: K, 1 to N.
-        start: float32 [K, F], initial centres instead of `init`.
+        start: [K, F], finite, initial centres instead of `init`.
         init: "k-means++": each next centre is the best of 2 + log K points drawn with probability
             proportional to the squared distance from the centres so far. "random": different
             points, all equally likely.
@@ -88,9 +86,17 @@ def fit(
         seed: seed of the random numbers.
 
     Raises:
-        InputError: if an option is not allowed.
+        InputError: if an option is not allowed or an array is not of its kind.
     """
-    return _fit(points.T, start, clusters, init, restarts, tol, max_iterations, seed)
+    points = contracts.numbers(points, "points", "[N, F]")
+    if start is not None:
+        start = contracts.numbers(start, "start", "[K, F]")
+    return _fit_points(points, start, clusters, init, restarts, tol, max_iterations, seed)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3, 4, 5, 6, 7))
+def _fit_points(points, start, *options) -> lloyd.Fit:
+    return _fit(points.T, start, *options)
 
 
 def _fit(planes, start, clusters, init, restarts, tol, max_iterations, seed) -> lloyd.Fit:
@@ -139,6 +145,7 @@ def _number(labels: jax.Array, clusters: int) -> jax.Array:
 # Mini-batches
 
 
+@contracts.of_image
 @functools.partial(
     jax.jit,
     static_argnames=("clusters", "features", "position", "batch", "steps", "seed"),
@@ -153,13 +160,13 @@ def minibatch_kmeans(
     steps: int = 50,
     seed: int = 0,
 ) -> jax.Array:
-    """Mini-batch K-means for large images (Sculley 2010): uint8 [H, W, 3] -> int32 [H, W].
+    """Mini-batch K-means for large images (Sculley 2010): image [H, W, 3] -> int32 [H, W].
 
     A centre is the mean of all sampled pixels that it has received: the n-th pixel moves it by 1/n
     of their difference. Descriptors exist for one batch or one strip of rows at a time.
 
     Args:
-        image: RGB.
+        image: see `contracts.image`.
         clusters: K, at most H W and `batch`.
         features, position: see `kmeans`; "texture" needs the whole image and is not allowed.
         batch: pixels drawn, with replacement, in every step.

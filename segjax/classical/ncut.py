@@ -11,6 +11,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from segjax import contracts
 from segjax.classical import batches, color, eigen, slic, spectral
 from segjax.classical import regions as region_tools
 from segjax.errors import InputError, choose
@@ -26,6 +27,7 @@ _FILTERS = 4
 _GROWTH = 30.0  # log of the largest gain of a filter, whose square float32 can hold
 
 
+@contracts.of_image
 @functools.partial(
     jax.jit,
     static_argnames=(
@@ -48,10 +50,10 @@ def ncut_regions(
     connected: bool = True,
     seed: int = 0,
 ) -> jax.Array:
-    """Normalised cuts on SLIC regions: uint8 [H, W, 3] -> int32 [H, W], 0 to K - 1.
+    """Normalised cuts on SLIC regions: image [H, W, 3] -> int32 [H, W], 0 to K - 1.
 
     Args:
-        image: sRGB.
+        image: see `contracts.image`.
         regions: requested superpixels, limited to the number of pixels.
         form: "recursive", two-way cuts that cost at most `threshold`; "kway", `segments` parts at
             once.
@@ -92,11 +94,15 @@ def cut(
     """Normalised cuts of given superpixels: int32 [H, W]; for the options see `ncut_regions`.
 
     Args:
-        image: uint8 [H, W, 3].
-        labels: int32 [H, W], superpixels 0 to n - 1 without gaps.
+        image: see `contracts.image`.
+        labels: int [H, W], superpixels 0 to n - 1 without gaps.
         regions: capacity, n or more.
+
+    Raises:
+        InputError: if an option is out of its range or an array is not of its kind.
     """
     _check(regions, form, threshold, segments, sigma_color, sigma_boundary, assign)
+    image, labels = _image_and_labels(image, labels, regions)
 
     def run(image: jax.Array, labels: jax.Array) -> jax.Array:
         weights, touching = similarity(
@@ -134,8 +140,8 @@ def similarity(
     sum of the permeabilities, at most 1, of the ways through one region between them.
 
     Args:
-        image: uint8 [H, W, 3].
-        labels: int32 [H, W], 0 to regions - 1.
+        image: see `contracts.image`.
+        labels: int [H, W], 0 to regions - 1.
         regions: capacity K.
         sigma_color: in CIELAB units.
         sigma_boundary: in CIELAB units a pixel.
@@ -143,8 +149,12 @@ def similarity(
 
     Returns:
         float32 [K, K], symmetric, 0 on the diagonal; bool [K, K].
+
+    Raises:
+        InputError: if an array is not of its kind.
     """
-    planes = color.lab_planes(image)
+    image, labels = _image_and_labels(image, labels, regions)
+    planes = color.image_planes(image)
     counts, sums = region_tools.adjacency(labels, _gradient(planes), regions=regions)
     touching = counts > 0
     mean = region_tools.means(jnp.stack(planes, axis=-1), labels, regions=regions)
@@ -165,23 +175,33 @@ def similarity(
     return jnp.where(jnp.eye(regions, dtype=bool), 0, weights), touching
 
 
+def _image_and_labels(image, labels, regions):
+    image = contracts.image(image)
+    form = f"[{image.shape[0]}, {image.shape[1]}]"
+    return image, contracts.integers(labels, "labels", form, least=0, most=regions - 1)
+
+
 def recursive_cut(
     weights: jax.Array, count: jax.Array | int, *, threshold: float, seed: int = 0
 ) -> jax.Array:
-    """Two-way cuts as long as one costs at most `threshold`: float32 [K, K] -> int32 [K].
+    """Two-way cuts as long as one costs at most `threshold`: numbers [K, K] -> int32 [K].
 
     A part is cut at the best place along its second eigenvector. All parts are cut at once, on the
     graph without the links between parts.
 
     Args:
-        weights: symmetric, 0 on the diagonal.
+        weights: finite, 0 or more, symmetric, 0 on the diagonal.
         count: number of nodes, the first ones; the rest of K is empty.
         threshold: largest NCut = cut / assoc(A) + cut / assoc(B); A and B are the sides of a part.
         seed: seed of the start vectors.
 
     Returns:
         Parts 0, 1, ...; each empty node is a part with the node's number.
+
+    Raises:
+        InputError: if the weights are of another kind.
     """
+    weights = contracts.numbers(weights, "weights", "[K, K]", least=0)
     numbers = jnp.arange(weights.shape[0], dtype=jnp.int32)
     start = jax.random.normal(jax.random.key(seed), numbers.shape)
 
@@ -273,14 +293,18 @@ def _sweep(inside, degree, parts, vector, used, threshold):
 def kway_cut(
     weights: jax.Array, count: jax.Array | int, *, segments: int, assign: str, seed: int = 0
 ) -> jax.Array:
-    """A cut into `segments` parts at once: float32 [K, K] -> int32 [K].
+    """A cut into `segments` parts at once: numbers [K, K] -> int32 [K].
 
     Args:
         weights, count: see `recursive_cut`.
         segments: number of parts and of eigenvectors.
         assign: "kmeans" or "discretize", applied to rows of unit length.
         seed: seed of the start vectors and the assignment.
+
+    Raises:
+        InputError: if the weights are of another kind.
     """
+    weights = contracts.numbers(weights, "weights", "[K, K]", least=0)
     nodes = weights.shape[0]
     exists = (jnp.arange(nodes) < count)[:, None]
     degree = jnp.sum(weights, axis=1) + _SELF

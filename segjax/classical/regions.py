@@ -1,7 +1,8 @@
 """Tools for label maps: components, numbering, boundaries, means, adjacency, merging and votes.
 
-A label map is int32 [H, W]. Functions of regions 0 .. K-1 take `regions`, a static capacity of K or
-more; result rows beyond K are empty.
+A label map is [H, W] of any integers. Functions of regions 0 .. K-1 take `regions`, a static
+capacity of K or more; result rows beyond K are empty. Another label is refused where it is known
+(`contracts`), and in a program its pixels belong to no region.
 """
 
 import functools
@@ -9,6 +10,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from segjax import contracts
 from segjax.errors import InputError
 
 _HALF = {4: ((0, 1), (1, 0)), 8: ((0, 1), (1, 0), (1, 1), (1, -1))}
@@ -16,7 +18,7 @@ _HALF = {4: ((0, 1), (1, 0)), 8: ((0, 1), (1, 0), (1, 1), (1, -1))}
 
 
 def components(labels: jax.Array, *, connectivity: int = 4) -> jax.Array:
-    """The connected pieces of equal labels: int32 [H, W] -> int32 [H, W].
+    """The connected pieces of equal labels: int [H, W] -> int32 [H, W].
 
     Minima travel along the links and pointers are doubled after every round, so that the number of
     rounds grows with the logarithm of a piece's length (Shiloach, Vishkin 1982).
@@ -29,8 +31,9 @@ def components(labels: jax.Array, *, connectivity: int = 4) -> jax.Array:
         Pieces 0, 1, ... in the raster order of their first pixels.
 
     Raises:
-        InputError: for another connectivity.
+        InputError: for another connectivity, or labels that are no integers.
     """
+    labels = contracts.names(labels, "labels", "[H, W]")
     links = [(step, _same(labels, step)) for step in _half(connectivity)]
     shape = labels.shape
     places = jnp.arange(labels.size, dtype=jnp.int32).reshape(shape)
@@ -68,9 +71,13 @@ def relabel(labels: jax.Array, *, regions: int | None = None) -> jax.Array:
     """The map with regions numbered 0, 1, ... in the raster order of their first pixels.
 
     Args:
-        labels: int32 [*space], 0 to regions - 1; other values are clipped to this range.
+        labels: int [*space], 0 to regions - 1; other values are clipped to this range.
         regions: capacity, by default the number of pixels; a smaller one is faster.
+
+    Raises:
+        InputError: if the labels are no integers.
     """
+    labels = contracts.as_int32(contracts.whole(labels, "labels", "[..., N]"))
     regions = labels.size if regions is None else regions
     place = jnp.arange(labels.size, dtype=jnp.int32)
     flat = jnp.clip(labels, 0, regions - 1).ravel()
@@ -95,7 +102,11 @@ def boundaries(labels: jax.Array, *, thin: bool = False) -> jax.Array:
         labels: any integers.
         thin: only pixels whose right or lower neighbour differs, so that a boundary is one pixel
             wide.
+
+    Raises:
+        InputError: if the labels are no integers.
     """
+    labels = contracts.names(labels, "labels", "[..., H, W]")
     down = labels[..., :-1, :] != labels[..., 1:, :]
     right = labels[..., :-1] != labels[..., 1:]
     edge = _pad_last(down, -2, after=True) | _pad_last(right, -1, after=True)
@@ -105,7 +116,12 @@ def boundaries(labels: jax.Array, *, thin: bool = False) -> jax.Array:
 
 
 def sizes(labels: jax.Array, *, regions: int) -> jax.Array:
-    """Number of pixels in each region: int32 [regions]."""
+    """Number of pixels in each region, labels int [*space]: int32 [regions].
+
+    Raises:
+        InputError: if a label is no integer of 0 to regions - 1.
+    """
+    labels = _indices(labels, "[..., N]", regions)
     return jnp.zeros(regions, jnp.int32).at[labels.ravel()].add(1, mode="drop")
 
 
@@ -113,22 +129,43 @@ def means(values: jax.Array, labels: jax.Array, *, regions: int) -> jax.Array:
     """The mean value of each region, such as its mean colour; 0 for an empty region.
 
     Args:
-        values: uint8 or float32 [H, W, C].
-        labels: int32 [H, W], 0 to regions - 1.
+        values: finite numbers [H, W, C].
+        labels: int [H, W], 0 to regions - 1.
         regions: capacity.
 
     Returns:
         float32 [regions, C].
+
+    Raises:
+        InputError: if an array is not of its kind.
     """
+    values = contracts.numbers(values, "values", "[H, W, C]")
+    labels = _indices(labels, _of_size(values), regions)
     flat = values.reshape(-1, values.shape[-1]).astype(jnp.float32)
     sums = jnp.zeros((regions, flat.shape[1])).at[labels.ravel()].add(flat, mode="drop")
     return sums / jnp.maximum(sizes(labels, regions=regions), 1)[:, None]
 
 
 def mean_image(image: jax.Array, labels: jax.Array, *, regions: int) -> jax.Array:
-    """The regions in their mean colours: uint8 [H, W, C], int32 [H, W] -> uint8 [H, W, C]."""
+    """The regions in their mean colours: uint8 or floats of 0 to 255, int -> uint8.
+
+    Args:
+        image: [H, W, C], or grey, [H, W].
+        labels: [H, W], 0 to regions - 1.
+        regions: capacity.
+
+    Returns:
+        As large as the image.
+
+    Raises:
+        InputError: if an array is not of its kind.
+    """
+    image = contracts.image(image, form="[H, W, C] or [H, W]")
+    labels = _indices(labels, _of_size(image), regions)
+    if image.ndim == 2:
+        return mean_image(image[..., None], labels, regions=regions)[..., 0]
     colors = jnp.round(means(image, labels, regions=regions)).astype(jnp.uint8)
-    return colors[labels]
+    return colors.at[labels].get(mode="fill", fill_value=0)
 
 
 def adjacency(
@@ -141,8 +178,8 @@ def adjacency(
     """The region adjacency graph as dense matrices.
 
     Args:
-        labels: int32 [H, W], 0 to regions - 1.
-        values: float32 [H, W], such as a gradient's magnitude; ones by default.
+        labels: int [H, W], 0 to regions - 1.
+        values: finite numbers [H, W], such as a gradient's magnitude; ones by default.
         regions: capacity K.
         connectivity: 4 or 8.
 
@@ -152,15 +189,19 @@ def adjacency(
         sums: float32 [K, K], sum of the pairs' mean values.
 
     Raises:
-        InputError: for another connectivity.
+        InputError: for another connectivity, or if an array is not of its kind.
     """
+    labels = _indices(labels, "[H, W]", regions)
+    if values is not None:
+        values = contracts.numbers(values, "values", _of_size(labels))
     counts = jnp.zeros((regions * regions,), jnp.int32)
     sums = jnp.zeros((regions * regions,), jnp.float32)
     for down, right in _half(connectivity):
         near, far = _pairs(labels, (down, right))
         outside = regions * regions  # dropped
-        index = jnp.where(near == far, outside, jnp.minimum(near, far) * regions
-                          + jnp.maximum(near, far)).ravel()  # fmt: skip
+        apart = (near != far) & (near < regions) & (far < regions)
+        index = jnp.minimum(near, far) * regions + jnp.maximum(near, far)
+        index = jnp.where(apart, index, outside).ravel()
         counts = counts.at[index].add(1, mode="drop")
         if values is not None:
             first, second = _pairs(values, (down, right))
@@ -170,7 +211,6 @@ def adjacency(
     return counts + counts.T, sums + sums.T
 
 
-@functools.partial(jax.jit, static_argnames=("regions", "keep"))
 def merge(features: jax.Array, labels: jax.Array, *, regions: int, keep: int) -> jax.Array:
     """Merges touching regions until `keep` are left, always the pair with the smallest loss.
 
@@ -179,8 +219,8 @@ def merge(features: jax.Array, labels: jax.Array, *, regions: int, keep: int) ->
     possible.
 
     Args:
-        features: uint8 or float32 [H, W, C], such as CIELAB.
-        labels: int32 [H, W], 0 to regions - 1.
+        features: finite numbers [H, W, C], such as CIELAB.
+        labels: int [H, W], 0 to regions - 1.
         regions: capacity; time and memory grow with its square.
         keep: number of regions to leave; a map with no more regions is only renumbered.
 
@@ -188,10 +228,18 @@ def merge(features: jax.Array, labels: jax.Array, *, regions: int, keep: int) ->
         int32 [H, W], 0 to K - 1 in raster order of the first pixels.
 
     Raises:
-        InputError: if keep is not at least 1.
+        InputError: if keep is not at least 1 or an array is not of its kind.
     """
     if keep < 1:
         raise InputError(f"keep is {keep}; at least 1 is allowed.")
+    features = contracts.numbers(features, "features", "[H, W, C]")
+    labels = _indices(labels, _of_size(features), regions)
+    return _merged(features, labels, regions=regions, keep=keep)
+
+
+@functools.partial(jax.jit, static_argnames=("regions", "keep"))
+def _merged(features: jax.Array, labels: jax.Array, *, regions: int, keep: int) -> jax.Array:
+    """`merge` of arrays that have been checked."""
     numbers = jnp.arange(regions, dtype=jnp.int32)
     count = sizes(labels, regions=regions).astype(jnp.float32)
     touching = adjacency(labels, regions=regions)[0] > 0
@@ -235,20 +283,37 @@ def vote(labels: jax.Array, values: jax.Array, *, regions: int, classes: int) ->
     """The most frequent class of each region, at its pixels; the lowest of equally frequent ones.
 
     Args:
-        labels: int32 [H, W], 0 to regions - 1.
+        labels: int [H, W], 0 to regions - 1.
         values: int [H, W], classes; pixels outside 0 to classes - 1, such as VOID, do not vote.
         regions, classes: capacities.
 
     Returns:
         int32 [H, W], classes; `classes` in regions without a vote.
+
+    Raises:
+        InputError: if an array is not of its kind.
     """
-    values = values.astype(jnp.int32)
-    valid = (values >= 0) & (values < classes)
+    labels = _indices(labels, "[H, W]", regions)
+    values = contracts.whole(values, "values", _of_size(labels))
+    values = contracts.as_int32(values)
+    valid = (values >= 0) & (values < classes) & (labels < regions)
     index = jnp.where(valid, labels * classes + values, regions * classes)
     counts = jnp.zeros(regions * classes, jnp.int32).at[index.ravel()].add(1, mode="drop")
     counts = counts.reshape(regions, classes)
     winner = jnp.where(counts.max(axis=1) > 0, jnp.argmax(counts, axis=1), classes)
-    return winner.astype(jnp.int32)[labels]
+    return winner.astype(jnp.int32).at[labels].get(mode="fill", fill_value=classes)
+
+
+def _indices(labels: jax.Array, form: str, regions: int) -> jax.Array:
+    """Labels as int32 of 0 to `regions`; the last, for any other label, is beyond all regions."""
+    labels = contracts.integers(labels, "labels", form, least=0, most=regions - 1)
+    # A negative index would count from the end.
+    return jnp.where((labels < 0) | (labels >= regions), regions, labels)
+
+
+def _of_size(x: jax.Array) -> str:
+    """The form of a label map of an image or map."""
+    return f"[{x.shape[0]}, {x.shape[1]}]"
 
 
 def _half(connectivity: int) -> tuple[tuple[int, int], ...]:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from segjax import arrays
+from segjax import arrays, contracts
 from segjax.classical import barriers, connectivity
 from segjax.classical import color as colors
 from segjax.errors import InputError, choose
@@ -26,7 +26,8 @@ _SKIP = 4  # an iteration uses one of so many pixels,
 _FEW = 48  # unless a cell has fewer pixels than this
 _HALF = 2 | 2 << 10 | 2 << 20  # rounds three packed channels at once
 _BYTES = 255 | 255 << 10 | 255 << 20
-_FAR = 1e6  # colour of a centre outside the grid
+_FAR = math.inf  # colour of a centre outside the grid
+_MOST = 1e15  # of values, whose squares stay finite
 _CODE = 31  # low bits of a distance, which store the candidate's number, at most 27
 
 
@@ -42,7 +43,8 @@ def slic(
     """Superpixels of an image, [H, W, C] -> int32 [H, W], or of a volume, with one more axis.
 
     Args:
-        image: uint8 RGB for "lab"; any number of channels of any type for "none".
+        image: for "lab" see `contracts.image`, with one more axis for a volume; floats are rounded
+            to whole numbers. For "none" [H, W, C], any channels of numbers within +-1e15.
         regions: requested number of superpixels, K. The best grid has about as many cells, never
             more; regions may get lost, so that fewer result.
         compactness: m, the weight of distance in the image against distance in colour; 1 to 40 for
@@ -51,17 +53,20 @@ def slic(
             pixels, in turn. Finally every pixel is assigned.
         adaptive: SLICO: each region's compactness follows the spread of its colours, which starts
             at `compactness`.
-        color: "lab", or "none" for unconverted values.
+        color: "lab" (CIELAB), or "none" for unconverted values.
 
     Returns:
         Regions 0 to K - 1, each 4-connected (6-connected in a volume), numbered in the order of
         their cells.
 
     Raises:
-        InputError: if an option is out of its range, such as more regions than pixels.
+        InputError: if an option is out of its range, such as more regions than pixels, or the
+            array is no image.
     """
+    choose("color", color, COLORS)
+    image = _checked(image, color)
     shape = image.shape[:-1]
-    _check(shape, regions, compactness, iterations, color, image.shape[-1])
+    _check(shape, regions, compactness, iterations)
     cell = cell_shape(shape, regions)
     grid = tuple(-(-length // side) for length, side in zip(shape, cell, strict=True))
     anchor = image.ravel()[0].astype(jnp.float32)
@@ -132,7 +137,7 @@ class _Centers(NamedTuple):
 def _pixels(image: jax.Array, cell: tuple, grid: tuple, color: str) -> _Pixels:
     """The blurred image in blocks, in the colour space of the distances."""
     values: Iterable[jax.Array]
-    if color == "lab" and image.dtype == jnp.uint8:
+    if color == "lab":
         # Three channels packed in one word are blurred and moved in a third of the time.
         words = arrays.total(image[..., k].astype(jnp.int32) << (10 * k) for k in range(3))
         for axis in range(words.ndim):
@@ -147,9 +152,6 @@ def _pixels(image: jax.Array, cell: tuple, grid: tuple, color: str) -> _Pixels:
         smooth = image.astype(jnp.float32)
         for axis in range(smooth.ndim - 1):
             smooth = _sum_121(smooth, axis) / 4
-        if color == "lab":
-            scale = 255 if jnp.issubdtype(image.dtype, jnp.integer) else 1
-            smooth = colors.srgb_to_lab(smooth / scale)
         values = [_to_blocks(smooth[..., k], cell, grid) for k in range(smooth.shape[-1])]
     places = np.indices(cell, dtype=np.float32).reshape(len(cell), -1).T
     corners = np.indices(grid, dtype=np.float32).reshape(len(grid), -1)
@@ -329,7 +331,19 @@ def _seen(values: jax.Array, step: Sequence[int], fill: float) -> jax.Array:
     return jax.lax.pad(values, jnp.array(fill, values.dtype), amounts)
 
 
-def _check(shape, regions, compactness, iterations, color, channels):
+def _checked(image: jax.Array, color: str) -> jax.Array:
+    """uint8 [..., 3] for "lab", float32 [..., C] for "none"."""
+    if color == "none":
+        form = "[H, W, C] or [D, H, W, C]"
+        return contracts.numbers(image, "image", form, least=-_MOST, most=_MOST)
+    image = contracts.image(image, form="[H, W, 3] or [D, H, W, 3] or [H, W]")
+    if image.dtype == jnp.uint8:
+        return image
+    # Converting first would be undefined for numbers that are not known to be in the range.
+    return jnp.clip(jnp.round(image), 0, contracts.WHITE).astype(jnp.uint8)
+
+
+def _check(shape, regions, compactness, iterations):
     if not 1 <= regions <= math.prod(shape):
         raise InputError(
             f"regions is {regions}; 1 to the image's {math.prod(shape)} pixels are allowed."
@@ -338,6 +352,3 @@ def _check(shape, regions, compactness, iterations, color, channels):
         raise InputError(f"compactness is {compactness}; numbers above 0 are allowed.")
     if iterations < 1:
         raise InputError(f"iterations is {iterations}; at least 1 is allowed.")
-    choose("color", color, COLORS)
-    if color == "lab" and channels != 3:
-        raise InputError(f'color "lab" needs 3 channels, got {channels}; "none" takes any.')

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from segjax import arrays
+from segjax import arrays, contracts
 from segjax.classical import batches, color, eigen, kmeans, regions
 from segjax.errors import InputError, choose
 
@@ -30,6 +30,7 @@ _COARSEST = 32  # pixels per vector; a grid with fewer is not coarsened
 _COARSE_ROUNDS = 10  # of the coarsest grid, which is cheap and should be solved well
 
 
+@contracts.of_image
 @functools.partial(
     jax.jit,
     static_argnames=(
@@ -52,10 +53,10 @@ def spectral(
     tolerance: float = 3e-4,
     seed: int = 0,
 ) -> jax.Array:
-    """Spectral clustering: uint8 [H, W, 3] -> int32 [H, W], 0 to K - 1, K at most `segments`.
+    """Spectral clustering: image [H, W, 3] -> int32 [H, W], 0 to K - 1, K at most `segments`.
 
     Args:
-        image: sRGB.
+        image: see `contracts.image`.
         segments: number of clusters and of eigenvectors; a cluster may have several pieces.
         radius: length of the longest links in pixels of the graph.
         sigma_color: CIELAB difference at which a weight has fallen to 1/e.
@@ -75,7 +76,7 @@ def spectral(
     _check(segments, height * width, radius, sigma_color, sigma_position, laplacian, assign)
 
     def segment(image: jax.Array) -> jax.Array:
-        planes = color.lab_planes(shrink(image, (height, width)))
+        planes = _reduced_planes(image, (height, width))
         _, embedding = grid_vectors(
             grid_links(planes, radius, sigma_color, sigma_position), (height, width),
             wanted=segments, normalised=laplacian != "unnormalised", key=jax.random.key(seed),
@@ -113,8 +114,11 @@ def discretize(rows: jax.Array, *, rounds: int = 20, seed: int = 0) -> jax.Array
         rows: the first K eigenvectors, one row for each node.
         rounds: largest number of rotations.
         seed: seed of the first axis.
+
+    Raises:
+        InputError: if the rows are no finite numbers.
     """
-    rows = unit_rows(rows)
+    rows = unit_rows(contracts.numbers(rows, "rows", "[N, K]"))
     count, clusters = rows.shape
     first = rows[jax.random.randint(jax.random.key(seed), (), 0, count)]
 
@@ -300,7 +304,7 @@ def graph_shape(shape: tuple[int, int], side: int) -> tuple[int, int]:
 
 
 def shrink(image: jax.Array, shape: tuple[int, int]) -> jax.Array:
-    """The image reduced to a shape: uint8 [H, W, 3] -> float32 [h, w, 3], 0 to 1.
+    """The image reduced to a shape: [H, W, 3], 0 to 255 -> float32 [h, w, 3], 0 to 1.
 
     It takes means over areas; an image that has the shape already is returned unchanged.
     """
@@ -312,6 +316,13 @@ def shrink(image: jax.Array, shape: tuple[int, int]) -> jax.Array:
         for channel in range(3)
     ]
     return jnp.stack(planes, axis=-1)
+
+
+def _reduced_planes(image: jax.Array, shape: tuple[int, int]) -> tuple[jax.Array, ...]:
+    """CIELAB planes, float32 [h, w], of the image reduced to a shape."""
+    if arrays.image_size(image) == shape:
+        return color.image_planes(image)
+    return color.lab_planes(shrink(image, shape))
 
 
 def _area(size_in: int, size_out: int) -> jax.Array:

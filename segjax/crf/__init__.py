@@ -15,7 +15,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from segjax import arrays, registry
+from segjax import arrays, contracts, registry
 from segjax.arrays import Size
 from segjax.crf import kernels, mean_field, permutohedral
 from segjax.errors import InputError, choose
@@ -74,8 +74,9 @@ class DenseCrf:
         """Refines a network's scores for one image.
 
         Args:
-            image: uint8 or float [H, W, 3], RGB of 0 to 255.
-            logits: float [H, W, K]. The computation is in float32, or in their type if it is wider.
+            image: [H, W, 3], or grey, [H, W]: see `contracts.image`.
+            logits: [H, W, K], numbers; -infinite for a class that a pixel cannot have. The
+                computation is in float32, or in their type if it is wider.
             capacity: vertices of the bilateral lattice, see `permutohedral.build`.
             mask: bool [H, W], the pixels of the image. Others neither send nor receive messages and
                 keep their logits. None: all pixels.
@@ -86,8 +87,11 @@ class DenseCrf:
             float [H, W, K], logits whose softmax is the marginals; NaN within the mask if the
             lattice overflowed.
             int32 [], the capacity that the image needs if the lattice overflowed, else 0.
+
+        Raises:
+            InputError: if an array is not of its kind; see `contracts`.
         """
-        logits = logits.astype(_dtype(logits))
+        image, logits, mask, known = _checked(image, logits, mask, known)
         if near is None:
             near = self.spatial_filter(arrays.image_size(logits), logits.dtype, mask)
         far = kernels.bilateral(
@@ -128,10 +132,14 @@ class DenseCrf:
         """Refines the scores of a batch, arguments and results as in `__call__`.
 
         [B, H, W, 3], [B, H, W, K], bool [B, H, W] or None -> [B, H, W, K], int32 [B].
+
+        Raises:
+            InputError: as `__call__` does.
         """
+        image, logits, mask, _ = _checked(image, logits, mask, None, lead="B, ")
         near = None
         if mask is None:
-            near = self.spatial_filter(arrays.map_size(logits), _dtype(logits))
+            near = self.spatial_filter(arrays.map_size(logits), logits.dtype)
 
         def refined(row):
             image, logits, mask = row
@@ -160,9 +168,30 @@ class DenseCrf:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
 
-def _dtype(logits: jax.Array):
-    """Type of the computation, float32 or wider: messages are sums over all pixels."""
-    return jnp.promote_types(logits.dtype, jnp.float32)
+def _checked(
+    image: jax.Array,
+    logits: jax.Array,
+    mask: jax.Array | None,
+    known: jax.Array | None,
+    *,
+    lead: str = "",
+) -> tuple[jax.Array, jax.Array, jax.Array | None, jax.Array | None]:
+    """The arrays of a CRF, checked; logits in the type of the computation.
+
+    That is float32 or wider: messages are sums over all pixels.
+
+    Args:
+        image, logits, mask, known: see `DenseCrf`.
+        lead: the leading axes of all of them.
+    """
+    form = f"[{lead}H, W, K]"
+    size = ", ".join(map(str, contracts.real(logits, "logits", form).shape[:-1]))
+    if mask is not None:
+        mask = contracts.mask(mask, "mask", f"[{size}]")
+    if known is not None:
+        known = contracts.mask(known, "known", f"[{size}]")
+    image = contracts.image(image, form=f"[{size}, 3] or [{size}]", inside=mask)
+    return image, contracts.scores(logits, "logits", form, inside=(mask, known)), mask, known
 
 
 def by_image(fn: Callable[[Any], Any], rows: Any) -> Any:

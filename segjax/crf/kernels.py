@@ -10,7 +10,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from segjax import arrays
+from segjax import arrays, contracts
 from segjax.arrays import Size
 from segjax.crf import gaussian, permutohedral
 from segjax.errors import choose
@@ -64,14 +64,19 @@ def bilateral(
     exp(-|p_i - p_j|^2 / (2 alpha^2) - |I_i - I_j|^2 / (2 beta^2)) for positions p and colours I.
 
     Args:
-        image: uint8 or float [H, W, 3], RGB of 0 to 255, not normalised.
+        image: [H, W, 3], or grey, [H, W], not normalised: see `contracts.image`.
         theta_alpha: standard deviation in pixels.
         theta_beta: standard deviation in colour, in units of 0 to 255.
         capacity: capacity of the lattice in vertices.
         normalization: see `normalized`.
         mask: bool [H, W], the pixels of the image; None: all.
         dtype: type of the computation.
+
+    Raises:
+        InputError: if an array is not of its kind, or `normalization` is unknown.
     """
+    image = contracts.image(image, inside=mask)
+    mask = _checked_mask(mask, arrays.image_size(image))
     colours = jnp.moveaxis(image.astype(dtype), -1, 0) / theta_beta
     places = _places(arrays.image_size(image), theta_alpha, dtype)
     features = jnp.concatenate([places, colours]).reshape(5, -1)
@@ -105,9 +110,10 @@ def spatial(
         mask, dtype: as for `bilateral`.
 
     Raises:
-        InputError: if `by` or `normalization` is unknown.
+        InputError: if `by` or `normalization` is unknown, or the mask is not of its kind.
     """
     choose("crf spatial", by, SPATIAL)
+    mask = _checked_mask(mask, size)
     flat = None if mask is None else mask.reshape(-1)
     operator: permutohedral.Lattice | gaussian.Gaussian
     if by == "gaussian":
@@ -141,9 +147,11 @@ def normalized(
         mask: bool [N], the pixels of the image; None: all.
 
     Raises:
-        InputError: if the normalisation is unknown.
+        InputError: if the normalisation is unknown or the mask is not of its kind.
     """
     choose("crf normalization", normalization, NORMALIZATIONS)
+    if mask is not None:
+        mask = contracts.mask(mask, "mask", f"[{_pixels(operator)}]")
     if normalization == "none":
         return Filter(operator, None, None)
     dtype = _dtype(operator)
@@ -160,6 +168,10 @@ def normalized(
         return Filter(operator, root, root)
     inverse = 1 / (n + _TINY)
     return Filter(operator, *((None, inverse) if normalization == "after" else (inverse, None)))
+
+
+def _checked_mask(mask: jax.Array | None, size: Size) -> jax.Array | None:
+    return None if mask is None else contracts.mask(mask, "mask", f"[{size[0]}, {size[1]}]")
 
 
 def _enough(size: Size, theta: float | jax.Array) -> int:

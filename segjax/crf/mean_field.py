@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
+from segjax import contracts
 from segjax.data.spec import VOID
+from segjax.errors import InputError
 
 _LANES = 8  # channels are padded to a multiple of this, so that table rows are whole vectors
 
@@ -39,8 +41,15 @@ def infer(
 
     Returns:
         float [N, K], logits whose softmax is the marginals.
+
+    Raises:
+        InputError: if logits or a compatibility have another type or shape.
     """
+    contracts.scores(contracts.floats(logits, "logits", "[N, K]"), "logits", "[N, K]")
     classes = logits.shape[1]
+    for each in compatibilities:
+        form = f"[] or [{classes}] or [{classes}, {classes}]"
+        contracts.real(each, "compatibility", form)
     fill = -classes % _LANES
     unary = jnp.pad(logits, ((0, 0), (0, fill)), constant_values=-jnp.inf)
     costs = [_cost(c, fill, logits.dtype) for c in compatibilities]
@@ -76,7 +85,12 @@ def _cost(compatibility: jax.Array | float, fill: int, dtype) -> Callable:
 
 
 def logits_of_probabilities(probabilities: jax.Array, clip: float = 1e-5) -> jax.Array:
-    """Log-probabilities, none of them below log `clip`, as in pydensecrf: float [...] -> [...]."""
+    """Log-probabilities, none of them below log `clip`, as in pydensecrf: float [...] -> [...].
+
+    Raises:
+        InputError: if they are no floats, or known and not of 0 to 1.
+    """
+    probabilities = contracts.probabilities(probabilities, "probabilities", "[...]")
     return jnp.log(jnp.clip(probabilities, clip, 1.0))
 
 
@@ -84,14 +98,25 @@ def logits_of_labels(label: jax.Array, num_classes: int, certainty: float) -> ja
     """Logits of hard labels, such as annotations by hand (the publication's demonstration).
 
     Args:
-        label: uint8 [...], classes or VOID. Pixels of VOID get zeros: no unary term.
+        label: int [...], classes or VOID. Pixels of VOID get zeros: no unary term.
         num_classes: K, 2 or more.
         certainty: probability that a label is right; the other labels share the rest equally.
 
     Returns:
         float32 [..., K].
+
+    Raises:
+        InputError: if a label is no integer, or known and neither a class nor VOID, or if there are
+            fewer than two classes.
     """
-    same = label[..., None] == jnp.arange(num_classes, dtype=label.dtype)
+    if num_classes < 2:
+        raise InputError(f"num_classes: got {num_classes}; allowed: 2 or more.")
+    label = contracts.integers(label, "label", "[...]", least=0, most=max(num_classes - 1, VOID))
+    values = contracts.known(label)
+    if values is not None and ((values >= num_classes) & (values != VOID)).any():
+        odd = values[(values >= num_classes) & (values != VOID)][0]
+        contracts.refuse("label", odd, f"0 to {num_classes - 1}, and {VOID} for none")
+    same = label[..., None] == jnp.arange(num_classes)
     other = (1 - certainty) / (num_classes - 1)
     given = jnp.where(same, jnp.log(certainty), jnp.log(other)).astype(jnp.float32)
     return jnp.where((label == VOID)[..., None], 0.0, given)

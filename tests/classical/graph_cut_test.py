@@ -236,3 +236,97 @@ def test_shapes_that_do_not_fit_are_named():
         graph_cut.min_cut(jnp.zeros((3, 4, 2)), jnp.zeros((2, 4, 3)))
     with pytest.raises(InputError, match="unary: got shape"):
         graph_cut.min_cut(jnp.zeros((3, 4)), jnp.zeros((2, 3, 4)))
+
+
+WHOLE = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
+
+
+def _dear_to_bytes():
+    """Costs up to 127 whose differences and sums leave the range of int8 and uint8."""
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 128, (6, 6, 2)), rng.integers(0, 60, (2, 6, 6))
+
+
+def test_costs_of_any_type_have_the_least_energy():
+    unary, pairwise = _dear_to_bytes()
+    expected = graph_cut.min_cut(unary.astype(np.int32), pairwise.astype(np.int32))
+    assert float(expected.energy) == _energy(expected.labels, unary, pairwise)
+    kinds = [(kind, kind) for kind in (*WHOLE, "float16", "float32", "float64", ">i2", ">f4")]
+    kinds += [("uint8", "float32"), ("uint16", "float16"), ("float64", "uint8"), ("int8", "uint32")]
+    for costs, capacities in kinds:
+        found = graph_cut.min_cut(unary.astype(costs), pairwise.astype(capacities))
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+    found = graph_cut.min_cut(unary.tolist(), pairwise.tolist())
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    found = graph_cut.min_cut(np.asfortranarray(unary), pairwise[:, ::-1][:, ::-1])
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_bits_are_costs():
+    unary, pairwise = (x > 30 for x in _dear_to_bytes())
+    found = graph_cut.min_cut(unary, pairwise)
+    plain = graph_cut.min_cut(unary.astype(np.int32), pairwise.astype(np.int32))
+    jax.tree.map(np.testing.assert_array_equal, found, plain)
+
+
+@pytest.mark.parametrize("kind", ["int32", "uint32"])
+def test_the_largest_integers_are_cut_right(kind):
+    limits = np.iinfo(kind)
+    rng = np.random.default_rng(1)
+    unary = rng.integers(limits.min, limits.max, (3, 4, 2), endpoint=True)
+    unary[0, 0], unary[1, 1] = [limits.min, limits.max], [limits.max, limits.min]
+    for most in (2**20, 2**27 - 1):  # the sum of four is just below 2^29
+        pairwise = rng.integers(most // 2, most, (2, 3, 4), endpoint=True)
+        pairwise[:, 1, 1] = pairwise[0, 1, 0] = pairwise[1, 0, 1] = most
+        cut = graph_cut.min_cut(unary.astype(kind), pairwise.astype(kind))
+        assert bool(cut.optimal)
+        assert _energy(cut.labels, unary, pairwise) == _brute_force(unary, pairwise)
+
+
+def test_sums_of_capacities_that_are_too_large_are_refused_or_not_certified():
+    unary = np.zeros((3, 3, 2), np.int32)
+    for kind, most in (("int32", 2**27), ("int32", 2**31 - 1), ("uint32", 2**32 - 1)):
+        pairwise = np.full((2, 3, 3), most, kind)
+        with pytest.raises(InputError, match="pairwise: got a larger sum.*allowed: below 2.29"):
+            graph_cut.min_cut(unary, pairwise)
+        assert not bool(_min_cut(unary, pairwise).optimal)
+    with pytest.raises(InputError, match="unary: got values of 0 to 4294967296; allowed: those of"):
+        graph_cut.min_cut(unary.astype(np.int64) + [0, 2**32], np.zeros((2, 3, 3), int))
+
+
+@pytest.mark.parametrize("factor", [1e-38, 1e-30, 1e30, 1e36])
+def test_floats_of_any_size_are_cut_right(factor):
+    unary, pairwise = _problem(3, 4, 4, 0)
+    scaled = (np.float32(factor) * x.astype(np.float32) for x in (unary, pairwise))
+    cut = _min_cut(*scaled)
+    assert _energy(cut.labels, unary, pairwise) == _brute_force(unary, pairwise)
+
+
+def test_an_infinite_edge_is_kept_beside_a_forbidden_label():
+    unary, pairwise = (x.astype(np.float32) for x in _problem(3, 4, 4, 0))
+    unary[1, 1], unary[2, 3], pairwise[0, 0, 0] = [np.inf, 0], [0, np.inf], np.inf
+    cut = _min_cut(unary, pairwise)
+    unary, pairwise = (np.minimum(x, 2.0**40) for x in (unary, pairwise))
+    assert _energy(cut.labels, unary, pairwise) == _brute_force(unary, pairwise)
+
+
+def test_costs_that_are_none_are_refused():
+    unary, pairwise = (x.astype(np.float32) for x in _problem(3, 4, 4, 0))
+    odd, holes = unary.copy(), pairwise.copy()
+    odd[1, 1, 0] = holes[0, 1, 1] = np.nan
+    for given, text in (
+        ((odd, pairwise), "unary: got nan; allowed: numbers, infinite for a forbidden label"),
+        ((unary, holes), "pairwise: got nan; allowed: numbers of 0 and more"),
+        ((unary, pairwise - 30), "pairwise: got -.*; allowed: numbers of 0 and more"),
+        ((unary * 1j, pairwise), "unary: got complex64; allowed: integers or floats"),
+        ((unary[:0], pairwise[:, :0]), r"unary: got shape \(0, 4, 2\); allowed: .*at least 1"),
+        ((unary[..., 0], pairwise), r"unary: got shape \(3, 4\); allowed: \[H, W, 2\]"),
+        ((unary, pairwise[:1]), r"pairwise: got shape \(1, 3, 4\); allowed: \[2, 3, 4\] or"),
+    ):
+        with pytest.raises(InputError, match=text):
+            graph_cut.min_cut(*given)
+    outside = pairwise.copy()
+    outside[0, :, -1] = np.nan  # these edges leave the image
+    np.testing.assert_array_equal(
+        graph_cut.min_cut(unary, outside).labels, graph_cut.min_cut(unary, pairwise).labels
+    )

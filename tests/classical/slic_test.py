@@ -143,5 +143,5 @@ def test_options_out_of_range_are_refused_by_name(options):
     name = [*options][-1]
     with pytest.raises(InputError, match=name):
         slic.slic(np.zeros((5, 6, 3), np.uint8), **options)
-    with pytest.raises(InputError, match="needs 3 channels, got 2"):
+    with pytest.raises(InputError, match=r"image: got shape \(5, 6, 2\)"):
         slic.slic(np.zeros((5, 6, 2), np.uint8), regions=2)
