@@ -120,6 +120,7 @@ def batch(seed: int, rows: int = 8, size: tuple[int, int] = SIZE) -> dict[str, n
         "label": label.astype(np.uint8),
         "size": np.tile(np.array(size, np.int32), (rows, 1)),
         "position": np.arange(100, 100 + rows, dtype=np.uint32),
+        "position_high": np.zeros(rows, np.uint32),
         "index": np.arange(rows, dtype=np.uint32),
         "weight": np.ones(rows, np.float32),
     }

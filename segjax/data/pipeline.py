@@ -4,11 +4,17 @@ Pixels are changed only on the device (`training/augment.py`). A batch is a dict
     image: uint8 [B, H, W, 3], RGB in the top left of a canvas filled with the mean colour.
     label: uint8 [B, H, W], classes; VOID outside the image.
     size: int32 [B, 2], the image's height and width on the canvas.
-    position: uint32 [B], position in the endless stream, the key of the augmentation.
+    position: uint32 [B], position in the endless stream, the key of the augmentation: its low part.
+    position_high: uint32 [B], the position's multiple of 2^32, 0 in most runs.
     index: uint32 [B], item of the data set.
     weight: float32 [B], 0 for rows that fill up the last evaluation batch.
 """
 
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 
 import grain
@@ -27,6 +33,34 @@ EXACT_SIZES = 8
 Batch = dict[str, np.ndarray]
 
 
+class Stream(Iterator[Batch]):
+    """An iterator over batches that are read ahead; `close` ends its threads and workers."""
+
+    def __init__(self, batches: grain.DatasetIterator):
+        self._batches = batches
+
+    def __next__(self) -> Batch:
+        """The next batch.
+
+        Raises:
+            InputError: naming a file that cannot be read, or if a worker has died.
+        """
+        try:
+            batch: Batch = next(self._batches)
+        except RuntimeError as error:
+            if "Worker process was terminated" not in str(error):
+                raise
+            raise InputError(
+                "A worker process (config.loader.workers) was ended from outside, perhaps for want "
+                "of memory: start again, or with fewer workers."
+            ) from error
+        return batch
+
+    def close(self) -> None:
+        """Ends reading; there are no batches after it."""
+        self._batches.close()
+
+
 def train_batches(
     source: Source,
     *,
@@ -40,11 +74,12 @@ def train_batches(
     threads: int,
     workers: int,
     prefetch: int,
-) -> Iterator[Batch]:
+) -> Stream:
     """One process's rows of the endless stream of global batches, from `first_step` on.
 
     Every epoch has another order, a function of the seed alone. The position in the stream is one
     integer, `first_step`, which does not depend on the number of processes, threads and workers.
+    Close the stream after use: workers run until then.
 
     Args:
         source: random access to (image, label).
@@ -126,7 +161,7 @@ def eval_batches(
     processes: int,
     threads: int,
     prefetch: int,
-) -> Iterator[Batch]:
+) -> Stream:
     """One process's rows of the planned batches, in order.
 
     Raises:
@@ -185,6 +220,7 @@ def _example(
         "label": label,
         "size": size,
         "position": np.uint32(position % 2**32),
+        "position_high": np.uint32(position // 2**32),
         "index": np.uint32(index),
         "weight": np.float32(1),
     }
@@ -199,17 +235,38 @@ def empty_batch(canvas: tuple[int, int], fill: Sequence[float], rows: int) -> Ba
         "label": np.repeat(label[None], rows, 0),
         "size": np.full((rows, 2), canvas, np.int32),
         "position": np.zeros(rows, np.uint32),
+        "position_high": np.zeros(rows, np.uint32),
         "index": np.zeros(rows, np.uint32),
         "weight": np.zeros(rows, np.float32),
     }
 
 
-def _iterate(
-    dataset: grain.MapDataset, *, threads: int, workers: int, prefetch: int
-) -> Iterator[Batch]:
+def _iterate(dataset: grain.MapDataset, *, threads: int, workers: int, prefetch: int) -> Stream:
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
     if not workers:
-        return iter(dataset.to_iter_dataset(options))
+        return Stream(iter(dataset.to_iter_dataset(options)))
     # Each worker process reads with this many threads and prefetches this many batches.
     per_worker = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=prefetch)
-    return iter(dataset.to_iter_dataset(options).mp_prefetch(per_worker))
+    return Stream(iter(dataset.to_iter_dataset(options).mp_prefetch(per_worker, _init_worker)))
+
+
+def _init_worker(_index: int, _count: int) -> None:
+    """Ties a worker's life to that of the process that started it.
+
+    A worker that waits for room in its queue would outlive a parent that was killed. Linux could
+    end it with the parent (PR_SET_PDEATHSIG), but counts the thread that started it as its parent,
+    and grain starts workers from threads that end.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def follow(sentinel: int) -> None:
+        multiprocessing.connection.wait([sentinel])
+        os._exit(1)
+
+    threading.Thread(target=follow, args=(parent.sentinel,), daemon=True).start()
+    # A terminal sends these to workers too; the process that started them saves and closes them.
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)

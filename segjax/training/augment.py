@@ -185,7 +185,7 @@ def batch(
     Args:
         key: root key of all augmentation.
         batch: `image` uint8 [B, H, W, 3], `label` uint8 [B, H, W], `size` int32 [B, 2] (the valid
-            part of the canvas), `position` uint32 [B].
+            part of the canvas), `position` and `position_high` uint32 [B].
         augmentation: augmentation of one example.
         fill: RGB outside the image, 0 to 255.
 
@@ -197,17 +197,24 @@ def batch(
     """
 
     def one(
-        image: jax.Array, label: jax.Array, size: jax.Array, position: jax.Array
+        image: jax.Array, label: jax.Array, size: jax.Array, low: jax.Array, high: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        return augmentation(jax.random.fold_in(key, position), image, label, size, fill)
+        return augmentation(_example_key(key, low, high), image, label, size, fill)
 
-    image, label = jax.vmap(one)(batch["image"], batch["label"], batch["size"], batch["position"])
+    names = ("image", "label", "size", "position", "position_high")
+    image, label = jax.vmap(one)(*(batch[name] for name in names))
     if (image.dtype, label.dtype) != (jnp.float32, jnp.uint8) or image.shape != (*label.shape, 3):
         raise InputError(
             f"config.augment.name: augmentation returns {image.dtype}{list(image.shape[1:])} and "
             f"{label.dtype}{list(label.shape[1:])}; it must be float32[h, w, 3] and uint8[h, w]."
         )
     return image, label
+
+
+def _example_key(key: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
+    """The key of a position in the stream, high 2^32 + low; of `low` alone where `high` is 0."""
+    first = jax.random.fold_in(key, low)
+    return jnp.where(high == 0, first, jax.random.fold_in(first, high))
 
 
 _ONE = 1 << 14  # fixed-point unit of the warp

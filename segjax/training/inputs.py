@@ -19,8 +19,8 @@ def weights_of_classes(name: str, split: Split) -> list[float] | None:
     return None if weights is None else [float(weight) for weight in weights]
 
 
-def train_batches(training: Training, split: Split, *, first_step: int) -> Iterator[pipeline.Batch]:
-    """An endless iterator over this process's training batches from `first_step` on."""
+def train_batches(training: Training, split: Split, *, first_step: int) -> pipeline.Stream:
+    """An endless iterator over this process's training batches from `first_step` on; close it."""
     config = training.config
     return pipeline.train_batches(
         split.source,

@@ -59,4 +59,5 @@ def estimated(
         # A running mean, so that statistics equal in all batches (frozen norms) stay bit-identical.
         mean = jax.tree.map(lambda m, x, n=done: m + (x - m) / jnp.float32(n), mean, statistics)
         progress(done)
+    batches.close()
     return dataclasses.replace(network, batch_stats=mean)

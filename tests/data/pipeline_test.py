@@ -1,9 +1,18 @@
+import multiprocessing
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
 import numpy as np
 import pytest
 
 from segjax.data import pipeline, scenes
 from segjax.data.spec import VOID
 from segjax.errors import InputError
+from tests import programs
 
 FILL = (10.0, 20.0, 30.0)
 
@@ -27,22 +36,26 @@ class Numbered:
         return str(index)
 
 
+OPTIONS = {
+    "canvas": (4, 6),
+    "fill": FILL,
+    "batch_size": 4,
+    "seed": 3,
+    "first_step": 0,
+    "process": 0,
+    "processes": 1,
+    "threads": 2,
+    "workers": 0,
+    "prefetch": 2,
+}
+
+
 def take(count: int, **changes) -> list[dict]:
-    options = {
-        "canvas": (4, 6),
-        "fill": FILL,
-        "batch_size": 4,
-        "seed": 3,
-        "first_step": 0,
-        "process": 0,
-        "processes": 1,
-        "threads": 2,
-        "workers": 0,
-        "prefetch": 2,
-    }
     source = changes.pop("source", Numbered(10))
-    batches = pipeline.train_batches(source, **options | changes)
-    return [next(batches) for _ in range(count)]
+    batches = pipeline.train_batches(source, **OPTIONS | changes)
+    found = [next(batches) for _ in range(count)]
+    batches.close()
+    return found
 
 
 def test_every_epoch_holds_every_example_once_in_another_order():
@@ -57,6 +70,14 @@ def test_every_epoch_holds_every_example_once_in_another_order():
 def test_positions_count_the_endless_stream():
     positions = np.concatenate([b["position"] for b in take(6)])
     np.testing.assert_array_equal(positions, np.arange(24))
+
+
+@pytest.mark.parametrize("position", [2**31, 2**32 + 5, 2**33, 2_000_000_000 * 4096])
+def test_positions_are_whole_however_long_the_run(position):
+    (batch,) = take(1, first_step=position // 4)
+    found = batch["position_high"].astype(object) * 2**32 + batch["position"].astype(object)
+    assert found.tolist() == list(range(position - position % 4, position - position % 4 + 4))
+    assert batch["position"].dtype == batch["position_high"].dtype == np.uint32
 
 
 @pytest.mark.parametrize("first_step", [1, 3, 8])
@@ -91,6 +112,86 @@ def test_worker_processes_do_not_change_the_stream():
     for a, b in zip(alone, workers, strict=True):
         for key in a:
             np.testing.assert_array_equal(a[key], b[key], err_msg=key)
+
+
+def children() -> set[int]:
+    """Process ids of the grain workers that this process has started."""
+    return {child.pid for child in multiprocessing.active_children()}
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and is not yet collected does not."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def gone(pids: set[int], seconds: float = 20) -> bool:
+    """Whether these processes end within some time."""
+    end = time.monotonic() + seconds
+    while any(map(alive, pids)) and time.monotonic() < end:
+        time.sleep(0.1)
+    return not any(map(alive, pids))
+
+
+@pytest.mark.slow
+def test_closing_the_stream_ends_its_workers():
+    options = OPTIONS | {"workers": 2, "canvas": (48, 64)}
+    batches = pipeline.train_batches(scenes.Scenes(seed=1, count=50, size=(48, 64)), **options)
+    next(batches)
+    assert len(workers := children()) == 2
+    batches.close()
+    assert gone(workers)
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_one_line():
+    options = OPTIONS | {"workers": 1, "canvas": (48, 64)}
+    batches = pipeline.train_batches(scenes.Scenes(seed=1, count=50, size=(48, 64)), **options)
+    next(batches)
+    (worker,) = children()
+    os.kill(worker, signal.SIGKILL)
+    with pytest.raises(InputError, match="A worker process .* was ended from outside"):
+        for _ in range(20):
+            next(batches)
+    batches.close()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not pathlib.Path("/proc/self/stat").exists(), reason="looks into /proc")
+def test_no_worker_outlives_a_process_that_is_killed(tmp_path):
+    program = tmp_path / "reads.py"
+    program.write_text(
+        "import multiprocessing, time\n"
+        "from absl import flags\n"
+        "from segjax.data import pipeline, scenes\n"
+        "if __name__ == '__main__':\n"
+        "    flags.FLAGS.mark_as_parsed()\n"
+        "    source = scenes.Scenes(seed=1, count=50, size=(48, 64))\n"
+        f"    options = {OPTIONS | {'workers': 2, 'canvas': (48, 64)}}\n"
+        "    batches = pipeline.train_batches(source, **options)\n"
+        "    next(batches)\n"
+        "    print(*(c.pid for c in multiprocessing.active_children()), flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    reader = subprocess.Popen(
+        [sys.executable, program],
+        cwd=programs.ROOT,
+        env=programs.environment(PYTHONPATH=str(programs.ROOT)),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    workers = {int(pid) for pid in reader.stdout.readline().split()}
+    assert len(workers) == 2
+    assert all(map(alive, workers))
+    reader.kill()
+    reader.wait()
+    try:
+        assert gone(workers)
+    finally:
+        for pid in filter(alive, workers):
+            os.kill(pid, signal.SIGKILL)
 
 
 def test_a_small_image_is_placed_top_left_on_mean_colour_and_void():

@@ -60,6 +60,9 @@ def run(batch: dict[str, np.ndarray], **changes) -> tuple[np.ndarray, np.ndarray
     return np.asarray(image), np.asarray(label)
 
 
+NAMES = ("image", "label", "size", "position", "position_high")
+
+
 def repeated(image: np.ndarray, label: np.ndarray, rows: int = 1) -> dict[str, np.ndarray]:
     """The same example at `rows` places of the stream."""
     return {
@@ -67,6 +70,7 @@ def repeated(image: np.ndarray, label: np.ndarray, rows: int = 1) -> dict[str, n
         "label": np.repeat(label[None].astype(np.uint8), rows, axis=0),
         "size": np.tile(np.array(label.shape, np.int32), (rows, 1)),
         "position": np.arange(rows, dtype=np.uint32),
+        "position_high": np.zeros(rows, np.uint32),
     }
 
 
@@ -231,6 +235,7 @@ def test_the_warp_gives_the_bits_that_it_gave_to_runs_of_the_past(options, image
         "label": rng.integers(0, 12, (64, *CANVAS), np.uint8),
         "size": np.stack([rng.integers(20, 49, 64), rng.integers(20, 65, 64)], 1).astype(np.int32),
         "position": np.arange(64, dtype=np.uint32),
+        "position_high": np.zeros(64, np.uint32),
     }
     image, label = run(batch, **options)
     assert zlib.crc32(image.tobytes()) == image_crc
@@ -291,7 +296,7 @@ def options(request) -> dict:
 def lively(options) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     """Eight examples at eight places, and their augmentations."""
     batch = tiny.batch(0, 8, CANVAS)
-    batch = {name: batch[name] for name in ("image", "label", "size", "position")}
+    batch = {name: batch[name] for name in NAMES}
     batch["size"] = batch["size"] - np.arange(8)[:, None]
     return batch, *run(batch, **options)
 
@@ -317,10 +322,19 @@ def test_the_next_epoch_looks_different(lively, options):
     assert (later != image).any((1, 2, 3)).all()
 
 
+def test_the_stream_does_not_repeat_after_two_to_the_thirty_two_examples(lively, options):
+    batch, image, _ = lively
+    seen = [image]
+    for high in (1, 2):
+        again, _ = run(batch | {"position_high": np.full(8, high, np.uint32)}, **options)
+        assert all((again != before).any((1, 2, 3)).all() for before in seen)
+        seen.append(again)
+
+
 def test_a_larger_canvas_and_what_fills_it_change_nothing():
     size = (35, 50)
     tight = tiny.batch(0, 8, size)
-    tight = {name: tight[name] for name in ("image", "label", "size", "position")}
+    tight = {name: tight[name] for name in NAMES}
     rng = np.random.default_rng(1)
     wide = dict(tight)
     for name in ("image", "label"):

@@ -87,6 +87,7 @@ def noise(rows: int, size: tuple[int, int]) -> dict[str, np.ndarray]:
         "label": label,
         "size": np.tile(np.array(size, np.int32), (rows, 1)),
         "position": np.arange(rows, dtype=np.uint32),
+        "position_high": np.zeros(rows, np.uint32),
         "index": np.arange(rows, dtype=np.uint32),
         "weight": np.ones(rows, np.float32),
     }
