@@ -34,10 +34,13 @@ _PARTS = allowed.rows(
     allowed.row(_WORD, _NOT_NEGATIVE, _NOT_NEGATIVE),
 )
 
+# Steps are counted in int32 on the devices.
+_MOST_STEPS = 2_000_000_000
+
 # Durations are in steps, batch sizes are global.
 KEYS = {
     "seed": Key(0, allowed.whole(0, 2**31 - 1)),  # of weights, order, augmentation and dropout
-    "total_steps": Key(1000, allowed.whole(1), _GROWS),
+    "total_steps": Key(1000, allowed.whole(1, _MOST_STEPS), _GROWS),
     "batch_size": Key(8, allowed.whole(1)),
     "accumulate": Key(1, allowed.whole(1)),  # parts a batch is computed in, one after another
     "dtype": Key("float32", allowed.choice("float32", "bfloat16")),  # of the computation
@@ -105,10 +108,10 @@ KEYS = {
     "optim.name": Key("sgd", _WORD),  # or adamw, or "module:Name"
     "optim.lr": Key(0.01, _POSITIVE),
     "optim.schedule": Key("poly", _WORD),  # constant, cosine, inverse_time, step, "module:Name"
-    "optim.warmup_steps": Key(0, allowed.whole()),
+    "optim.warmup_steps": Key(0, allowed.whole(0, _MOST_STEPS)),
     "optim.power": Key(0.9, _NOT_NEGATIVE),  # of poly
     "optim.decay": Key(0.0, _NOT_NEGATIVE),  # of inverse_time, and the factor of step
-    "optim.step_every": Key(0, allowed.whole()),  # of step
+    "optim.step_every": Key(0, allowed.whole(0, _MOST_STEPS)),  # of step
     "optim.momentum": Key(0.9, allowed.number(0, below=1)),  # beta 1 of adamw
     "optim.nesterov": Key(False, allowed.flag()),
     "optim.b2": Key(0.999, allowed.number(0, below=1)),  # of adamw

@@ -92,6 +92,10 @@ class Verb:
             self.main(argv)
         except InputError as error:
             fail(error)
+        except KeyboardInterrupt:
+            logging.flush()
+            print("segjax: interrupted.", file=sys.stderr)
+            sys.exit(130)
 
 
 _HELP = {"--help", "-help", "--helpshort", "-helpshort", "-h", "-?"}

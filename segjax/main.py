@@ -7,7 +7,8 @@ RECIPE is a shipped one, such as fcn8s, or the path of a file. `segjax recipes` 
 and their words; every key of segjax/configs/default.py is a flag, such as --config.optim.lr=0.01.
 
 The run folder gets the config, checkpoints, scores, pictures and logs. A training that finds its
-checkpoint there goes on from it. SIGTERM saves a checkpoint and ends with status 0.
+checkpoint there goes on from it. SIGTERM saves a checkpoint and ends with status 0, Ctrl-C with 130
+and SIGHUP with 129; a second signal ends at once. One run writes into a folder at a time.
 
 A run that ends because its loss is not finite names the batch that it saved; `--replay=FILE` with
 the same command runs that batch again under NaN checks.
@@ -16,6 +17,7 @@ the same command runs that batch again under NaN checks.
 from absl import flags
 
 from segjax import cli
+from segjax.runs import orders
 
 
 def define_flags() -> None:
@@ -28,13 +30,15 @@ def define_flags() -> None:
 def main(_argv: list[str]) -> None:
     """Joins the other processes and starts the run."""
     config, workdir = cli.config(), cli.workdir()
-    cli.start_processes()
-    # After the start: importing these must not touch the devices before.
+    # After the start of the processes: importing these must not touch the devices before.
     if config.method.name:
+        cli.start_processes()
         from segjax import study
 
         study.run(config, workdir)
-    else:
+        return
+    with orders.obeyed():  # from here on: the start alone takes seconds
+        cli.start_processes()
         from segjax.training import loop
 
         loop.run(config, workdir, flags.FLAGS.replay)

@@ -22,7 +22,7 @@ from segjax.data import annotations, catalog
 from segjax.errors import InputError
 from segjax.metrics import partitions, region_boundaries
 from segjax.pictures import layout, region_maps
-from segjax.runs import event_log, progress, run_folder
+from segjax.runs import event_log, lock, progress, run_folder
 
 _TARGET_SHARE = (0.05, 0.4)  # area of a target for a box, as a share of the image
 
@@ -72,11 +72,26 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
         raise InputError("A classical method runs in one process, on all its devices.")
     keys.check(config)
     method = classical.build(**config.method)
+    lock.refuse_if_held(workdir)
     run_folder.check(workdir, config)
     source = catalog.load_regions(**config.data).splits[config.eval.split]
     mesh = sharding.make_mesh(1)
     chosen = _spread(len(source), config.eval.limit or len(source))
     measures = annotations.sizes(source, chosen)
+    with lock.held(workdir):
+        run_folder.check(workdir, config)  # another run may have been here meanwhile
+        _run(config, workdir, method, source, chosen, measures, mesh)
+
+
+def _run(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    method: classical.Method,
+    source: annotations.RegionSource,
+    chosen: Sequence[int],
+    measures: np.ndarray,
+    mesh: Mesh,
+) -> None:
     run_folder.claim(workdir, config)
     tasks = _tasks(annotations.batches(source, chosen, measures, 1), classical.takes_box(method))
     pictured = {chosen[place] for place in _spread(len(chosen), config.eval.pictures)}

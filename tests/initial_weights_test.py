@@ -12,7 +12,8 @@ from segjax.data import catalog
 from segjax.errors import InputError
 from segjax.models import functional, importers
 from segjax.models.importers import weight_files
-from segjax.training import assembly, loop, state
+from segjax.training import assembly, state
+from segjax.training.first_state import initial_state
 from tests import programs, tiny
 from tests.models.importers import keras_test
 
@@ -38,7 +39,7 @@ def assemble(made: ml_collections.ConfigDict) -> assembly.Training:
 
 
 def first_state(made: ml_collections.ConfigDict) -> state.TrainState:
-    return loop.initial_state(assemble(made), initial_weights.start_of(made))
+    return initial_state(assemble(made), initial_weights.start_of(made))
 
 
 def weights_of(workdir: pathlib.Path) -> dict[str, np.ndarray]:
@@ -223,7 +224,7 @@ def test_other_classes_are_refused_until_the_head_is_skipped(coarse):
 
     def state_of(made):
         training = tiny.assemble(made)  # five classes
-        return loop.initial_state(training, initial_weights.start_of(made))
+        return initial_state(training, initial_weights.start_of(made))
 
     with pytest.raises(InputError, match=r"2 misshapen: head/score_top/bias \[\d+\] for \[5\]"):
         state_of(made)
@@ -249,7 +250,7 @@ def test_weights_of_another_library_start_a_network_on_all_devices(tmp_path, mon
         "bgr": True,
     }
     training = tiny.assemble(made, devices=8)
-    ts = loop.initial_state(training, start)
+    ts = initial_state(training, start)
     kernel = ts.params["backbone"]["stage3"]["1"]["conv"]["kernel"]
     assert kernel.sharding == sharding.replicated(training.mesh)
     assert kernel.dtype == np.float32
@@ -274,7 +275,7 @@ def test_a_start_converts_its_weights_once_for_a_network(coarse, conversions):
     made = config("fcn32s", coarse)
     training, start = assemble(made), initial_weights.start_of(made)
     start.check(training.model)
-    ts = loop.initial_state(training, start)
+    ts = initial_state(training, start)
     assert len(conversions) == 1
     tiny.assert_same_bits(loaded(ts), weights_of(coarse))
     with pytest.raises(InputError, match="does not fit the network: 2 missing"):

@@ -18,7 +18,7 @@ from segjax import network as networks
 from segjax.data import catalog, png, sources
 from segjax.data.splits import open_split
 from segjax.errors import InputError
-from segjax.evaluation import kept, report
+from segjax.evaluation import comparison, kept, report
 from segjax.evaluation import protocol as protocols
 from segjax.evaluation.evaluator import Evaluator
 from segjax.evaluation.protocol import Protocol
@@ -104,6 +104,23 @@ def test_averaged_weights_are_there_and_the_state_is_whole(unpacked):
         for a, b in zip(*map(jax.tree.leaves, (raw.network, ema.network)), strict=True)
     ]
     assert sum(differ) > len(differ) / 2
+
+
+def test_its_evaluation_compares_with_one_of_today_though_the_data_were_renamed(unpacked):
+    made = config(unpacked)
+    dataset = catalog.load(**made.data)
+    shutil.copytree(unpacked / "run", unpacked / "again")
+    for name in ("run", "again"):
+        (unpacked / name / "config.json").write_text(made.to_json())
+    path = unpacked / "again" / "eval-val.json"
+    stored = json.loads(path.read_text())
+    now = open_split(dataset, "val").scan.fingerprint
+    path.write_text(json.dumps(stored | {"data": now}))
+    runs = [comparison.load(unpacked / name, "") for name in ("run", "again")]
+    comparison.check_data(*runs, dataset)
+    path.write_text(json.dumps(stored | {"data": "other"}))
+    with pytest.raises(InputError, match="used different data"):
+        comparison.check_data(runs[0], comparison.load(path, ""), dataset)
 
 
 def test_other_data_at_the_new_place_is_refused_and_nothing_changes(unpacked):

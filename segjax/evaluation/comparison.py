@@ -1,5 +1,6 @@
 """Comparison of two stored evaluations of the same images."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -20,7 +21,7 @@ from segjax.evaluation.result import mark
 from segjax.metrics import bootstrap, confusion
 from segjax.metrics.metric import number, percent
 from segjax.pictures import label_maps, layout
-from segjax.runs import progress, run_folder
+from segjax.runs import checkpoint, data_record, progress, run_folder
 
 SHOWN = 10
 """Number of images in the picture."""
@@ -155,11 +156,29 @@ def check_data(a: Stored, b: Stored, dataset: Dataset) -> None:
         return
     scan = open_split(dataset, a.fields["protocol"]["split"]).scan
     # Old fingerprints include the data set's name, which may have been its folder's name.
-    configs = [run_folder.read_config(one.path.parent) for one in (a, b)]
-    roots = {pathlib.Path(config.data.get("root", "")).name for config in configs}
-    known = {scan.old_fingerprint(name) for name in {dataset.spec.name, *roots}}
-    if not stored <= {scan.fingerprint, *known}:
-        raise InputError(f"compare: {a.path} and {b.path} used different data.")
+    names = {dataset.spec.name}
+    for one in (a, b):
+        folder = one.path.parent
+        root = pathlib.Path(run_folder.read_config(folder).data.get("root") or ".")
+        names |= {root.name, root.absolute().name, root.resolve().name}
+        names.add(_trained_name(folder))
+    if stored <= {scan.fingerprint, *map(scan.old_fingerprint, names)}:
+        return
+    told = data_record.difference(*((one.path.parent, one.fields["data"]) for one in (a, b)))
+    raise InputError(
+        f"compare: {a.path} and {b.path} used different data" + (f": {told}." if told else ".")
+    )
+
+
+def _trained_name(workdir: pathlib.Path) -> str:
+    """The name that the data set had when the run was trained; "" if no checkpoint tells."""
+    directory = workdir / "checkpoints"
+    if not checkpoint.steps_in(directory):
+        return ""
+    best = run_folder.read_config(workdir).best
+    with contextlib.closing(checkpoint.Checkpoints(directory, **best, read_only=True)) as stored:
+        name: str = stored.read_meta()["spec"]["name"]
+    return name
 
 
 def run(

@@ -1,18 +1,21 @@
 """Saving and restoring a run; the only file that knows orbax."""
 
 import contextlib
+import dataclasses
 import errno
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
+from jax.experimental import multihost_utils
 
 from segjax.errors import InputError
+from segjax.runs import best
 
 FIELDS = ("step", "params", "batch_stats", "opt_state", "ema", "skipped")
 """Fields of a train state, in the order that its fingerprint goes through them."""
@@ -62,6 +65,27 @@ def steps_in(directory: pathlib.Path) -> list[int]:
     return sorted(int(path.name) for path in directory.glob("*") if path.name.isdigit())
 
 
+class _Manager(ocp.CheckpointManager):
+    """A manager that leaves scores to `best.Scores`: orbax fails to open where one is damaged."""
+
+    def metrics(self, step: int) -> None:
+        """None for every step."""
+
+
+@dataclasses.dataclass
+class _Kept(ocp.checkpoint_managers.PreservationPolicy):
+    """Keeps the steps that a function chooses of those there are."""
+
+    choose: Callable[[Sequence[int]], set[int]]
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        """Whether to keep each checkpoint."""
+        del context
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        kept = self.choose(steps)
+        return [step in kept for step in steps]
+
+
 class Checkpoints:
     """The checkpoints of one run: the latest ones and the best one.
 
@@ -82,36 +106,18 @@ class Checkpoints:
         keep: int,
         read_only: bool = False,
     ):
-        if mode not in ("max", "min"):
-            raise InputError(f'config.best.mode is "max" or "min", got {mode!r}.')
-        if keep < 1:
-            raise InputError(f"config.best.keep is at least 1, got {keep}.")
         self.directory = directory
-        sign = 1 if mode == "max" else -1
-
-        def score(metrics: Mapping[str, float]) -> float:
-            value = sign * metrics[metric]
-            return value if np.isfinite(value) else -np.inf  # a nan would evict the best
-
-        policies = ocp.checkpoint_managers
+        self._scores = best.Scores(directory, metric=metric, mode=mode, keep=keep)
+        self._read_only = read_only
         options = ocp.CheckpointManagerOptions(
-            best_fn=score,  # without it orbax does not write the metrics to disk
-            best_mode="max",
             read_only=read_only,
             create=not read_only,
             save_interval_steps=0 if read_only else 1,
             cleanup_tmp_directories=not read_only,
-            preservation_policy=policies.AnyPreservationPolicy(
-                [
-                    policies.LatestN(keep),
-                    policies.BestN(
-                        get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False
-                    ),
-                ]
-            ),
+            preservation_policy=_Kept(self._scores.kept),
         )
         with self._writing(), _without_warnings():
-            self._manager = ocp.CheckpointManager(
+            self._manager = _Manager(
                 directory.absolute(),
                 options=options,
                 item_handlers={
@@ -126,7 +132,6 @@ class Checkpoints:
         step: int,
         *,
         meta: Mapping[str, Any],
-        metrics: Mapping[str, float] | None = None,
     ) -> None:
         """Starts saving; the arrays may be donated once this returns.
 
@@ -134,18 +139,48 @@ class Checkpoints:
             state: a tree of arrays.
             step: its step.
             meta: plain JSON.
-            metrics: the evaluation's scalars; None where there was none.
 
         Raises:
             InputError: if the disk is full (possibly of the save before this one).
         """
         if step in self._manager.all_steps():
             return
-        meta = dict(meta, fingerprint=int(fingerprint(state)))
+        self._scores.forget(step)
+        meta = dict(meta, fingerprint=int(fingerprint(state)), step=step)
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         with self._writing():
             # Forced: when to save is the caller's business alone.
-            self._manager.save(step, args=args, metrics=metrics and dict(metrics), force=True)
+            self._manager.save(step, args=args, force=True)
+
+    def wait(self) -> None:
+        """Waits until what was saved is on disk."""
+        with self._writing():
+            self._manager.wait_until_finished()
+
+    def record(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Stores the scalars of an evaluation beside the checkpoint that it evaluated.
+
+        A checkpoint is saved before its evaluation, which may be interrupted, and gets the scalars
+        after it; then checkpoints that are neither new nor the best are deleted.
+
+        Args:
+            step: of the checkpoint; nothing happens if there is none.
+            metrics: name -> value.
+
+        Raises:
+            InputError: if the disk is full.
+        """
+        self.wait()
+        if step not in self._manager.all_steps():
+            return
+        self._scores.store(step, metrics, write=jax.process_index() == 0)
+        steps = self._manager.all_steps()
+        for old in sorted(set(steps) - self._scores.kept(steps)):
+            self._manager.delete(old)
+
+    def metrics(self, step: int) -> dict[str, float] | None:
+        """The scalars that `record` stored; None if there are none, or they cannot be read."""
+        return self._scores.metrics(step)
 
     def reached_preemption(self, step: int) -> bool:
         """With several processes: the cluster wants the machines back; true in all at one step."""
@@ -154,6 +189,9 @@ class Checkpoints:
 
     def restore(self, like: Any, which: str = "latest") -> tuple[Any, dict] | None:
         """The state and the JSON item of a checkpoint, or None where there is none at all.
+
+        Damaged checkpoints that are newer than the one found are set aside as `damaged-<step>`, so
+        that these steps can be saved again; not if `read_only`.
 
         Args:
             like: tree of ShapeDtypeStruct with the shardings to restore to.
@@ -202,25 +240,45 @@ class Checkpoints:
         self, read: Callable[[int], tuple[Any, dict]], which: str
     ) -> tuple[Any, dict] | None:
         """Reads the chosen checkpoint; for "latest", the newest that is not damaged."""
-        with self._writing():
-            self._manager.wait_until_finished()  # a save under way counts as a step, unfinished
+        self.wait()  # a save under way counts as a step, unfinished
         steps = sorted(self._manager.all_steps(), reverse=True)
         if not steps and which == "latest":
             return None
         if which != "latest":
-            chosen = self._manager.best_step() if which == "best" else _number(which)
+            chosen = self._scores.best(steps) if which == "best" else _number(which)
             if chosen not in steps:
                 known = ", ".join(map(str, sorted(steps))) or "none"
                 raise InputError(f"{self.directory}: no checkpoint {which!r}; steps: {known}.")
             steps = [chosen]
-        for step in steps:
+        for place, step in enumerate(steps):
             try:
-                return read(step)
+                found = read(step)
+                if place and not self._read_only:
+                    self._set_aside(steps[:place])
+                return found
             except InputError:
                 raise
             except Exception as error:  # orbax raises bare Exceptions for damage
                 logging.error("%s: step %d is damaged: %.120s", self.directory, step, error)
         raise InputError(f"{self.directory}: every checkpoint is damaged: {sorted(steps)}.")
+
+    def _set_aside(self, damaged: Iterable[int]) -> None:
+        """Renames checkpoints, as what looks damaged may be a disk that could not be read."""
+        for step in damaged:
+            aside = self.directory / f"damaged-{step}"
+            if jax.process_index() == 0:
+                shutil.rmtree(aside, ignore_errors=True)
+                try:
+                    (self.directory / str(step)).rename(aside)
+                except OSError as error:
+                    raise InputError(
+                        f"{aside}: cannot be written: {error.strerror or error}."
+                    ) from error
+            self._scores.forget(step)
+            logging.warning("The damaged step %d is set aside as %s.", step, aside)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("damaged checkpoints are set aside")
+        self._manager.reload()
 
     def read_meta(self) -> dict:
         """The JSON item of the newest checkpoint that can be read.
@@ -243,6 +301,8 @@ class Checkpoints:
         arrays = [got.state[name] for name in FIELDS] if by_field else got.state
         if int(fingerprint(arrays)) != got.meta["fingerprint"]:
             raise ValueError("its fingerprint does not match its arrays")
+        if got.meta.get("step", step) != step:
+            raise ValueError(f"it holds step {got.meta['step']}")
         return got.state, got.meta
 
     def _stored(self, step: int) -> Any:

@@ -6,7 +6,7 @@ import math
 import os
 import pathlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 from absl import logging
@@ -46,16 +46,24 @@ class EventLog:
         workdir: the run folder; made if it is missing.
         step: the last step that is done, 0 for a new run.
         enabled: False makes every method do nothing: only process 0 writes.
+        keep: which of the events up to the step to keep; all of them if None.
 
     Raises:
         InputError: naming the file, here and in every method, if the disk refuses.
     """
 
-    def __init__(self, workdir: str | os.PathLike, *, step: int, enabled: bool = True):
+    def __init__(
+        self,
+        workdir: str | os.PathLike,
+        *,
+        step: int,
+        enabled: bool = True,
+        keep: Callable[[dict], bool] | None = None,
+    ):
         self._path = pathlib.Path(workdir) / _NAME
         self._enabled = enabled
         if enabled:
-            self._keep(step)
+            self._keep(step, keep or (lambda event: True))
             with _refusals(self._path):
                 self._lines = self._path.open("a", encoding="utf-8")
             self._board = Board(self._path.with_name("tensorboard"), step + 1 if step else 0)
@@ -95,14 +103,14 @@ class EventLog:
         with _refusals(self._path):
             self._lines.close()
 
-    def _keep(self, step: int) -> None:
-        """Rewrites the log with the events up to `step`, none for 0."""
+    def _keep(self, step: int, chosen: Callable[[dict], bool]) -> None:
+        """Rewrites the log with the chosen events up to `step`, none for 0."""
         lines = _read_lines(self._path)
         events = [_parse(line) for line in lines]
         kept = [
             line
             for line, event in zip(lines, events, strict=True)
-            if event is not None and step > 0 and event["step"] <= step
+            if event is not None and step > 0 and event["step"] <= step and chosen(event)
         ]
         broken = sum(event is None for event in events)
         if broken:

@@ -15,8 +15,6 @@ from segjax.errors import InputError
 
 _NAME = "config.json"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-# Schedules whose rate at a step does not depend on the total number of steps.
-_ENDLESS = ("constant", "step", "inverse_time")
 
 
 def versions() -> dict[str, str]:
@@ -43,20 +41,16 @@ def check(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
         )
 
 
-def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
-    """Writes config.json, which makes the folder this run's."""
+def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> int | None:
+    """Writes config.json, which makes the folder this run's.
+
+    Returns:
+        `total_steps` as it was before; None in a new folder.
+    """
     stored = _stored(workdir)
-    steps, schedule = config.total_steps, config.optim.schedule
-    if stored and stored["total_steps"] < steps and schedule not in _ENDLESS:
-        logging.info(
-            "config.total_steps grows from %d to %d: from here on the rate follows the schedule "
-            "(%s) of the longer run.",
-            stored["total_steps"],
-            steps,
-            schedule,
-        )
     if jax.process_index() == 0:
         files.write_json(workdir / _NAME, json.loads(config.to_json()))
+    return None if stored is None else int(stored["total_steps"])
 
 
 def read_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:

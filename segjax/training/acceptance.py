@@ -14,7 +14,7 @@ from segjax.data.splits import Split, check_trainable, open_split
 from segjax.errors import InputError
 from segjax.evaluation import protocol as protocols
 from segjax.evaluation.evaluator import Evaluator
-from segjax.runs import checkpoint, run_folder
+from segjax.runs import checkpoint, data_record, run_folder
 from segjax.training import assembly, inputs
 
 TRAIN_SCALARS = ("loss", "grad_norm", "lr", "valid", "skipped")
@@ -108,13 +108,10 @@ def _trained_before(
 
 def _check_data(workdir: pathlib.Path, before: dict[str, Any], train: Split, val: Split) -> None:
     """Checks that the data are those that the run was trained on before."""
-    name, data = before["spec"]["name"], before["data"]
     for key, split in (("train", train), ("eval", val)):
-        if data[key] not in (split.scan.fingerprint, split.scan.old_fingerprint(name)):
-            raise InputError(
-                f"{workdir}: the run was trained on other data: {data[key]} there, "
-                f"{split.scan.fingerprint} now ({key} split). Give another --workdir."
-            )
+        error = data_record.refusal(workdir, before, key, split.name, split.scan)
+        if error is not None:
+            raise error
 
 
 def check_watched(config: ml_collections.ConfigDict, evaluator: Evaluator) -> None:

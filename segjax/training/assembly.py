@@ -5,6 +5,7 @@ import functools
 from collections.abc import Callable, Sequence
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 from jax.sharding import Mesh
 
@@ -102,4 +103,30 @@ def assemble(
         augmentation=augment.build(
             **config.augment, base_scale=config.input_scale, base_size=config.input_size
         ),
+    )
+
+
+def growth(training: Training, before: int, step: int) -> str:
+    """What a greater `config.total_steps` does to the learning rate, in one line.
+
+    Args:
+        training: the training, with the new number of steps.
+        before: the number of steps before.
+        step: last completed step.
+    """
+    config = training.config
+    params, _ = training.model.shapes()
+    shorter = optim.build(**config.optim, params=params, total_steps=before).schedule
+    # The schedule counts from 0: step s is taken at the rate of s - 1.
+    now = float(training.optimizer.schedule(jnp.int32(step)))
+    told = f"config.total_steps grows from {before} to {config.total_steps}"
+    if step >= before:
+        last = float(shorter(jnp.int32(step - 1)))
+        return f"{told}: the learning rate goes from {last:.4g} to {now:.4g} at step {step + 1}."
+    planned = float(shorter(jnp.int32(step)))
+    if now == planned:
+        return f"{told}: the learning rate of step {step + 1} stays {now:.4g}."
+    return (
+        f"{told}: the learning rate of step {step + 1} is {now:.4g} in place of {planned:.4g}, and "
+        "the later ones follow the schedule of the longer run."
     )

@@ -6,10 +6,8 @@ import faulthandler
 import inspect
 import pathlib
 import shlex
-import signal
 import statistics
 import sys
-import threading
 import time
 from collections.abc import Iterator
 
@@ -20,7 +18,7 @@ from absl import logging
 from segjax import files, sharding
 from segjax.errors import InputError
 from segjax.models import crf_rnn
-from segjax.runs import checkpoint
+from segjax.runs import checkpoint, orders
 from segjax.training import state
 from segjax.training.assembly import Training
 
@@ -29,46 +27,57 @@ _HANG_SECONDS = 120  # shorter steps never count
 
 
 class Guards:
-    """Context manager that handles preemption, reports hangs and saves non-finite batches.
+    """Context manager that heeds orders to stop, reports hangs and saves non-finite batches.
 
-    A single process handles SIGTERM directly. With several, JAX's preemption service receives it
-    and notifies all of them at the same step; a handler here would disable that.
+    With several processes JAX's preemption service makes an order known to all at one moment.
 
     Args:
         workdir: run folder; batches of non-finite steps are saved in nonfinite/.
         patience: number of consecutive non-finite steps that ends the run.
         checkpoints: the run's checkpoints; they report preemption of several processes.
+        order: orders to this process.
+        step: last completed step.
     """
 
-    def __init__(self, workdir: pathlib.Path, patience: int, checkpoints: checkpoint.Checkpoints):
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        patience: int,
+        checkpoints: checkpoint.Checkpoints,
+        order: orders.Orders,
+        *,
+        step: int = 0,
+    ):
         self._folder = workdir / "nonfinite"
         self._patience = patience
-        self._checkpoints = checkpoints
+        self._checkpoints, self._order = checkpoints, order
         self._alone = jax.process_count() == 1
-        # Python delivers signals only to the main thread; a notebook may train in another.
-        self._listens = self._alone and threading.current_thread() is threading.main_thread()
-        self._asked = False
+        self._stop = False
+        self._moments = step  # never below the step, with which orbax asks too
         # Most CRF vertices per pixel among the current non-finite steps, see `crf_rnn.cause`.
         self._vertices = 0.0
         self._durations: list[float] = []
         self._last = time.monotonic()
 
     def __enter__(self) -> "Guards":
-        if self._listens:
-            self._before = signal.signal(signal.SIGTERM, self._ask)
         return self
 
     def __exit__(self, *_: object) -> None:
         faulthandler.cancel_dump_traceback_later()
-        if self._listens:
-            signal.signal(signal.SIGTERM, self._before)
 
-    def _ask(self, *_: object) -> None:
-        self._asked = True
+    @property
+    def asked(self) -> bool:
+        """Whether this process, the only one of its run, was asked to stop."""
+        return self._alone and self._order.given
 
-    def stopping(self, step: int) -> bool:
-        """Whether the run must save and stop after this step; the same in all processes."""
-        return self._asked if self._alone else self._checkpoints.reached_preemption(step)
+    def stopping(self) -> bool:
+        """Whether the run must save and stop now; asked by all processes at the same moments."""
+        self._moments += 1
+        if self._alone:
+            self._stop = self.asked
+        elif self._checkpoints.reached_preemption(self._moments):
+            self._stop = True
+        return self._stop
 
     def beat(self) -> None:
         """Records that a step is done; prints all stacks if the next takes far too long."""
@@ -140,6 +149,7 @@ def replay(training: Training, ts: state.TrainState, path: pathlib.Path) -> None
         raise InputError(f"--replay: {path} does not exist.")
     saved = dict(np.load(path, allow_pickle=False))
     step = int(saved.pop("step"))
+    saved.setdefault("position_high", np.zeros_like(saved["position"]))  # older files lack it
     batch = sharding.put_batch(training.mesh, saved)
     ts = dataclasses.replace(ts, step=jax.numpy.int32(step - 1))
     with jax.debug_nans(True):

@@ -1,7 +1,7 @@
 """Training batches and the compiled programs that consume them."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import jax
 from absl import logging

@@ -1,10 +1,9 @@
 """Logs, evaluations and pictures of a training run."""
 
 import pathlib
+from collections.abc import Callable
 
 import jax
-import ml_collections
-import numpy as np
 from absl import logging
 
 from segjax.evaluation import report
@@ -13,8 +12,12 @@ from segjax.evaluation.result import Result
 from segjax.network import Network
 from segjax.pictures import charts, label_maps, layout
 from segjax.runs import checkpoint, costs, event_log, progress
-from segjax.training import state
+from segjax.training import state, stopping
 from segjax.training.assembly import Training
+
+
+class _Interrupted(Exception):
+    """An evaluation was broken off between two batches."""
 
 
 class Monitor:
@@ -27,7 +30,8 @@ class Monitor:
         evaluator: evaluator of the weights.
         data: fingerprint of the evaluated split.
         workdir: run folder.
-        step: last completed step.
+        step: last completed step. Its evaluation counts as logged if the log holds all of it; else
+            what there is of it is dropped.
     """
 
     def __init__(
@@ -42,72 +46,110 @@ class Monitor:
         self.training, self.evaluator = training, evaluator
         self.data, self.workdir = data, workdir
         self.main = jax.process_index() == 0
-        self.log = event_log.EventLog(workdir, step=step, enabled=self.main)
+        kinds = ("eval/", "eval_ema/") if training.config.ema_decay > 0 else ("eval/",)
+        past = [event for event in event_log.read(workdir) if 0 < event["step"] <= step]
+        now = [event for event in past if event["step"] == step]
+        logged = all(any(stopping.is_evaluation(event, kind) for event in now) for kind in kinds)
+
+        def kept(event: dict) -> bool:
+            return logged or event["step"] < step or not stopping.is_evaluation(event)
+
+        self._watched = stopping.Watched(training.config.stop.metric)
+        self._step, self._scalars = 0, dict[str, float]()  # of the last step in the log
+        for event in filter(kept, past):
+            self._follow(event["step"], event)
+        self._logged = logged  # the evaluation of that step
+        self.log = event_log.EventLog(workdir, step=step, enabled=self.main, keep=kept)
         self.line = progress.ProgressLine("step", self.training.config.total_steps)
         self.meter = costs.Meter()
-        past = [event for event in event_log.read(workdir) if event["step"] <= step]
-        self._watched = [e[self._stop.metric] for e in past if self._stop.metric in e]
-        self._undrawn: list[tuple[Result, str, int, int]] = []
-        self._last: dict[str, float] = {k: v for event in past for k, v in event.items()}
-
-    @property
-    def _stop(self) -> ml_collections.ConfigDict:
-        return self.training.config.stop
+        self._curves_are_new = False
 
     def step(self, step: int, scalars: dict[str, float]) -> None:
-        """Records the scalars of a training step; logs them every `every_steps.log` steps."""
+        """Records the scalars of a training step.
+
+        Logs them every `every_steps.log` steps, and where the run evaluates, so that what is
+        decided there can be read from the log.
+        """
         config = self.training.config
         self.meter.step(config.batch_size)
         if self.main:
             self.line.show(step, f"loss {scalars['loss']:.4f}")
-        scalars = {f"train/{key}": value for key, value in scalars.items()}
-        self._last |= scalars
-        if step % config.every_steps.log == 0 or step == config.total_steps:
+        if step % config.every_steps.log == 0 or stopping.due(config, step):
+            scalars = {f"train/{key}": value for key, value in scalars.items()}
             memory = costs.peak_memory(self.training.mesh.local_devices)
             self._write(step, scalars | self.meter.read_and_reset() | memory)
 
-    def evaluate(self, ts: state.TrainState, step: int) -> dict[str, float]:
-        """Evaluates raw and averaged weights; returns the latest value of every scalar."""
+    def evaluate(
+        self, ts: state.TrainState, step: int, interrupted: Callable[[], bool] = lambda: False
+    ) -> dict[str, float] | None:
+        """Evaluates raw and averaged weights; writes tables, pictures and files.
+
+        Scores that the log holds already are not written to it again.
+
+        Args:
+            ts: the state.
+            step: its step.
+            interrupted: asked between batches whether to break off.
+
+        Returns:
+            All scalars of the step; None if the evaluation was broken off, having written nothing.
+        """
         kinds = {"eval": {"params": ts.params, "batch_stats": ts.batch_stats}}
         if ts.ema:
             kinds["eval_ema"] = ts.ema
         mark = int(checkpoint.fingerprint(ts))
-        for kind, weights in kinds.items():
-            result = self.evaluator(Network(**weights, model=self.training.model))
-            self._write(step, {f"{kind}/{key}": v for key, v in result.scalars().items()})
-            self._undrawn.append((result, kind, step, mark))
-        self._watched.append(self._last[self._stop.metric])
-        return {key: value for key, value in self._last.items() if "/" in key}
 
-    def draw(self) -> None:
-        """Writes tables, pictures and files of new evaluations; call it after saving."""
-        while self._undrawn:
-            evaluated = self._undrawn.pop(0)
-            if self.main:
-                self._show(*evaluated)
+        def look_up(_done: int) -> None:
+            if interrupted():
+                raise _Interrupted
 
-    def should_stop(self) -> bool:
-        """Whether the watched scalar has not improved for `config.stop.patience` evaluations."""
-        patience: int = self._stop.patience
-        if not patience:
-            return False
-        sign = 1 if self._stop.mode == "max" else -1
-        values = sign * np.array(self._watched, float)
-        since = len(values) - 1 - int(np.argmax(np.nan_to_num(values, nan=-np.inf)))
-        if since >= patience:
-            logging.info("%s has not improved for %d evaluations.", self._stop.metric, since)
-        return since >= patience
+        try:
+            results = {
+                kind: self.evaluator(
+                    Network(**weights, model=self.training.model), progress=look_up
+                )
+                for kind, weights in kinds.items()
+            }
+        except _Interrupted:
+            return None
+        if not (self._logged and step == self._step):
+            for kind, result in results.items():
+                self._write(step, {f"{kind}/{key}": v for key, v in result.scalars().items()})
+        if self.main:
+            for kind, result in results.items():
+                self._show(result, kind, step, mark)
+        if step == self.training.config.total_steps or self.stopped() is not None:
+            self._draw_curves()
+        return dict(self._scalars)
+
+    def stopped(self) -> str | None:
+        """Why the run ends early after its last evaluation; None if it goes on."""
+        return self._watched.stopped(self.training.config.stop)
 
     def close(self) -> None:
         """Draws the curves of the whole run and closes the log."""
+        if not self._curves_are_new:
+            self._draw_curves()
         if self.main:
-            charts.curves(event_log.read(self.workdir), self.workdir / "pictures" / "curves.png")
             self.line.close()
         self.log.close()
 
+    def _draw_curves(self) -> None:
+        if self.main:
+            charts.curves(event_log.read(self.workdir), self.workdir / "pictures" / "curves.png")
+        self._curves_are_new = True
+
     def _write(self, step: int, scalars: dict[str, float]) -> None:
-        self._last |= scalars
+        self._follow(step, scalars)
         self.log.write(step, scalars)
+        self._curves_are_new = False
+
+    def _follow(self, step: int, scalars: dict[str, float]) -> None:
+        """Takes in an event, written now or by the run before."""
+        if step != self._step:
+            self._step, self._scalars, self._logged = step, {}, False
+        self._scalars |= {key: value for key, value in scalars.items() if "/" in key}
+        self._watched.add(scalars | {"step": step})
 
     def _show(self, result: Result, kind: str, step: int, mark: int) -> None:
         spec, folder = self.training.model.spec, self.workdir / "pictures"

@@ -19,6 +19,7 @@ ODD = [
     ("seed", 0.5),
     ("total_steps", 0),
     ("total_steps", 1e4),
+    ("total_steps", 2**31),
     ("batch_size", 0),
     ("batch_size", True),
     ("accumulate", 0),
@@ -123,6 +124,7 @@ ODD = [
     ("best.keep", 0),
     ("stop.metric", ""),
     ("stop.mode", "up"),
+    ("stop.mode", "mx"),
     ("stop.patience", -1),
     ("stop.skipped", 0),
 ]

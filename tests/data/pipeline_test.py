@@ -1,3 +1,4 @@
+import itertools
 import multiprocessing
 import os
 import pathlib
@@ -153,8 +154,7 @@ def test_a_worker_that_is_killed_is_one_line():
     (worker,) = children()
     os.kill(worker, signal.SIGKILL)
     with pytest.raises(InputError, match="A worker process .* was ended from outside"):
-        for _ in range(20):
-            next(batches)
+        list(itertools.islice(batches, 20))
     batches.close()
 
 

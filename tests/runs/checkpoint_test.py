@@ -34,8 +34,9 @@ def opened(folder: pathlib.Path, **options) -> checkpoint.Checkpoints:
 def save_all(folder: pathlib.Path, scores: list[float | None], **options) -> None:
     checkpoints = opened(folder, **options)
     for step, score in enumerate(scores, start=1):
-        metrics = None if score is None else {"eval/miou": score}
-        checkpoints.save(tree(step), step, meta={"note": f"step {step}"}, metrics=metrics)
+        checkpoints.save(tree(step), step, meta={"note": f"step {step}"})
+        if score is not None:
+            checkpoints.record(step, {"eval/miou": score})
     checkpoints.close()
 
 
@@ -68,7 +69,8 @@ def test_the_latest_state_comes_back_on_any_number_of_devices(tmp_path, devices)
 def test_the_best_is_kept_beside_the_latest_also_after_a_restart(tmp_path):
     save_all(tmp_path / "c", [0.9, 0.2, 0.1, None])
     checkpoints = opened(tmp_path / "c")
-    checkpoints.save(tree(5), 5, meta={}, metrics={"eval/miou": 0.3})
+    checkpoints.save(tree(5), 5, meta={})
+    checkpoints.record(5, {"eval/miou": 0.3})
     checkpoints.close()
     kept = sorted(int(p.name) for p in (tmp_path / "c").iterdir() if p.name.isdigit())
     assert kept == [1, 4, 5]
@@ -95,8 +97,57 @@ def test_damaged_checkpoints_are_walked_back_over(tmp_path):
     checkpoints = opened(tmp_path / "c", keep=3)
     got, _ = checkpoints.restore(like(tree()))
     assert int(got["step"]) == 1
+    checkpoints.close()
+
+
+def test_only_the_step_asked_for_will_do(tmp_path):
+    save_all(tmp_path / "c", [0.3, 0.2])
+    damage(tmp_path / "c", 2)
+    checkpoints = opened(tmp_path / "c")
     with pytest.raises(InputError, match="every checkpoint is damaged"):
-        checkpoints.restore(like(tree()), "3")
+        checkpoints.restore(like(tree()), "2")
+    checkpoints.close()
+    assert (tmp_path / "c" / "2").is_dir()
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_its_step_saved_again(tmp_path):
+    save_all(tmp_path / "c", [0.1, 0.2, 0.9])
+    damage(tmp_path / "c", 3)
+    watching = opened(tmp_path / "c", read_only=True)
+    assert int(watching.restore(like(tree()))[0]["step"]) == 2
+    watching.close()
+    assert (tmp_path / "c" / "3").is_dir()  # who only looks changes nothing
+    checkpoints = opened(tmp_path / "c")
+    assert int(checkpoints.restore(like(tree()))[0]["step"]) == 2
+    assert (tmp_path / "c" / "damaged-3").is_dir()
+    assert checkpoint.steps_in(tmp_path / "c") == [2]
+    checkpoints.save(tree(3), 3, meta={})
+    checkpoints.record(3, {"eval/miou": 0.15})
+    checkpoints.close()
+    checkpoints = opened(tmp_path / "c")
+    assert int(checkpoints.restore(like(tree()))[0]["step"]) == 3
+    assert int(checkpoints.restore(like(tree()), "best")[0]["step"]) == 2  # 0.9 is forgotten
+    checkpoints.close()
+
+
+def test_checkpoints_that_changed_places_are_noticed(tmp_path):
+    save_all(tmp_path / "c", [0.1, 0.2])
+    (tmp_path / "c" / "1").rename(tmp_path / "c" / "one")
+    (tmp_path / "c" / "2").rename(tmp_path / "c" / "1")
+    (tmp_path / "c" / "one").rename(tmp_path / "c" / "2")
+    checkpoints = opened(tmp_path / "c", read_only=True)
+    with pytest.raises(InputError, match=r"every checkpoint is damaged: \[1, 2\]"):
+        checkpoints.restore(like(tree()))
+    checkpoints.close()
+
+
+def test_damaged_scores_are_no_scores(tmp_path):
+    save_all(tmp_path / "c", [0.1, 0.2])
+    (tmp_path / "c" / "2" / "metrics" / "metrics").write_text('{"eval/miou": 0.')
+    checkpoints = opened(tmp_path / "c")
+    assert checkpoints.metrics(2) is None
+    assert checkpoints.metrics(1) == {"eval/miou": 0.1}
+    assert int(checkpoints.restore(like(tree()), "best")[0]["step"]) == 1
     checkpoints.close()
 
 

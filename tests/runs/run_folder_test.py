@@ -1,5 +1,4 @@
 import json
-import logging
 import pathlib
 import zipfile
 
@@ -114,16 +113,11 @@ def test_looking_for_differences_writes_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_more_steps_are_told_with_the_rate_that_they_change(tmp_path, caplog):
+def test_a_claim_tells_the_length_that_the_run_had(tmp_path):
     config = fcn8s.get_config()
-    run_folder.claim(tmp_path, config)
-    with caplog.at_level(logging.INFO, logger="absl"):
-        config.total_steps = 1600
-        go_on(tmp_path, config)
-        assert "grows from 800 to 1600" in caplog.text
-        caplog.clear()
-        go_on(tmp_path, config)
-        assert "grows" not in caplog.text
+    assert run_folder.claim(tmp_path, config) is None
+    config.total_steps = 1600
+    assert run_folder.claim(tmp_path, config) == 800
     assert run_folder.read_config(tmp_path).total_steps == 1600
 
 

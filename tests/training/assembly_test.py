@@ -78,3 +78,22 @@ def test_class_weights_are_numbers_of_the_loss_alone():
         losses.append(float(scalars["loss"]))
     assert losses[0] != losses[1]
     assert np.isfinite(losses).all()
+
+
+def test_a_longer_run_tells_its_rates():
+    def grown(steps: int, step: int, **changes) -> str:
+        made = tiny.short_config(total_steps=steps, optim__lr=0.1, optim__warmup_steps=0, **changes)
+        return assembly.growth(tiny.assemble(made), 100, step)
+
+    told = "config.total_steps grows from 100 to 200: "
+    linear = {"optim__schedule": "poly", "optim__power": 1.0}
+    assert grown(200, 50, **linear) == (
+        f"{told}the learning rate of step 51 is 0.075 in place of 0.05, and the later ones follow "
+        "the schedule of the longer run."
+    )
+    assert grown(200, 100, **linear) == (
+        f"{told}the learning rate goes from 0.001 to 0.05 at step 101."
+    )
+    assert grown(200, 50, optim__schedule="constant") == (
+        f"{told}the learning rate of step 51 stays 0.1."
+    )

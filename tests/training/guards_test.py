@@ -1,11 +1,9 @@
 """What can happen to a run, and what is done about it."""
 
-import signal
-import threading
-
 import numpy as np
 import pytest
 
+from segjax.runs import orders
 from segjax.training import guards
 
 
@@ -16,7 +14,7 @@ def test_stacks_are_printed_only_when_a_step_hangs(tmp_path, monkeypatch):
         "dump_traceback_later",
         lambda seconds, **_: armed.append(seconds),
     )
-    with guards.Guards(tmp_path, 3, None) as guard:
+    with guards.Guards(tmp_path, 3, None, orders.Orders()) as guard:
         guard.beat()
         assert armed[-1] == guards._HANG_SECONDS
         guard._durations = [60.0] * 10
@@ -24,32 +22,9 @@ def test_stacks_are_printed_only_when_a_step_hangs(tmp_path, monkeypatch):
         assert armed[-1] == pytest.approx(60 * guards._HANG_FACTOR)
 
 
-def test_an_order_to_stop_is_heard_and_the_handler_before_comes_back(tmp_path):
-    before = signal.getsignal(signal.SIGTERM)
-    with guards.Guards(tmp_path, 3, None) as guard:
-        assert not guard.stopping(1)
-        signal.raise_signal(signal.SIGTERM)
-        assert guard.stopping(1)
-    assert signal.getsignal(signal.SIGTERM) is before
-
-
-def test_a_training_in_another_thread_listens_to_no_signal(tmp_path):
-    """Python delivers them to the main thread alone; a notebook may train elsewhere."""
-    before, seen = signal.getsignal(signal.SIGTERM), []
-
-    def train():
-        with guards.Guards(tmp_path, 3, None) as guard:
-            seen.append((guard.stopping(1), signal.getsignal(signal.SIGTERM)))
-
-    thread = threading.Thread(target=train)
-    thread.start()
-    thread.join()
-    assert seen == [(False, before)]
-
-
 def test_batches_of_non_finite_steps_are_kept_until_there_are_too_many(tmp_path):
     batch = {"image": np.full((2, 3, 4, 3), 7, np.uint8), "position": np.arange(2)}
-    guard = guards.Guards(tmp_path, 2, None)
+    guard = guards.Guards(tmp_path, 2, None, orders.Orders())
     assert not guard.broken(4, {"skipped": 0.0}, batch)
     assert not (tmp_path / "nonfinite").exists()
     assert not guard.broken(5, {"skipped": 1.0}, batch)

@@ -1,7 +1,9 @@
 """Runs of the training loop: what they leave, how they stop and go on."""
 
+import contextlib
 import functools
 import json
+import logging
 import os
 import signal
 
@@ -11,9 +13,11 @@ import pytest
 
 from segjax import sharding
 from segjax.data import catalog, pipeline
+from segjax.data.png import BadFileError
 from segjax.errors import InputError
+from segjax.evaluation import labeller
 from segjax.runs import checkpoint, event_log
-from segjax.training import acceptance, assembly, loop, monitor, steps
+from segjax.training import acceptance, assembly, inputs, loop, monitor, steps
 from tests import programs, tiny
 
 TRACES = []
@@ -97,6 +101,167 @@ def test_a_run_asked_to_stop_saves_and_goes_on_bit_for_bit(whole, tmp_path, monk
     assert steps_logged == [1, 2, 3, 4, 5, 6]
 
 
+RATES = ("images_per_s", "step_ms", "data_wait", "peak_gib")
+
+
+def without_times(scalars: dict) -> dict:
+    """Scalars of an event but its time and rates."""
+    return {k: v for k, v in scalars.items() if k != "time" and not k.endswith(RATES)}
+
+
+def assert_same_run(workdir, whole) -> None:
+    """Everything that two runs leave is the same but times and rates."""
+    tiny.assert_same_bits(programs.final(workdir), programs.final(whole))
+    tiny.assert_same_bits(programs.final(workdir, "best"), programs.final(whole, "best"))
+    events = [[without_times(e) for e in event_log.read(run)] for run in (workdir, whole)]
+    assert events[0] == events[1]
+    steps = [checkpoint.steps_in(run / "checkpoints") for run in (workdir, whole)]
+    assert set(steps[0]) >= {3, 6}
+    for step in (3, 6):
+        stored = [
+            json.loads((run / "checkpoints" / str(step) / "metrics" / "metrics").read_text())
+            for run in (workdir, whole)
+        ]
+        assert without_times(stored[0]) == without_times(stored[1])
+    for name in ("eval-val.json", "eval-val-ema.json"):
+        assert (workdir / name).read_text() == (whole / name).read_text()
+    assert (workdir / "pictures" / "eval-0000003.png").exists()
+    assert not (workdir / "lock.json").exists()
+
+
+class Killed(BaseException):
+    """Stands for a kill -9 where another process would take too long."""
+
+
+MOMENTS = {
+    "before the first evaluation": (monitor.Monitor, "evaluate", 3),
+    "between the scores and the files": (monitor.Monitor, "_show", 3),
+    "between the files and the checkpoint's scores": (checkpoint.Checkpoints, "record", 3),
+    "before the last evaluation": (monitor.Monitor, "evaluate", 6),
+    "before the last files": (monitor.Monitor, "_show", 6),
+}
+
+
+QUICK = ("before the first evaluation", "before the last files")
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        *QUICK,
+        *(pytest.param(m, marks=pytest.mark.slow) for m in MOMENTS if m not in QUICK),
+    ],
+)
+def test_a_run_ended_around_an_evaluation_has_the_same_end(whole, tmp_path, monkeypatch, moment):
+    place, name, last = MOMENTS[moment]
+    original = getattr(place, name)
+
+    def killed(self, *arguments, **options):
+        if last in arguments:
+            raise Killed
+        return original(self, *arguments, **options)
+
+    monkeypatch.setattr(place, name, killed)
+    with pytest.raises(Killed):
+        programs.train_plainly(programs.config(), tmp_path)
+    monkeypatch.undo()
+    assert max(checkpoint.steps_in(tmp_path / "checkpoints")) == last  # saved before
+    programs.train_plainly(programs.config(), tmp_path)
+    assert_same_run(tmp_path, whole)
+
+
+def test_an_order_to_stop_breaks_an_evaluation_off(whole, tmp_path, monkeypatch):
+    batches = []
+    settled = labeller.Labeller.batches
+
+    def counted(self, *arguments):
+        for batch in settled(self, *arguments):
+            batches.append(1)
+            os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    monkeypatch.setattr(labeller.Labeller, "batches", counted)
+    config = programs.config(eval__batch_size=8, eval__limit=24)
+    programs.train_plainly(config, tmp_path)
+    monkeypatch.undo()
+    assert len(batches) == 1  # of three
+    assert checkpoint.steps_in(tmp_path / "checkpoints") == [2, 3]
+    assert not (tmp_path / "eval-val.json").exists()
+    assert not any("eval/miou" in event for event in event_log.read(tmp_path))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_ctrl_c_and_a_lost_terminal_save_too(tmp_path, monkeypatch, number):
+    stop_at(monkeypatch, 1, number)
+    with pytest.raises((KeyboardInterrupt, SystemExit)) as ended:
+        programs.train_plainly(programs.config(), tmp_path)
+    assert programs.final(tmp_path)["step"] in (1, 2)
+    if number == signal.SIGHUP:
+        assert ended.value.code == 129
+
+
+def test_an_order_to_stop_before_the_first_step_leaves_a_folder_that_starts_again(
+    tmp_path, monkeypatch
+):
+    compiled = inputs.compiled
+
+    def asked(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return compiled(*arguments)
+
+    monkeypatch.setattr(inputs, "compiled", asked)
+    programs.train_plainly(programs.config(), tmp_path)
+    monkeypatch.undo()
+    assert checkpoint.steps_in(tmp_path / "checkpoints") == []
+    assert not (tmp_path / "lock.json").exists()
+    programs.train_plainly(programs.config(), tmp_path)
+    assert programs.final(tmp_path)["step"] == 6
+
+
+def test_a_file_that_vanishes_loses_no_step(whole, tmp_path, monkeypatch):
+    example = pipeline._example
+
+    def vanished(*arguments, position):
+        if position == 8 * 4 + 3:  # of step 5
+            raise BadFileError("17.png: No such file or directory.")
+        return example(*arguments, position=position)
+
+    monkeypatch.setattr(pipeline, "_example", vanished)
+    with pytest.raises(InputError, match="17.png"):
+        programs.train_plainly(programs.config(every_steps__checkpoint=100), tmp_path)
+    monkeypatch.undo()
+    assert checkpoint.steps_in(tmp_path / "checkpoints") == [3, 4]
+    programs.train_plainly(programs.config(every_steps__checkpoint=100), tmp_path)
+    assert_same_run(tmp_path, whole)
+
+
+def test_a_run_that_stopped_early_stays_so_until_its_patience_grows(tmp_path, monkeypatch, caplog):
+    scores = {1: 0.1, 2: 0.5, 3: 0.4, 4: 0.3, 5: 0.2, 6: 0.1}
+    write = monitor.Monitor._write
+
+    def scored(self, step, scalars):
+        known = {"eval/miou": scores[step]} if "eval/miou" in scalars else {}
+        write(self, step, scalars | known)
+
+    monkeypatch.setattr(monitor.Monitor, "_write", scored)
+
+    def ends_at(patience: int) -> int:
+        changes = {"every_steps__eval": 1, "ema_decay": 0.0, "stop__patience": patience}
+        programs.train_plainly(programs.config(**changes), tmp_path)
+        return max(checkpoint.steps_in(tmp_path / "checkpoints"))
+
+    monkeypatch.setattr(checkpoint, "_without_warnings", contextlib.nullcontext)
+    caplog.set_level(logging.INFO, logger="absl")
+    assert ends_at(2) == 4
+    assert "The run has stopped early at step 4: eval/miou has not improved for 2" in caplog.text
+    caplog.clear()
+    assert ends_at(2) == 4
+    assert "Nothing to do: stopped early at step 4" in caplog.text
+    assert "raise config.stop.patience to go on" in caplog.text
+    assert ends_at(3) == 5
+    assert ends_at(0) == 6
+
+
 def test_other_data_in_the_same_workdir_is_refused(whole, monkeypatch):
     other = functools.partial(catalog.load, seed=5)
     monkeypatch.setattr(acceptance.catalog, "load", other)
@@ -139,20 +304,6 @@ def test_a_replay_names_the_operation_that_broke(tmp_path, broken):
         programs.train_plainly(
             programs.config(), tmp_path, replay=broken.rpartition("--replay=")[2]
         )
-
-
-def test_a_run_stops_when_its_scalar_no_longer_improves(tmp_path, monkeypatch):
-    scores = iter([0.1, 0.5, 0.4, 0.3, 0.9, 0.9])
-
-    def fake(self, ts, step):
-        score = next(scores)
-        self._last["eval/miou"] = score
-        self._watched.append(score)
-        return {"eval/miou": score}
-
-    monkeypatch.setattr(monitor.Monitor, "evaluate", fake)
-    programs.train_plainly(programs.config(every_steps__eval=1, stop__patience=2), tmp_path)
-    assert max(int(p.name) for p in (tmp_path / "checkpoints").iterdir()) == 4
 
 
 def test_averaged_weights_are_evaluated_beside_the_raw_ones(whole):

@@ -1,0 +1,104 @@
+"""What the process does when it is told to stop."""
+
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from segjax.runs import orders
+from tests import programs
+
+SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_an_order_is_remembered_while_there_is_work_and_handlers_come_back(number):
+    before = signal.getsignal(number)
+    with orders.Orders() as order:
+        order.work_begins()
+        assert not order.given
+        signal.raise_signal(number)
+        assert order.given
+        signal.raise_signal(number)  # at once: one order, that a launcher has forwarded
+    assert signal.getsignal(number) is before
+
+
+def test_what_was_asked_for_decides_how_the_program_ends():
+    def asked(number):
+        with orders.obeyed() as order:
+            order.work_begins()
+            signal.raise_signal(number)
+
+    asked(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        asked(signal.SIGINT)
+    with pytest.raises(SystemExit) as ended:
+        asked(signal.SIGHUP)
+    assert ended.value.code == 129
+
+
+def test_before_there_is_work_an_order_ends_the_start():
+    done = []
+    with orders.obeyed():
+        signal.raise_signal(signal.SIGTERM)
+        done.append("more")
+    assert not done
+
+
+def test_an_order_that_a_library_swallowed_is_not_lost():
+    with orders.obeyed() as order:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except BaseException:
+            assert order.given
+        order.work_begins()
+        raise AssertionError("the work has begun")
+
+
+def test_a_signal_that_the_process_was_told_to_ignore_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with orders.Orders() as order:
+            order.work_begins()
+            signal.raise_signal(signal.SIGHUP)
+            assert not order.given
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_second_order_ends_the_process_at_once():
+    program = (
+        "import signal, time\n"
+        "from segjax.runs import orders\n"
+        "now = [0.0]\n"
+        "with orders.Orders(clock=lambda: now[0]) as order:\n"
+        "    order.work_begins()\n"
+        "    signal.raise_signal(signal.SIGTERM)\n"
+        "    print('saving', flush=True)\n"
+        "    now[0] = 2.0\n"
+        "    signal.raise_signal(signal.SIGTERM)\n"
+        "    time.sleep(60)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=programs.ROOT, capture_output=True, text=True,
+        timeout=50, check=False,
+    )  # fmt: skip
+    assert done.stdout == "saving\n"
+    assert done.returncode == -signal.SIGTERM
+
+
+def test_in_another_thread_no_signal_is_listened_to():
+    """Python delivers them to the main thread alone; a notebook may train elsewhere."""
+    before, seen = signal.getsignal(signal.SIGTERM), []
+
+    def train():
+        with orders.Orders() as order:
+            order.work_begins()
+            seen.append((order.given, signal.getsignal(signal.SIGTERM)))
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join()
+    assert seen == [(False, before)]
