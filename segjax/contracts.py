@@ -282,11 +282,11 @@ def _check_white(x: Known, name: str, white: int, inside: Any) -> None:
 
 def _inside(x: Known, masks: Sequence[Any]) -> np.ndarray | None:
     """The values at the pixels of all masks that are no None; None if they are not known."""
-    values, chosen = known(x), [known(one) for one in masks if one is not None]
-    if values is None or not chosen:
-        return values
-    there = functools.reduce(np.logical_and, [one for one in chosen if one is not None])
-    return None if any(one is None for one in chosen) else values[there]
+    values, given = known(x), [one for one in masks if one is not None]
+    chosen = [there for there in map(known, given) if there is not None]
+    if values is None or len(chosen) < len(given):
+        return None
+    return values[functools.reduce(np.logical_and, chosen)] if chosen else values
 
 
 def _first_odd(values: np.ndarray) -> str:

@@ -1,93 +1,58 @@
-"""What a config names, but does not keep the contract of its door, is one clear line."""
+"""Forms, grey images and unknown values; what each function takes is in the `arrays_test.py`."""
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from segjax import losses
-from segjax.data import catalog
+from segjax import contracts
 from segjax.errors import InputError
-from segjax.training import augment
-from tests import tiny
-from tests.losses import made
-from tests.models import build_test
-from tests.training import optim_test
 
 
 @pytest.mark.parametrize(
-    ("build", "message"),
+    ("form", "fits", "not_"),
     [
-        (
-            lambda: catalog.load("tests.contracts_test:nothing"),
-            r"config.data.name: .*nothing returns a dict; a data set is a Dataset or",
-        ),
-        (
-            lambda: losses.build(class_weights=None, name="tests.contracts_test:nothing"),
-            "config.loss: .*makes a dict, not a loss",
-        ),
-        (
-            lambda: losses.build(class_weights=None, name="tests.contracts_test:Triple").total(
-                (made.random_scores(),), jnp.zeros((2, 4, 5), jnp.uint8)
-            ),
-            r"config.loss: .*Triple gives arrays of shape \[\(\), \(\), \(\)\]; a loss",
-        ),
-        (
-            lambda: optim_test.build(name="tests.contracts_test:undecayed"),
-            "config.optim.options: .*undecayed is called with .add_decay=..., .... and does not",
-        ),
-        (
-            lambda: optim_test.build(name="tests.contracts_test:still"),
-            "config.optim.name: .*still returns str; an optimiser returns one optax transf",
-        ),
-        (
-            lambda: optim_test.build(schedule="tests.contracts_test:rates"),
-            r"config.optim.schedule: .*rates returns an array of shape \[3\]; a schedule returns a",
-        ),
-        (
-            lambda: optim_test.build(schedule="tests.contracts_test:nothing"),
-            r"config.optim.options: .*nothing is called with \(t, span, ...\) and does not",
-        ),
-        (
-            lambda: augment.build(name="tests.contracts_test:nothing"),
-            "config.augment.name: .*nothing makes a dict, not an augmentation",
-        ),
-        (
-            lambda: augment.batch(
-                jax.random.key(0),
-                tiny.batch(0),
-                lambda key, image, label, size, fill: (image, label),
-                (0, 0, 0),
-            ),
-            r"config.augment.name: .*returns uint8\[32, 48, 3\] and uint8\[32, 48\]; it must be",
-        ),
-        (
-            lambda: build_test.shapes(head={"name": "tests.contracts_test:nothing"}),
-            r"config.model.head: .*nothing is called with \(channels=..., num_classes=..., dtype=",
-        ),
+        ("[H, W]", [(1, 1), (2, 3)], [(0, 3), (2,), (2, 3, 1), ()]),
+        ("[K, K]", [(1, 1), (3, 3)], [(2, 3)]),
+        ("[2, H] or [4, H]", [(2, 5), (4, 1)], [(3, 5), (2, 0)]),
+        ("[..., H, 3]", [(1, 3), (5, 2, 3), (7, 1, 2, 3)], [(3,), (2, 4), (0, 2, 3)]),
+        ("[...]", [(), (3,), (2, 2)], [(0,)]),
+        ("[] or [3]", [(), (3,)], [(1,), (3, 3)]),
     ],
 )
-def test_what_does_not_keep_its_contract_is_refused(build, message):
-    with pytest.raises(InputError, match=message) as caught:
-        build()
-    assert "\n" not in str(caught.value)
+def test_a_form_is_a_shape(form, fits, not_):
+    for shape in fits:
+        assert contracts.real(np.zeros(shape), "x", form).shape == shape
+    for shape in not_:
+        with pytest.raises(InputError, match="x: got shape .*; allowed: "):
+            contracts.real(np.zeros(shape), "x", form)
 
 
-def nothing() -> dict:
-    return {}
+def test_grey_is_the_form_without_channels_whatever_the_width():
+    grey = np.arange(15, dtype=np.uint8).reshape(5, 3)
+    for form in (contracts.PICTURE, "[5, 3, 3] or [5, 3]"):
+        found = contracts.image(grey, form=form)
+        np.testing.assert_array_equal(found, np.stack([grey] * 3, -1))
 
 
-def undecayed() -> list:
-    return []
+def test_values_are_looked_at_only_where_they_are_known():
+    nan = np.full((2, 3, 3), np.nan, np.float32)
+    with pytest.raises(InputError, match="image: got nan"):
+        contracts.image(nan)
+    assert jax.jit(contracts.image)(nan).shape == (2, 3, 3)
+    assert jax.vmap(contracts.image)(nan[None]).shape == (1, 2, 3, 3)
+    half = jnp.array([[True, False, True]] * 2)
+    with pytest.raises(InputError, match="image: got nan"):
+        contracts.image(nan, inside=half)
+    contracts.image(nan, inside=~(half | True))
+    jax.jit(lambda inside: contracts.image(nan, inside=inside))(half)
 
 
-def still(add_decay) -> str:
-    return "still"
+def test_a_black_image_of_floats_is_black_by_any_rule():
+    np.testing.assert_array_equal(contracts.image(np.zeros((2, 2, 3))), np.zeros((2, 2, 3)))
 
 
-class Triple:
-    def __call__(self, place):
-        return (*place.sum_images(jnp.zeros(2)), jnp.zeros(()))
-
-
-def rates(t, span):
-    return jnp.ones(3)
+def test_the_only_value_of_nothing_is_refused():
+    for nothing in (None, "photo.jpg", b"", {}, object()):
+        with pytest.raises(InputError, match="image: got "):
+            contracts.image(nothing)

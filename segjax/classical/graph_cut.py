@@ -59,8 +59,8 @@ def min_cut(unary: jax.Array, pairwise: jax.Array, *, effort: int = 64) -> Cut:
     """
     if effort < 1:
         raise InputError(f"effort: got {effort}; allowed: 1 or more.")
-    unary, pairwise = _checked(unary, pairwise)
-    return _cut(unary, _differences(unary), pairwise, effort)
+    costs, capacities = _checked(unary, pairwise)
+    return _cut(costs, _differences(costs), capacities, effort)
 
 
 @functools.partial(jax.jit, static_argnums=3)
@@ -237,7 +237,7 @@ def _limited(supply: jax.Array, capacity: jax.Array) -> jax.Array:
     return jnp.where(finite | jnp.isfinite(most), jnp.minimum(capacity, most), everything)
 
 
-def _within(pairwise: jax.Array) -> jax.Array:
+def _within(pairwise: contracts.Known) -> jax.Array:
     """The capacities without the edges that leave the image."""
     height, width = pairwise.shape[1:]
     inside = jnp.ones((height, width), bool)
@@ -247,23 +247,24 @@ def _within(pairwise: jax.Array) -> jax.Array:
 
 def _checked(unary: jax.Array, pairwise: jax.Array) -> tuple[contracts.Known, contracts.Known]:
     """The arrays of a cut; integers as int32 or uint32, floats of 16 bits as float32."""
-    unary = _exact(contracts.real(unary, "unary", "[H, W, 2]"), "unary")
-    size = f"{unary.shape[0]}, {unary.shape[1]}"
-    pairwise = contracts.real(pairwise, "pairwise", f"[2, {size}] or [4, {size}]")
-    pairwise = _exact(pairwise, "pairwise")
-    costs, capacities = contracts.known(unary), contracts.known(pairwise)
-    if costs is not None and np.isnan(costs).any():
+    costs = _exact(contracts.real(unary, "unary", "[H, W, 2]"), "unary")
+    size = f"{costs.shape[0]}, {costs.shape[1]}"
+    capacities = contracts.real(pairwise, "pairwise", f"[2, {size}] or [4, {size}]")
+    capacities = _exact(capacities, "pairwise")
+    values = contracts.known(costs)
+    if values is not None and np.isnan(values).any():
         contracts.refuse("unary", "nan", "numbers, infinite for a forbidden label")
-    if capacities is None:
-        return unary, pairwise
-    capacities = np.asarray(_within(jnp.asarray(capacities)))
-    if np.isnan(capacities).any() or capacities.min() < 0:
-        contracts.refuse("pairwise", f"{capacities.min()}", "numbers of 0 and more")
-    both_whole = all(jnp.issubdtype(x.dtype, jnp.integer) for x in (unary, pairwise))
-    if both_whole and not _small(contracts.as_int32(jnp.asarray(capacities))):
+    values = contracts.known(capacities)
+    if values is None:
+        return costs, capacities
+    values = np.asarray(_within(jnp.asarray(values)))
+    if np.isnan(values).any() or values.min() < 0:
+        contracts.refuse("pairwise", f"{values.min()}", "numbers of 0 and more")
+    both_whole = all(jnp.issubdtype(x.dtype, jnp.integer) for x in (costs, capacities))
+    if both_whole and not _small(contracts.as_int32(values)):
         allowed = "below 2^29 in integers; floats may be larger"
         contracts.refuse("pairwise", "a larger sum of capacities around a pixel", allowed)
-    return unary, pairwise
+    return costs, capacities
 
 
 def _exact(x: contracts.Known, name: str) -> contracts.Known:

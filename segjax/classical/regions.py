@@ -294,8 +294,7 @@ def vote(labels: jax.Array, values: jax.Array, *, regions: int, classes: int) ->
         InputError: if an array is not of its kind.
     """
     labels = _indices(labels, "[H, W]", regions)
-    values = contracts.whole(values, "values", _of_size(labels))
-    values = contracts.as_int32(values)
+    values = contracts.as_int32(contracts.whole(values, "values", _of_size(labels)))
     valid = (values >= 0) & (values < classes) & (labels < regions)
     index = jnp.where(valid, labels * classes + values, regions * classes)
     counts = jnp.zeros(regions * classes, jnp.int32).at[index.ravel()].add(1, mode="drop")

@@ -75,10 +75,11 @@ def bilateral(
     Raises:
         InputError: if an array is not of its kind, or `normalization` is unknown.
     """
+    size = arrays.image_size(contracts.real(image, "image", contracts.PICTURE))
+    mask = _checked_mask(mask, size)
     image = contracts.image(image, inside=mask)
-    mask = _checked_mask(mask, arrays.image_size(image))
     colours = jnp.moveaxis(image.astype(dtype), -1, 0) / theta_beta
-    places = _places(arrays.image_size(image), theta_alpha, dtype)
+    places = _places(size, theta_alpha, dtype)
     features = jnp.concatenate([places, colours]).reshape(5, -1)
     flat = None if mask is None else mask.reshape(-1)
     return normalized(permutohedral.build(features, capacity, flat), normalization, flat)

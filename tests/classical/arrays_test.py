@@ -143,7 +143,10 @@ def test_floats_and_grey_images_give_what_bytes_and_three_channels_give(name):
     run = jax.jit(IMAGES[name])
     expected = jax.tree.map(np.asarray, run(image))
     for other in (image.astype(np.float32), image[..., 0]):
-        jax.tree.map(np.testing.assert_array_equal, run(other), expected)
+        for found, plain in zip(*map(jax.tree.leaves, (run(other), expected)), strict=True):
+            # Each program rounds in its own way, by which no label may change.
+            close = {"rtol": 1e-5, "atol": 1e-4} if plain.dtype == np.float32 else {"rtol": 0}
+            np.testing.assert_allclose(found, plain, **close)
 
 
 @pytest.mark.parametrize("name", IMAGES)

@@ -80,10 +80,10 @@ def test_the_same_numbers_in_another_type_are_the_same(stopped):
 def test_floats_and_grey_images_give_what_bytes_and_three_channels_give():
     grey = np.stack([IMAGE[..., 0]] * 3, -1)
     expected = np.asarray(_program(grey, LOGITS))
-    np.testing.assert_array_equal(_program(grey.astype(np.float32), LOGITS), expected)
-    np.testing.assert_array_equal(_program(grey[..., 0], LOGITS), expected)
     batch = _program(np.stack([grey[..., 0]] * 2), np.stack([LOGITS] * 2), form="batch")
-    np.testing.assert_array_equal(batch[0], expected)
+    alone = [_program(x, LOGITS) for x in (grey.astype(np.float32), grey[..., 0])]
+    for found in (*alone, *batch):  # each program rounds in its own way
+        np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def odd(x: np.ndarray, value: float) -> np.ndarray:
