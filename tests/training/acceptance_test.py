@@ -35,7 +35,7 @@ FAILURES = {
     "optim.lr": ({"optim__lr": float("nan")}, "config.optim.lr is nan"),
     "optim.parts": ({"optim__parts": (("haed/*", 1.0, 1.0),)}, "config.optim.parts.*haed"),
     "loss of a user": (
-        {"loss__name": "tests.contracts_test:Triple"},
+        {"loss__name": "tests.own_contracts_test:Triple"},
         "config.loss: .*Triple gives arrays of shape",
     ),
     "batch_size": ({"batch_size": 6}, "A batch of 6 images .* does not divide over 8 x 1 devices"),
