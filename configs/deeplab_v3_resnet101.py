@@ -49,6 +49,7 @@ _FROZEN = {
 _FROM_FIRST_STAGE = {
     "init.needs": "the run of its first stage, that of the same words without `frozen`",
     "init.skip": (),
+    "init.differs": ("model.backbone.output_stride", "model.head.rates"),
 }
 _CASCADE = {
     "model.backbone.multi_grid": (1, 2, 1),

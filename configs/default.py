@@ -86,6 +86,10 @@ KEYS = {
     "init.origin": Key("", allowed.text()),  # of a file; "": told from its names
     # Patterns of parameter paths that need not match.
     "init.skip": Key((), allowed.rows('patterns such as ("head/*",)', _WORD)),
+    # config: the network is `model`; weights: it is the one that the weights were made for.
+    "init.network": Key("config", allowed.choice("config", "weights")),
+    # Patterns of options in which the network differs on purpose from that of the weights.
+    "init.differs": Key((), allowed.rows('patterns such as ("model.head.align",)', _WORD)),
     # weights: images are preprocessed as the weights know them; config: as `preprocess` says.
     "init.preprocess": Key("weights", allowed.choice("weights", "config")),
     "init.needs": Key("", allowed.text(), _FREELY),  # weights that the training must start from

@@ -13,15 +13,27 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from segjax.configuration import keys, loading, vocabulary
+from segjax.configuration import keys, loading, options, vocabulary
 from segjax.errors import InputError
 
 
 class _RecipeParser(flags.ArgumentParser):
-    """Reads RECIPE[:WORD,...], where ml_collections knows paths alone."""
+    """Reads RECIPE[:WORD,...], where ml_collections knows paths alone.
+
+    Options that other words of the command line set get room, though the recipe lists them not.
+
+    Attributes:
+        name: of the flag.
+        added: the keys that got room.
+    """
+
+    def __init__(self, name: str):
+        self.name = name
+        self.added: list[str] = []
 
     def parse(self, path: str) -> ml_collections.ConfigDict:
         config = loading.load(path)
+        self.added = options.make_room(config, dict(options.flags_of(sys.argv, self.name)))
         config.lock()
         return config
 
@@ -29,7 +41,7 @@ class _RecipeParser(flags.ArgumentParser):
 def define_recipe(name: str, text: str) -> None:
     """Defines `--name=RECIPE[:WORD,...]` and `--name.key=value`."""
     config_flags.DEFINE_config_file(name, None, text)
-    flags.FLAGS[name].parser = _RecipeParser()
+    flags.FLAGS[name].parser = _RecipeParser(name)
 
 
 def define_config() -> None:
@@ -98,6 +110,8 @@ class Verb:
             sys.exit(130)
 
 
+# `--config.model.head.norm=frozen`: a norm is a group of keys, and its name the one that is needed.
+_NORM = re.compile(r"^(--?config\.model\.(?:backbone|head|aux)\.norm)=(\w+)$")
 _HELP = {"--help", "-help", "--helpshort", "-helpshort", "-h", "-?"}
 
 # Flags of several verbs: default and help.
@@ -176,6 +190,7 @@ def config() -> ml_collections.ConfigDict:
     if flags.FLAGS.config is None:
         raise InputError("--config=RECIPE is needed, such as --config=fcn8s.")
     keys.check(flags.FLAGS.config)
+    options.check(flags.FLAGS.config, flags.FLAGS["config"].parser.added)
     return place_data(flags.FLAGS.config)
 
 
@@ -211,6 +226,7 @@ def _parse(argv: list[str]) -> list[str]:
     """absl's parsing, with one line for a wrong flag, config key or value."""
     # ml_collections reads keys as Python, where `from` is no name; it looks into sys.argv itself.
     argv[:] = [re.sub(r"^(--?config\.init)\.from\b", r"\1['from']", word) for word in argv]
+    argv[:] = [_NORM.sub(r"\1={'name': '\2'}", word) for word in argv]
     logging.set_verbosity(logging.INFO)
     logging.get_absl_handler().addFilter(_of_interest)
     try:

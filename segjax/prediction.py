@@ -212,12 +212,14 @@ def pretrained(
 
     Args:
         config: the recipe.
-        spec: classes of the weights; None for those of the config's data set.
+        spec: classes of the weights; None for those of the config's data set, or under
+            `config.init.network` "weights" for those that the weights were made for.
         protocol, crf: override those of the config.
 
     Raises:
         InputError: if the recipe names no weights, or they do not fit.
     """
-    spec = catalog.load(**config.data).spec if spec is None else spec
+    if spec is None and config.init.network != "weights":
+        spec = catalog.load(**config.data).spec
     network, mesh = initial_weights.pretrained(config, spec)
     return Predictor(config, network, mesh, protocol=protocol, crf=crf)

@@ -13,8 +13,8 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from segjax.errors import InputError, choose, near
 
@@ -205,6 +205,35 @@ def option_names(
         call = ", ".join([*positional, *(f"{word}=..." for word in keywords)])
         raise InputError(f"{key}: {name} is called with ({call}, ...) and does not take that.")
     return {p.name: p.default is p.empty for p in rest if p.name not in keywords}
+
+
+NO_DEFAULT = inspect.Parameter.empty
+"""Default of an option that must be given."""
+
+
+class Option(NamedTuple):
+    """An option of a callable: its default, or NO_DEFAULT, and its type as the signature has it."""
+
+    default: Any
+    annotation: Any
+
+
+def options(fn: Callable, name: str, key: str, given: Collection[str] = ()) -> dict[str, Option]:
+    """The options of a function or a class with their defaults and types.
+
+    Args:
+        fn, name, key: as for `bind`.
+        given: parameters that are no options, because the caller gives them.
+
+    Raises:
+        InputError: if `fn` does not say which options it takes.
+    """
+    return {
+        parameter.name: Option(parameter.default, parameter.annotation)
+        for parameter in _parameters(fn, name, key)
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        and parameter.name not in given
+    }
 
 
 def _parameters(fn: Callable, name: str, key: str) -> list[inspect.Parameter]:

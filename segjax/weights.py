@@ -4,7 +4,7 @@
     segjax weights export --workdir=DIR [--step=best] [--weights=raw] [--output=FILE.safetensors]
     python -m segjax.weights ...
 
-`show` prints the origin of a file, the preprocessing that its network expects, and its tensors.
+`show` prints the origin of a file, its network, the preprocessing that it expects, and its tensors.
 
 `export` writes parameters and batch statistics under segjax's names. The header holds the
 preprocessing, classes, palette and the config of the model. Another recipe starts from the file by
@@ -17,10 +17,9 @@ import pathlib
 import numpy as np
 from absl import flags
 
-from segjax import cli, files, initial_weights, tables
+from segjax import cli, files, initial_network, initial_weights, tables
 from segjax import network as networks
 from segjax.errors import InputError
-from segjax.models import importers
 from segjax.models.importers import weight_files
 from segjax.runs import run_folder
 
@@ -37,20 +36,21 @@ def show(path: pathlib.Path) -> str:
     Raises:
         InputError: if it cannot be read, or its origin is unknown.
     """
-    arrays, meta = weight_files.read(path)
-    origin = importers.origin_of(arrays, str(path))
-    preprocess = meta.get("preprocess") or importers.ORIGINS[origin].preprocess
+    content = initial_weights.read(path)
+    arrays, preprocess = content.arrays, content.preprocess
     rows = [(name, str(list(array.shape)), str(array.dtype)) for name, array in arrays.items()]
     broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
     count = sum(array.size for array in arrays.values())
     images = initial_weights.describe(preprocess) if preprocess else "unknown preprocessing"
     lines = [
         tables.format_table(rows, ("tensor", "shape", "type")),
-        f"{len(arrays)} tensors, {count} numbers; origin {origin}",
+        f"{len(arrays)} tensors, {count} numbers; origin {content.origin}",
         f"images: {images}",
     ]
-    if meta.get("classes"):
-        lines.append(f"classes: {', '.join(meta['classes'])}")
+    if content.network is not None:
+        lines.append(f"network: {initial_network.describe(content.network)}")
+    if content.spec is not None:
+        lines.append(f"classes: {', '.join(content.spec.classes)}")
     if broken:
         lines.append(f"not finite: {', '.join(broken)}")
     return "\n".join(lines)

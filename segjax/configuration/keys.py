@@ -38,7 +38,7 @@ def is_key(name: str) -> bool:
 
 def complaint(name: str, value: Any) -> str:
     """The error message for a value that is not allowed."""
-    return f"config.{name} is {_shown(value)}; it must be {default.KEYS[name].kind.words}."
+    return f"config.{name} is {shown(value)}; it must be {default.KEYS[name].kind.words}."
 
 
 def fill(tree: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -92,7 +92,7 @@ def _check_together(values: Mapping[str, Any]) -> None:
     """Checks values that depend on each other."""
 
     def refuse(name: str, why: str) -> None:
-        raise InputError(f"config.{name} is {_shown(values[name])}; {why}.")
+        raise InputError(f"config.{name} is {shown(values[name])}; {why}.")
 
     if values["batch_size"] % values["accumulate"]:
         refuse("accumulate", f"it must divide config.batch_size, {values['batch_size']}")
@@ -143,7 +143,7 @@ def _dotted(tree: Any, name: str) -> dict[str, Any]:
     }
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value for an error message, shortened to 80 characters."""
     whole = value.to_dict() if isinstance(value, ml_collections.ConfigDict) else value
     words = repr(whole)

@@ -262,3 +262,5 @@ ADE20K = DatasetSpec(
     palette=tuple(color for _, color in _ADE20K),
     table=((0, VOID), *((i + 1, i) for i in range(len(_ADE20K)))),  # 0: other objects
 )
+
+ALL = (CAMVID, VOC2012, CITYSCAPES, ADE20K)

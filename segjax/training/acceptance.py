@@ -47,7 +47,8 @@ def accept(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Accepted
     """Checks config, data, network, loss, metrics, protocol, CRF and weights; writes nothing.
 
     Args:
-        config: the recipe; its `preprocess` is set to that of the initial weights.
+        config: the recipe; its `preprocess` and, if `init.network` says so, its `model` are set to
+            those of the initial weights.
         workdir: run folder, new or from the same run.
 
     Raises:
@@ -57,8 +58,9 @@ def accept(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Accepted
     vocabulary.check_weights(config)
     start = initial_weights.start_of(config)
     initial_weights.adopt_preprocess(config, start, workdir)
-    run_folder.check(workdir, config)
     dataset = catalog.load(**config.data)
+    initial_weights.adopt_network(config, start, dataset.spec, workdir)
+    run_folder.check(workdir, config)
     train = open_split(dataset, config.train_split, cache=config.loader.cache)
     val = open_split(dataset, config.eval.split, cache=config.loader.cache)
     check_trainable(train, val)

@@ -29,7 +29,7 @@ STEMS = ("7x7", "deep")
 STRIDES_IN = ("1x1", "3x3", "last")
 OUTPUT_STRIDES = (8, 16, 32)
 DILATIONS = ("paper", "torchvision")
-_BOTTLENECKS = 50  # the smallest depth with bottlenecks; others have two 3 x 3 convolutions
+BOTTLENECKS = 50  # the smallest depth with bottlenecks; others have two 3 x 3 convolutions
 _GRID = 3  # position in a plan from which on stages have the width and multi-grid of stage 5
 
 
@@ -88,9 +88,9 @@ class ResNet(nnx.Module):
             ("dilation_rule", dilation_rule, DILATIONS),
         ):
             choose(f"config.model.backbone.{key}", value, known)
-        if depth < _BOTTLENECKS and stride_in == "1x1":
+        if depth < BOTTLENECKS and stride_in == "1x1":
             raise InputError('config.model.backbone.stride_in: ResNet-18 and 34 have no "1x1".')
-        if global_taps and (depth < _BOTTLENECKS or output_stride < 32 or global_taps % 2 == 0):
+        if global_taps and (depth < BOTTLENECKS or output_stride < 32 or global_taps % 2 == 0):
             raise InputError(
                 "config.model.backbone.global_taps must be 0, or odd with a depth of 50 or more "
                 f"and an output_stride of 32; got {global_taps} with depth={depth} and "
@@ -110,7 +110,7 @@ class ResNet(nnx.Module):
             first_lags=dilation_rule == "torchvision",
         )
         self.strides |= strides
-        cls: Callable[..., _Residual] = BasicBlock if depth < _BOTTLENECKS else Bottleneck
+        cls: Callable[..., _Residual] = BasicBlock if depth < BOTTLENECKS else Bottleneck
         if global_taps:
             cls = functools.partial(GlobalBottleneck, taps=global_taps)
         for i, (stage, units) in enumerate(self.plan.items()):

@@ -9,7 +9,7 @@ import jax
 from flax import nnx
 
 from segjax.errors import choose
-from segjax.models import layers, norms
+from segjax.models import layers, norms, pooling
 from segjax.models.features import Features
 
 STAGES = ("stage1", "stage2", "stage3", "stage4", "stage5")
@@ -18,7 +18,7 @@ BORDERS = ("same", "caffe")
 
 
 class VGG16(nnx.Module):
-    """VGG-16: 13 convolutions, five poolings that round up, and fc6 and fc7 as convolutions.
+    """VGG-16: 13 convolutions, five poolings, and fc6 and fc7 as convolutions.
 
     Args:
         batch_norm: whether a batch norm follows every 3 x 3 convolution, as in torchvision's
@@ -31,11 +31,13 @@ class VGG16(nnx.Module):
         fc_batch_norm: whether fc6 and fc7 have a batch norm instead of a bias; None: as
             `batch_norm` says. torchvision's vgg16_bn has False; from scratch, fc6 and fc7 train
             only with a norm.
+        pool_rounding: "ceil": an odd last row or column is pooled alone, as in Caffe; "floor": it
+            is dropped, as in PyTorch and Keras.
         dtype: type of the computation; parameters stay float32.
         rngs: supplies the initialisation keys.
 
     Raises:
-        InputError: if the border is unknown.
+        InputError: if the border or the rounding is unknown.
     """
 
     def __init__(
@@ -47,13 +49,16 @@ class VGG16(nnx.Module):
         border: str,
         dropout: float,
         fc_batch_norm: bool | None = None,
+        pool_rounding: str = "ceil",
         dtype: jax.typing.DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
         fc_batch_norm = batch_norm if fc_batch_norm is None else fc_batch_norm
         options: layers.Options = {"dtype": dtype, "rngs": rngs}
         choose("config.model.backbone.border", border, BORDERS)
+        choose("config.model.backbone.pool_rounding", pool_rounding, pooling.ROUNDINGS)
         self.border = border
+        self.drop_odd = pool_rounding == "floor"
         features_in, self.channels = 3, {}
         for stage, depth, scale in zip(STAGES, DEPTHS, (1, 2, 4, 8, 8), strict=True):
             blocks = []
@@ -95,7 +100,7 @@ class VGG16(nnx.Module):
         for i, stage in enumerate(STAGES):
             for block in getattr(self, stage):
                 x = block(x)
-            x = layers.max_pool_2x2(x)
+            x = layers.max_pool_2x2(_even(x) if self.drop_odd else x)
             stages[stage], strides[stage] = x, 2 ** (i + 1)
         for conv, norm in ((self.fc6, "norm6"), (self.fc7, "norm7")):
             x = conv(x)
@@ -104,3 +109,9 @@ class VGG16(nnx.Module):
             x = self.dropout(nnx.relu(x), rngs=rngs)
         stages["fc7"], strides["fc7"] = x, 32
         return Features(stages, strides, border=self.border)
+
+
+def _even(x: jax.Array) -> jax.Array:
+    """[B, H, W, C] without its odd last row and column; the only one stays."""
+    height, width = (max(side - side % 2, 1) for side in x.shape[1:3])
+    return x[:, :height, :width]

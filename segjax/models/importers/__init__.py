@@ -22,6 +22,7 @@ from segjax.models.importers import (
     drsleep_refinenet,
     keras,
     keras_mobilenet,
+    networks,
     semseg,
     tflite,
     torchvision,
@@ -45,11 +46,17 @@ class Origin:
             not know keeps its name.
         preprocess: normalisation of the family's networks: `mean`, `std` (RGB, 0 to 255) and `bgr`
             as in `config.preprocess`; None: the file contains it.
+        network: (name in the file -> array, `convert`'s first result) -> the network that the file
+            belongs to; None: the file contains it.
+        labels: data sets that its networks label; the one with as many classes as a file names
+            them.
     """
 
     recognise: Callable[[Arrays], bool]
     convert: Callable[[Arrays, Shapes], tuple[dict[str, np.ndarray], dict[str, str]]]
     preprocess: Mapping[str, Any] | None
+    network: Callable[[Arrays, Arrays], networks.Network] | None = None
+    labels: tuple[str, ...] = ()
 
 
 _IMAGENET_RGB = {
@@ -71,41 +78,97 @@ def _unchanged(arrays: Arrays, _shapes: Shapes) -> tuple[dict[str, np.ndarray], 
     return dict(arrays), {}
 
 
+# The data sets that segmentation networks are published for.
+_VOC = ("voc2012",)
+_THREE = ("voc2012", "cityscapes", "ade20k")
+
 # The origin of a file is the first that recognises it, unless `init.origin` names another.
 ORIGINS: Mapping[str, Origin] = {
     "segjax": Origin(
         lambda arrays: any(n.startswith("backbone/") for n in arrays), _unchanged, None
     ),
-    "torchvision_vgg16_bn": Origin(torchvision.has_batch_norm, torchvision.vgg16_bn, _IMAGENET_RGB),
+    "torchvision_vgg16_bn": Origin(
+        torchvision.has_batch_norm, torchvision.vgg16_bn, _IMAGENET_RGB, networks.torchvision_vgg
+    ),
     # IMAGENET1K_FEATURES: weights of Caffe for RGB of 0 to 1; its classifier is NaN.
     "torchvision_vgg16_features": Origin(
-        torchvision.is_features, torchvision.vgg16, _caffe(123.0, 117.0, 104.0, bgr=False)
+        torchvision.is_features,
+        torchvision.vgg16,
+        _caffe(123.0, 117.0, 104.0, bgr=False),
+        networks.torchvision_vgg,
     ),
-    "torchvision_vgg16": Origin(torchvision.is_vgg, torchvision.vgg16, _IMAGENET_RGB),
-    "keras_vgg16": Origin(keras.is_vgg, keras.vgg16, _caffe(123.68, 116.779, 103.939)),
-    "caffe_fcn": Origin(caffe.is_fcn, caffe.fcn, _caffe(122.67892, 116.66877, 104.00699)),
-    "caffe_vgg16": Origin(caffe.is_vgg, caffe.fcn, _caffe(123.68, 116.779, 103.939)),
-    "caffe_segnet": Origin(caffe_segnet.is_segnet, caffe_segnet.segnet, _caffe(0, 0, 0)),
-    "caffejs_googlenet": Origin(caffejs.is_googlenet, caffejs.googlenet, _caffe(123, 117, 104)),
+    "torchvision_vgg16": Origin(
+        torchvision.is_vgg, torchvision.vgg16, _IMAGENET_RGB, networks.torchvision_vgg
+    ),
+    "keras_vgg16": Origin(
+        keras.is_vgg, keras.vgg16, _caffe(123.68, 116.779, 103.939), networks.keras_vgg
+    ),
+    "caffe_fcn": Origin(
+        caffe.is_fcn,
+        caffe.fcn,
+        _caffe(122.67892, 116.66877, 104.00699),
+        networks.caffe_fcn,
+        _VOC,
+    ),
+    "caffe_vgg16": Origin(
+        caffe.is_vgg, caffe.fcn, _caffe(123.68, 116.779, 103.939), networks.caffe_vgg
+    ),
+    "caffe_segnet": Origin(
+        caffe_segnet.is_segnet,
+        caffe_segnet.segnet,
+        _caffe(0, 0, 0),
+        networks.caffe_segnet,
+        ("camvid",),
+    ),
+    "caffejs_googlenet": Origin(
+        caffejs.is_googlenet, caffejs.googlenet, _caffe(123, 117, 104), networks.googlenet
+    ),
     "torchvision_resnet": Origin(
-        torchvision_resnet.is_resnet, torchvision_resnet.resnet, _IMAGENET_RGB
+        torchvision_resnet.is_resnet, torchvision_resnet.resnet, _IMAGENET_RGB, networks.resnet
     ),
-    "torchvision_fcn": Origin(torchvision_resnet.is_fcn, torchvision_resnet.fcn, _IMAGENET_RGB),
+    "torchvision_fcn": Origin(
+        torchvision_resnet.is_fcn,
+        torchvision_resnet.fcn,
+        _IMAGENET_RGB,
+        networks.torchvision_fcn,
+        _VOC,
+    ),
     "torchvision_deeplab_v3": Origin(
-        torchvision_resnet.is_deeplab_v3, torchvision_resnet.deeplab_v3, _IMAGENET_RGB
+        torchvision_resnet.is_deeplab_v3,
+        torchvision_resnet.deeplab_v3,
+        _IMAGENET_RGB,
+        networks.torchvision_deeplab_v3,
+        _VOC,
     ),
-    "semseg_resnet": Origin(semseg.is_resnet, torchvision_resnet.resnet, _IMAGENET_RGB),
-    "semseg_pspnet": Origin(semseg.is_pspnet, semseg.pspnet, _IMAGENET_RGB),
+    "semseg_resnet": Origin(
+        semseg.is_resnet, torchvision_resnet.resnet, _IMAGENET_RGB, networks.resnet
+    ),
+    "semseg_pspnet": Origin(
+        semseg.is_pspnet, semseg.pspnet, _IMAGENET_RGB, networks.semseg_pspnet, _THREE
+    ),
     "deeplab_pytorch": Origin(
-        deeplab_pytorch.is_deeplab, deeplab_pytorch.deeplab, _caffe(122.675, 116.669, 104.008)
+        deeplab_pytorch.is_deeplab,
+        deeplab_pytorch.deeplab,
+        _caffe(122.675, 116.669, 104.008),
+        networks.deeplab_pytorch,
+        _VOC,
     ),
     "drsleep_refinenet": Origin(
-        drsleep_refinenet.is_refinenet, drsleep_refinenet.refinenet, _IMAGENET_RGB
+        drsleep_refinenet.is_refinenet,
+        drsleep_refinenet.refinenet,
+        _IMAGENET_RGB,
+        networks.drsleep_refinenet,
+        _VOC,
     ),
     "keras_mobilenet_v2": Origin(
-        keras_mobilenet.is_mobilenet_v2, keras_mobilenet.mobilenet_v2, _grey(127.5)
+        keras_mobilenet.is_mobilenet_v2,
+        keras_mobilenet.mobilenet_v2,
+        _grey(127.5),
+        networks.keras_mobilenet,
     ),
-    "tflite_deeplab_v3": Origin(tflite.is_deeplab_v3, tflite.deeplab_v3, _grey(128.0)),
+    "tflite_deeplab_v3": Origin(
+        tflite.is_deeplab_v3, tflite.deeplab_v3, _grey(128.0), networks.tflite_deeplab_v3, _VOC
+    ),
 }
 
 

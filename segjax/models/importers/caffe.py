@@ -76,6 +76,14 @@ def fcn(
     return subsample.for_rates(naming.rename(rest, place), shapes), unused
 
 
+def learns_upsampling(arrays: Mapping[str, np.ndarray]) -> bool:
+    """Whether an upsampling by 2 of a file is another than the fixed, bilinear one."""
+    return any(
+        parse(name)[0] in _LEARNED and parse(name)[1] == "weight" and not _is_bilinear(array)
+        for name, array in arrays.items()
+    )
+
+
 def parse(name: str) -> tuple[str, str]:
     """The layer of a tensor's name, and "weight", "bias" or ""."""
     parts = _NAME.fullmatch(name)
