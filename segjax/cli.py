@@ -235,8 +235,8 @@ def _parse(argv: list[str]) -> list[str]:
         fail(error)
     except (AttributeError, KeyError) as error:  # of ml_collections, with its "Did you mean"
         text = str(error.args[0])
-        name, hint = re.search(r"\w+", text), re.search(r"Did you mean [^?]*\?", text)
-        told = f"unknown config key {name[0] if name else text!r}."
+        name, hint = re.search(r"'(\w+)'", text), re.search(r"Did you mean [^?]*\?", text)
+        told = f"unknown config key {_whole_key(name[1]) if name else text!r}."
         fail(InputError(f"{told} {hint[0]}" if hint else told))
     except (flags.Error, TypeError, ValueError) as error:
         text = str(error).removeprefix("flag ")
@@ -244,6 +244,12 @@ def _parse(argv: list[str]) -> list[str]:
         if wrong and keys.is_key(key := wrong[1].replace("['from']", ".from")):
             text = keys.complaint(key, wrong[2])
         fail(InputError(text))
+
+
+def _whole_key(part: str) -> str:
+    """The key of the command line that has this part, of which ml_collections tells no more."""
+    keys_given = (key for key, _ in options.flags_of(sys.argv, "config"))
+    return next((key for key in keys_given if part in key.split(".")), part)
 
 
 def _of_interest(record: std_logging.LogRecord) -> bool:

@@ -174,7 +174,8 @@ def read(path: pathlib.Path, origin: str = "") -> Content:
     if entry.network is None:
         model, names = meta.get("model"), meta.get("classes")
         count = networks_of_weights.classes_of(arrays)
-        network = Network(model, classes=count) if model else None
+        known = isinstance(model, dict) and {"backbone", "head"} <= model.keys()
+        network = Network(run_folder.frozen(model), classes=count) if known else None
         spec = None
         if names:
             palette = tuple(map(tuple, meta.get("palette") or hls_palette(len(names))))

@@ -39,6 +39,15 @@ from tests import programs
         ("--config=fcn8s --config.init.from=a --config.init.step=x", "config.init.step is 'x'; it"),
         ("--config=fcn8s --config.init=3", "config"),
         ("--config.seed=3 --config=fcn8s", "before a value for --config"),
+        ("--config=fcn8s --config.optim.lrr=1", "unknown config key 'optim.lrr'. Did you mean"),
+        (
+            "--config=fcn8s --config.model.head.at_onec=true",
+            r"config.model.head: fcn8s takes no 'at_onec'; options: .* Did you mean \"at_once\"",
+        ),
+        (
+            "--config=fcn8s --config.model.backbone.fc_batch_norm=maybe",
+            "config.model.backbone.fc_batch_norm is 'maybe'; it must be True or False or None",
+        ),
         ("--config=slic --config.eval.limit=-1", "config.eval.limit is -1; it must be a whole"),
     ],
 )

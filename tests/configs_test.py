@@ -24,7 +24,8 @@ from segjax.errors import InputError
 from segjax.models import functional
 from tests import programs, tiny
 
-RECIPES = loading.shipped()
+OF_WEIGHTS = "pretrained"  # its network is that of a file
+RECIPES = [name for name in loading.shipped() if name != OF_WEIGHTS]
 
 
 def recipe(name: str):
@@ -56,6 +57,15 @@ def test_every_recipe_takes_its_words_and_its_network_or_method_can_be_built(nam
         else:
             sizes[what] = count(config)
     assert min(sizes.values()) > 0
+
+
+def test_the_recipe_of_weights_takes_every_word_and_leaves_the_network_to_them():
+    for words in texts(OF_WEIGHTS):
+        config = recipe(OF_WEIGHTS).get_config(words)
+        assert config.init.network == "weights"
+        assert config.model.backbone.name == config.model.head.name == ""
+        with pytest.raises(InputError, match="this training starts from the weights whose network"):
+            vocabulary.check_weights(config)
 
 
 def labels_of(config) -> jax.ShapeDtypeStruct:
@@ -96,7 +106,14 @@ def before() -> dict[str, dict]:
 @pytest.mark.parametrize("name", RECIPES)
 def test_configs_are_what_they_were_before_the_grammar(name):
     # These keys are new, or gone; a paper's training says what must not match its first weights.
-    ignored = {"init.needs", "eval.metrics", "augment.name", "predict.output"}
+    ignored = {
+        "init.needs",
+        "init.network",
+        "init.differs",
+        "eval.metrics",
+        "augment.name",
+        "predict.output",
+    }
     texts = [value.partition(":")[2] for value in before() if value.partition(":")[0] == name]
     assert texts
     for text in texts:

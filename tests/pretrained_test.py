@@ -16,7 +16,7 @@ from segjax.configuration import loading
 from segjax.data import class_tables
 from segjax.data.dataset import numbered
 from segjax.errors import InputError
-from segjax.models import resize
+from segjax.models import functional, resize
 from segjax.training import assembly, loop
 from tests import programs, tiny
 
@@ -137,7 +137,7 @@ def test_an_option_that_is_not_the_weights_own_is_refused_by_its_name(name, key,
     text = str(told.value)
     assert "\n" not in text
     assert f"config.{key} is {initial_network.keys.shown(value)}, theirs" in text
-    assert f'--config.init.differs="(\'{key}\',)"' in text
+    assert f"--config.init.differs=\"('{key}',)\"" in text
     allowed = initial_weights.Start(start.name, "", "", (), (key,))
     allowed.__dict__["content"] = start.content
     allowed.check(model)
@@ -172,6 +172,17 @@ def test_a_classifier_leaves_strides_and_dilations_to_the_paper_that_starts_from
     with pytest.raises(InputError, match="config.model.backbone.pool_rounding is 'ceil', theirs"):
         start.check(network.model_of(made, K))
     start.skip = ()
+
+
+def test_an_auxiliary_head_stays_in_the_file_if_the_network_has_none(folder):
+    made, start = whole("fcn_resnet50", folder)
+    without = made.copy_and_resolve_references()
+    without.model.aux = None
+    model = network.model_of(without, start.content.spec)
+    start.check(model)
+    leaves = functional.by_path(*model.shapes())
+    left = start._match({path: leaf.shape for path, leaf in leaves.items()}).unused
+    assert left["aux/score/kernel"] == "the network has no auxiliary head"
 
 
 def test_a_pattern_that_fits_no_option_is_refused(folder):

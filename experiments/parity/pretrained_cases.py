@@ -1,4 +1,4 @@
-"""The files that `pretrained.py` makes fixtures of: an origin each, at a size that no stride divides.
+"""The files of weights that `pretrained.py` makes fixtures of, and the size of the image.
 
 Nothing here needs torch: the tests draw the files again.
 """

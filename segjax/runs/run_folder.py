@@ -62,7 +62,7 @@ def read_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
     stored = _stored(workdir)
     if stored is None:
         raise InputError(f"{workdir} is no run folder: it has no {_NAME}.")
-    return ml_collections.ConfigDict(_frozen(stored))
+    return ml_collections.ConfigDict(frozen(stored))
 
 
 def _stored(workdir: pathlib.Path) -> dict[str, Any] | None:
@@ -79,8 +79,8 @@ def _stored(workdir: pathlib.Path) -> dict[str, Any] | None:
     return filled
 
 
-def _frozen(tree: Any) -> Any:
+def frozen(tree: Any) -> Any:
     """Lists back to tuples: JSON knows only one of them."""
     if isinstance(tree, dict):
-        return {key: _frozen(value) for key, value in tree.items()}
-    return tuple(map(_frozen, tree)) if isinstance(tree, list) else tree
+        return {key: frozen(value) for key, value in tree.items()}
+    return tuple(map(frozen, tree)) if isinstance(tree, list) else tree

@@ -67,6 +67,8 @@ ODD = [
     ("init.step", "first"),
     ("init.origin", 1),
     ("init.skip", "head/*"),
+    ("init.network", "file"),
+    ("init.differs", "model.head.align"),
     ("init.preprocess", "file"),
     ("init.needs", None),
     ("loss.name", ""),

@@ -272,7 +272,8 @@ def match(
     if lists:
         raise InputError(
             f"{where} does not fit the network: {'; '.join(lists)}. config.init.skip names tensors "
-            "that need not match, such as ('head/*',) for another head or other classes."
+            f"that need not match, here {_patterns(problems, skip)} for another head or other "
+            "classes."
         )
     return Match(
         arrays=pairs,
@@ -280,6 +281,17 @@ def match(
         left=[path for path in arrays if skipped(path)],
         unused=dict(unused or {}),
     )
+
+
+def _patterns(problems: Mapping[str, Sequence[str]], skip: Sequence[str]) -> tuple[str, ...]:
+    """Patterns for `init.skip`: those given, and those of the parts that do not match.
+
+    A backbone that does not match is another one: the example is the head's then.
+    """
+    paths = [name.split(" ")[0] for names in problems.values() for name in names]
+    parts = dict.fromkeys(path.split("/")[0] for path in paths if path.count("/") > 1)
+    heads = [f"{part}/*" for part in parts if part in ("head", "aux", "crf")]
+    return tuple(dict.fromkeys((*skip, *(heads or ["head/*"]))))
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -27,6 +27,7 @@ _LAYERS = {
     "score_pool3": "head/score_pool3",
 }
 _LEARNED = {"upscore2": "head/up_top/kernel", "upscore_pool4": "head/up_pool4/kernel"}
+_SCALES = {"scale_pool4": 0.01, "scale_pool3": 0.0001}  # of `at_once`
 _UPSAMPLINGS = (*_LEARNED, "upscore", "upscore16", "upscore8")
 _NAME = re.compile(r"(.+?)(?:[./](weight|bias|0|1)|_(W|b))")
 _KINDS = {"0": "weight", "W": "weight", "1": "bias", "b": "bias"}
@@ -51,7 +52,8 @@ def fcn(
     A fixed upsampling is no parameter in segjax: if its kernel is bilinear for each class alone,
     the tensor is not used. A learned upsampling keeps the kernels of each class alone. The factors
     of FCN-8s at once, `scale_pool4` and `scale_pool3`, are no parameters either; the shapes do not
-    tell whether the head applies them (`at_once`), so `init.skip` must name them.
+    tell whether the head applies them (`at_once`), which `networks.caffe_fcn` does: they are not
+    used if they are the release's.
     """
     unused = {}
 
@@ -72,6 +74,8 @@ def fcn(
         learned = _LEARNED.get(layer) in shapes
         if layer in _UPSAMPLINGS and kind == "weight" and not learned and _is_bilinear(array):
             unused[name] = "bilinear, as ours"
+        elif kind == "weight" and np.allclose(array, _SCALES.get(layer, np.nan), rtol=1e-3):
+            unused[name] = "a factor that the head applies at once"
     rest = {name: array for name, array in arrays.items() if name not in unused}
     return subsample.for_rates(naming.rename(rest, place), shapes), unused
 

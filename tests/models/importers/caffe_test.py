@@ -169,13 +169,17 @@ def test_learned_upsamplings_are_loaded_class_by_class(grouped):
     np.testing.assert_array_equal(kernel[..., 0], bilinear(4)[0, 0])
 
 
-def test_the_factors_of_fcn8s_at_once_must_be_skipped_by_name():
+def test_the_factors_of_fcn8s_at_once_say_that_the_head_applies_them():
     factors = {"scale_pool4.weight": np.array([0.01]), "scale_pool3.weight": np.array([1e-4])}
     file = release() | factors
-    with pytest.raises(InputError, match=r"2 extra: scale_pool4\.weight, scale_pool3\.weight\. "):
-        foreign.load(file, head="fcn8s", **RELEASE)
-    found = foreign.load(file, head="fcn8s", skip=("scale_pool?.weight",), **RELEASE)
-    assert found.left == list(factors)
+    assert factors.keys() <= foreign.load(file, head="fcn8s", **RELEASE).unused.keys()
+    for arrays, at_once in ((file, True), (release(), False)):
+        made = importers.ORIGINS["caffe_fcn"].network(arrays, {})
+        assert made.model["head"] == {"name": "fcn8s", "upsampling": "fixed", "at_once": at_once}
+        assert ("head.at_once" in made.free) == (not at_once)  # pytorch-fcn's files do not tell
+    other = file | {"scale_pool4.weight": np.array([0.5])}
+    with pytest.raises(InputError, match=r"1 extra: scale_pool4\.weight\. "):
+        foreign.load(other, head="fcn8s", **RELEASE)
 
 
 def test_images_are_blue_green_red():

@@ -48,6 +48,20 @@ def test_one_error_lists_all_tensors_that_do_not_fit():
     assert "config.init.skip" in text
 
 
+def test_the_advice_names_the_parts_that_do_not_match():
+    def advice(**paths: np.ndarray) -> str:
+        wanted = dict.fromkeys(("backbone/a/bias", "head/s/bias", "aux/s/bias"), (2,))
+        arrays = {"backbone/a/bias": np.zeros(2)} | paths
+        with pytest.raises(InputError) as told:
+            importers.match(arrays, wanted, (), where="w.npz")
+        return str(told.value)
+
+    both = {f"{part}/s/bias": np.zeros(3) for part in ("head", "aux")}
+    assert "here ('head/*', 'aux/*') for another head" in advice(**both)
+    side = {"head/s/bias": np.zeros(2), "aux/s/bias": np.zeros(3)}
+    assert "here ('aux/*',) for another head" in advice(**side)
+
+
 def test_many_names_are_cut_short():
     text = refusal(found(**{f"d{i}": np.zeros(1) for i in range(9)}))
     assert "9 extra: d0, d1, d2, d3, d4, d5 and 3 more." in text
