@@ -190,7 +190,9 @@ def config() -> ml_collections.ConfigDict:
     if flags.FLAGS.config is None:
         raise InputError("--config=RECIPE is needed, such as --config=fcn8s.")
     keys.check(flags.FLAGS.config)
-    options.check(flags.FLAGS.config, flags.FLAGS["config"].parser.added)
+    parser = flags.FLAGS["config"].parser
+    if isinstance(parser, _RecipeParser):
+        options.check(flags.FLAGS.config, parser.added)
     return place_data(flags.FLAGS.config)
 
 

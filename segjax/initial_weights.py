@@ -97,8 +97,8 @@ class Start:
         """Checks that the weights fit the model, and that it is the network they were made for.
 
         Raises:
-            InputError: listing the options that differ, the tensors that do not match, or the classes
-                that are other ones.
+            InputError: listing the options that differ, the tensors that do not match, or other
+                classes.
         """
         shapes = _shapes_of(functional.by_path(*model.shapes()))
         if self.content.network is not None:
