@@ -236,7 +236,7 @@ def _parse(argv: list[str]) -> list[str]:
     except InputError as error:
         fail(error)
     except (AttributeError, KeyError) as error:  # of ml_collections, with its "Did you mean"
-        text = str(error.args[0])
+        text = str(error.args[0]).replace("\\", "")  # one error may quote another
         name, hint = re.search(r"'(\w+)'", text), re.search(r"Did you mean [^?]*\?", text)
         told = f"unknown config key {_whole_key(name[1]) if name else text!r}."
         fail(InputError(f"{told} {hint[0]}" if hint else told))

@@ -60,7 +60,7 @@ def test_other_classes_are_refused_unless_their_layers_are_drawn_anew(stored):
     other = ("road", "car", "traffic sign", "sky", "lamp")
     with pytest.raises(InputError) as told:
         loaded(path, other)
-    assert f"{path} is of other classes than the data set: tree there, lamp here." in str(
+    assert f"{path} (segjax) is of other classes than the data set: tree there, lamp here." in str(
         told.value
     )
     assert "Its score layers (head/score_pool3, head/score_pool4, head/score_top) would" in str(

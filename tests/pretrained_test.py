@@ -17,7 +17,7 @@ from segjax.data import class_tables
 from segjax.data.dataset import numbered
 from segjax.errors import InputError
 from segjax.models import functional, resize
-from segjax.training import assembly, loop
+from segjax.training import assembly, first_state
 from tests import programs, tiny
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures" / "pretrained"
@@ -201,7 +201,7 @@ def state_of(made, spec):
     initial_weights.adopt_network(made, start, spec)
     training = assembly.assemble(made, spec, None, jax.devices()[:1])
     start.check(training.model)
-    ts = loop.initial_state(training, start)
+    ts = first_state.initial_state(training, start)
     return training, start, ts
 
 
