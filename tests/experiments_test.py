@@ -18,7 +18,7 @@ from segjax.configuration import loading
 from tests import pages, programs
 
 FOLDER = programs.ROOT / "experiments"
-ROOMS = ("records", "benchmarks", "parity")
+ROOMS = ("records", "benchmarks", "parity", "faults")
 NEEDED = {"torch", "pydensecrf", "tensorflow"}  # packages that the tests do not have
 MARKDOWN = sorted(str(path.relative_to(programs.ROOT)) for path in FOLDER.rglob("*.md"))
 PAGES_OF_SCRIPTS = {  # page -> script and JSON file beside it
@@ -31,6 +31,7 @@ PAGES_OF_SCRIPTS = {  # page -> script and JSON file beside it
     "benchmarks/convolutions/README.md": ("bench", "forms.json"),
     "benchmarks/loader/README.md": ("bench", "loader.json"),
     "benchmarks/selections/README.md": ("bench", "selections.json"),
+    "faults/README.md": ("campaign", "faults.json"),
 }
 
 
