@@ -320,7 +320,7 @@ def test_a_preset_is_read_with_its_changes():
         ("crf_rnn, w3=3", "unknown 'w3'; known: w1, theta_alpha"),
         ("crf_rnn, name='x'", "unknown 'name'"),
         ("crf_rnn, w1", "is not a preset with key=value after it"),
-        ("crf_rnn, w1=x", "is not a preset with key=value after it"),
+        ("crf_rnn, w1=x", "w1: 'x'; it must be a number"),
         ("crf_rnn, normalization='row'", "normalization: unknown 'row'; known: after, before"),
         ("crf_rnn, spatial='fft'", "spatial: unknown 'fft'; known: lattice, gaussian"),
         ("crf_rnn, unary='labels'", "unary: unknown 'labels'; known: logits, probabilities"),
