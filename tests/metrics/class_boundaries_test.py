@@ -57,9 +57,8 @@ def test_boundary_f1_averages_classes_then_images():
 
 def brute(prediction, label, near: float, rim: int):
     """All counts again, pixel by pixel."""
+    predicted, label = np.where(label == VOID, VOID, prediction).astype(int), label.astype(int)
     height, width = label.shape
-    predicted = np.where(label == VOID, VOID, prediction).astype(int)
-    label = label.astype(int)
 
     def edges(labels):
         found = np.zeros(labels.shape, bool)

@@ -246,8 +246,7 @@ def match(
     for pattern in skip:
         if not fnmatch.filter([*arrays, *shapes], pattern):
             some = _listed(list(shapes)[:1] + list(shapes)[-1:])
-            text = f"config.init.skip: {pattern!r} fits no tensor; they are named like {some}."
-            raise InputError(text)
+            raise InputError(f"config.init.skip: {pattern!r} fits no tensor; such are {some}.")
 
     def skipped(path: str) -> bool:
         return any(fnmatch.fnmatchcase(path, pattern) for pattern in skip)

@@ -87,9 +87,7 @@ def test_skips_apply_to_file_and_network_and_are_reported():
 
 def test_a_skip_that_fits_nothing_is_refused():
     text = refusal(found(), "head/*", "haed/*")
-    assert text == (
-        "config.init.skip: 'haed/*' fits no tensor; they are named like backbone/a, head/c."
-    )
+    assert text == ("config.init.skip: 'haed/*' fits no tensor; such are backbone/a, head/c.")
 
 
 def test_a_file_of_unknown_origin_is_refused_with_the_known_origins():
