@@ -11,6 +11,7 @@ from segjax.data import png, sources
 from segjax.data.sources import Source
 from segjax.data.spec import VOID, Color, DatasetSpec
 from segjax.errors import InputError
+from segjax.evaluation.protocol import EXACT, Protocol
 from segjax.photographs import saves
 from segjax.pictures import label_maps, layout
 from segjax.prediction import Labelled, Predictor
@@ -61,8 +62,17 @@ def write(
     line.close()
     print(
         f"Written: {saves.told(values, len(images))} in {output} (step {net.step}, "
-        f"programs compiled: {net.programs})."
+        f"{_filled(protocol)}, programs compiled: {net.programs})."
     )
+
+
+def _filled(protocol: Protocol) -> str:
+    """What the protocol does to the size of an image, for people."""
+    if any(protocol.views.tile):
+        return "in windows"
+    if protocol.bucket == EXACT:
+        return "each at its exact size"
+    return f"sides filled up to multiples of {protocol.bucket}"
 
 
 def _check_ids(spec: DatasetSpec) -> None:

@@ -47,7 +47,8 @@ class Net:
     @property
     def protocol(self):
         protocol = type("Protocol", (), {"crf": "full" if self._crf else None})
-        protocol.views = type("Views", (), {"samples": self._samples})
+        protocol.views = type("Views", (), {"samples": self._samples, "tile": (0, 0)})
+        protocol.bucket = 1
         return protocol
 
     def labelled(self, images, sizes):
@@ -69,7 +70,20 @@ def test_labels_and_overlays_are_the_default(tmp_path, capsys):
     overlay = cv2.imread(str(tmp_path / "deep" / "er.x_overlay.png"), cv2.IMREAD_COLOR_RGB)
     np.testing.assert_array_equal(overlay, label_maps.overlay(IMAGE, CLASSES, tiny.SPEC))
     told = capsys.readouterr().out
-    assert f"Written: labels, overlay of 1 image in {tmp_path} (step 12, programs" in told
+    assert f"Written: labels, overlay of 1 image in {tmp_path} (step 12, each at" in told
+
+
+@pytest.mark.parametrize(
+    ("bucket", "tile", "told"),
+    [(1, (0, 0), "at its exact size"), (64, (0, 0), "multiples of 64"), (1, (9, 9), "in windows")],
+)
+def test_it_is_said_what_happens_to_the_size_of_an_image(bucket, tile, told, tmp_path, capsys):
+    net = Net()
+    protocol = net.protocol
+    protocol.bucket, protocol.views.tile = bucket, tile
+    net_with = type("With", (Net,), {"protocol": protocol})()
+    write(tmp_path, net_with)
+    assert told in capsys.readouterr().out
 
 
 def test_a_crf_adds_a_picture_before_and_after_it(tmp_path):
