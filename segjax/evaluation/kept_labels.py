@@ -16,7 +16,7 @@ from segjax.errors import InputError
 class Writer:
     """Context manager that writes label maps into a zip, as palette PNGs `<name>.png`.
 
-    Each process writes one zip. Zips of an earlier evaluation are deleted.
+    Each process writes one zip. Those of an earlier evaluation stay until these are whole.
 
     Args:
         path: JSON file of scores.
@@ -27,19 +27,22 @@ class Writer:
     """
 
     def __init__(self, path: pathlib.Path, spec: DatasetSpec):
-        part = f"-{jax.process_index()}" if jax.process_count() > 1 else ""
-        if jax.process_index() == 0:
-            for old in files_of(path):
-                old.unlink(missing_ok=True)
-        self._palette = [*spec.palette]
+        self._path, self._palette = path, [*spec.palette]
+        count = jax.process_count()
+        parts = [f"-{process}" for process in range(count)] if count > 1 else [""]
+        self._names = [f"{path.stem}-labels{part}.zip" for part in parts]
         # PNGs are compressed already.
-        self._zip = files.ZipWriter(path.with_name(f"{path.stem}-labels{part}.zip"))
+        self._zip = files.ZipWriter(path.with_name(self._names[jax.process_index()]))
 
     def __enter__(self) -> "Writer":
         return self
 
-    def __exit__(self, *error: Any) -> None:
-        self._zip.__exit__(*error)
+    def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
+        self._zip.__exit__(kind, *error)
+        if kind is None and jax.process_index() == 0:
+            for old in files_of(self._path):  # of another number of processes
+                if old.name not in self._names:
+                    old.unlink(missing_ok=True)
 
     def sign(self, mark: str) -> None:
         """Says to which result the label maps belong, see `result.mark`."""

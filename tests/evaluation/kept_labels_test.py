@@ -21,6 +21,17 @@ def test_label_maps_of_an_evaluation_before_are_gone(tmp_path):
     assert (tmp_path / "eval-val-other-labels.zip").exists()
 
 
+def test_label_maps_of_an_evaluation_before_stay_until_others_are_whole(tmp_path):
+    path = tmp_path / "eval-val.json"
+    with kept_labels.Writer(path, tiny.SPEC) as labels:
+        labels.add("one", np.ones((3, 4), np.uint8))
+    broken = kept_labels.Writer(path, tiny.SPEC)
+    broken.add("one", np.zeros((3, 4), np.uint8))
+    np.testing.assert_array_equal(kept_labels.Reader(path, "")["one"], np.ones((3, 4)))
+    broken.__exit__(RuntimeError, RuntimeError(), None)
+    np.testing.assert_array_equal(kept_labels.Reader(path, "")["one"], np.ones((3, 4)))
+
+
 def test_maps_of_several_processes_are_read_as_one(tmp_path, monkeypatch):
     path = tmp_path / "eval-val.json"
     monkeypatch.setattr(kept_labels.jax, "process_count", lambda: 2)
