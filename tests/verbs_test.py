@@ -118,7 +118,7 @@ def test_bad_input_is_one_line_and_status_one(trained, tmp_path):
     elsewhere = f"--workdir={tmp_path / 'run'}"
     cases = {
         "unknown 'smoek'": ("main", "--config=configs/fcn8s.py:smoek", elsewhere),
-        "unknown config key 'lrr'. Did you mean \"lr\"": (
+        "unknown config key 'optim.lrr'. Did you mean \"lr\"": (
             "main", SMOKE, "--config.optim.lrr=1", elsewhere,
         ),
         "broken.jpg": ("predict", f"--workdir={trained}", f"--input={broken}"),
