@@ -51,7 +51,8 @@ def page(known: dict) -> list[str]:
     newest = max(known.values(), key=lambda result: result["date"])
     return [
         "# Faults",
-        outcome.__doc__.splitlines()[0],
+        "What happens to a reader, a start or a run when something breaks. Every case first proves "
+        "that its fault occurred.",
         pages.block(COMMAND),
         pages.table(["fault", "tries", *outcome.VERDICTS], rows),
         "*Survived*: the result is the one without the fault, or the format cannot tell (the coded "
