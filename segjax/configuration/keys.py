@@ -11,6 +11,7 @@ from segjax.configuration.allowed import Change
 from segjax.errors import InputError, near
 
 _SMALLEST_SCALE = 1 / 16  # of images before the crop
+_LARGEST_SCALE = 16  # the program that warps by more takes minutes to compile
 
 
 def check(config: ml_collections.ConfigDict) -> None:
@@ -104,6 +105,12 @@ def _check_together(values: Mapping[str, Any]) -> None:
             "augment.scale",
             f"with config.input_scale {values['input_scale']} images would be smaller than "
             "1/16 of their size",
+        )
+    if most * values["input_scale"] > _LARGEST_SCALE:
+        refuse(
+            "augment.scale",
+            f"with config.input_scale {values['input_scale']:g} images would be larger than "
+            f"{_LARGEST_SCALE} times their size",
         )
     fixed = tuple(values["input_size"])
     if min(fixed) == 0 < max(fixed):
