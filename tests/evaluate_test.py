@@ -2,9 +2,12 @@
 
 import json
 
+import pytest
+
 from tests import programs
 
 
+@pytest.mark.slow
 def test_the_verbs_take_a_crf_and_the_runs_own_is_the_default(tmp_path):
     workdir = tmp_path / "run"
     done = programs.forked(

@@ -31,6 +31,14 @@ VIEWS = {
     "a CRF": {"crf": CRF},
 }
 
+EVERY_VIEW = pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(text, id=name, marks=[pytest.mark.slow] if name == "a CRF" else [])
+        for name, text in VIEWS.items()
+    ],
+)
+
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory) -> pathlib.Path:
@@ -65,7 +73,7 @@ class Photographs:
 SIZES = ((48, 64), (33, 47), (1, 91), (64, 48), (100, 30))
 
 
-@pytest.mark.parametrize("text", VIEWS.values(), ids=VIEWS)
+@EVERY_VIEW
 def test_labels_of_arrays_are_those_of_predicts_files_for_any_size(workdir, text, tmp_path):
     net, chosen = segjax.load(workdir, **text), SIZES[: 2 if "crf" in text else None]
     photographs = Photographs(chosen)
@@ -77,7 +85,7 @@ def test_labels_of_arrays_are_those_of_predicts_files_for_any_size(workdir, text
         np.testing.assert_array_equal(found, written)
 
 
-@pytest.mark.parametrize("text", VIEWS.values(), ids=VIEWS)
+@EVERY_VIEW
 def test_labels_of_arrays_are_those_that_an_evaluation_keeps(workdir, text, tmp_path):
     net = segjax.load(workdir, step="latest", **text)
     run = prediction.networks.load(workdir, "latest")
@@ -99,7 +107,7 @@ def test_labels_of_arrays_are_those_that_an_evaluation_keeps(workdir, text, tmp_
         np.testing.assert_array_equal(net.label(image), maps[str(name)])
 
 
-@pytest.mark.parametrize("text", VIEWS.values(), ids=VIEWS)
+@EVERY_VIEW
 def test_the_argmax_of_the_scores_is_the_label(workdir, text):
     net, chosen = segjax.load(workdir, **text), SIZES[: 1 if "crf" in text else 3]
     images = Photographs(chosen).images

@@ -186,6 +186,7 @@ def test_gradients_by_a_gaussian_s_deviation_and_compatibilities_are_finite_diff
         assert made.along(gradients) == pytest.approx(made.slopes(loss, at), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_gradients_with_a_mask_equal_those_of_the_image_alone():
     image, logits, mask = in_corner()
     toward = np.random.default_rng(9).normal(size=(*SIZE, K)).astype(np.float32)
@@ -209,6 +210,7 @@ def loss(crf: DenseCrf, image: np.ndarray, logits: np.ndarray) -> jax.Array:
 _slope = jax.jit(jax.value_and_grad(loss))
 
 
+@pytest.mark.slow
 def test_stacked_parameters_give_the_results_and_gradients_of_each_alone():
     ones = [CRF, CRF.replace(w1=1.0, theta_alpha=9.3), CRF.replace(w2=0.5, theta_gamma=2.47)]
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *ones)

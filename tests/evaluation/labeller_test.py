@@ -84,6 +84,7 @@ def _maps(result):
     return np.stack([prediction for *_, prediction in result.panel])
 
 
+@pytest.mark.slow
 def test_several_devices_and_batch_sizes_give_the_same_labels(scene, refined):
     many = scene_on(8)
     weights = jax.device_put(jax.device_get(scene.network), sharding.replicated(many.training.mesh))

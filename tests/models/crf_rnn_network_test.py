@@ -65,6 +65,7 @@ def test_a_step_is_the_same_on_many_devices_and_in_parts(devices, changes):
     tiny.assert_close(scalars, expected_scalars)
 
 
+@pytest.mark.slow
 def test_training_evaluation_and_sampling_give_it_the_image_of_0_to_255():
     """Not the backbone's normalised one. The test trains without augmentation and dropout."""
     trunk = {"name": "tests.tiny:Trunk", "batch_norm": False, "dropout": 1e-9}
@@ -157,6 +158,7 @@ def test_several_scales_or_a_missing_image_are_refused():
         jax.eval_shape(without_image, shapes, jnp.zeros((1, 16, 24, 3)))
 
 
+@pytest.mark.slow
 def test_scores_of_an_auxiliary_head_do_not_change():
     aux = {"name": "conv", "stage": "fc7", "width": 4, "norm": {"name": "none"}}
     outputs = {}
@@ -186,7 +188,11 @@ def evaluated(made, views: str = "") -> Result:
     return evaluator(tiny.network(training))
 
 
-VIEWS = ["single", "single, samples=2", "single, tile=(20, 24), flip=True"]
+VIEWS = [
+    "single",
+    pytest.param("single, samples=2", marks=pytest.mark.slow),
+    pytest.param("single, tile=(20, 24), flip=True", marks=pytest.mark.slow),
+]
 
 
 @pytest.mark.parametrize("views", VIEWS)

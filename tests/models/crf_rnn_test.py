@@ -141,6 +141,7 @@ def test_any_size_gets_a_score_for_every_pixel_without_a_resize(size):
         np.testing.assert_array_equal(matrix, np.eye(pixels))
 
 
+@pytest.mark.slow
 def test_images_of_a_batch_do_not_affect_each_other_one_by_one_or_all_at_once(monkeypatch):
     layer, (scores, image) = random_layer(), random_inputs(rows=3)
     together = run(layer, scores, image).values
