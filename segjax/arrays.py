@@ -30,6 +30,11 @@ def map_size(x: Shaped) -> Size:
     return height, width
 
 
+def round_up(n: int, multiple: int) -> int:
+    """The least multiple that is no smaller than n."""
+    return -(-n // multiple) * multiple
+
+
 def total(parts: Iterable[jax.Array | np.ndarray]) -> jax.Array:
     """The sum of one array or more, at least one of them jax's."""
     return cast(jax.Array, sum(parts))  # without parts it would be 0

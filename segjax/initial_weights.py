@@ -308,12 +308,8 @@ def same_classes(content: Content, classes: DatasetSpec | int) -> bool:
 
 def score_layers(config: ml_collections.ConfigDict, classes: DatasetSpec | int) -> list[str]:
     """Patterns of the paths of all layers whose shapes depend on the number of classes."""
-    count = classes if isinstance(classes, int) else classes.num_classes
-    some, more = (
-        _shapes_of(functional.by_path(*model_of(config, k).shapes())) for k in (count, count + 1)
-    )
-    layers = (f"{path.rpartition('/')[0]}/*" for path in some if some[path] != more[path])
-    return list(dict.fromkeys(layers))
+    paths = class_order.class_axes(model_of(config, classes))
+    return list(dict.fromkeys(f"{path.rpartition('/')[0]}/*" for path in paths))
 
 
 def _told(classes: DatasetSpec | int | None) -> str:

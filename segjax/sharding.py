@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from segjax import arrays
 from segjax.errors import InputError
 
 
@@ -109,8 +110,7 @@ def batch_sharding(mesh: Mesh, name: str, *, split: bool = True) -> NamedShardin
 
 def rounded_up(rows: int, mesh: Mesh) -> int:
     """The least number of rows, no smaller than the given one, that divides over the devices."""
-    data: int = mesh.shape["data"]
-    return -(-rows // data) * data
+    return arrays.round_up(rows, mesh.shape["data"])
 
 
 def put_batch(

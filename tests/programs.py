@@ -1,12 +1,15 @@
 """Runs of the verbs, in this process and in others."""
 
+import contextlib
 import functools
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
@@ -128,3 +131,21 @@ def final(workdir: pathlib.Path, which: str = "latest") -> dict[str, np.ndarray]
     finally:
         checkpoints.close()
     return tiny.by_name(ts)
+
+
+def hear() -> None:
+    """Lets Ctrl-C and a lost terminal be heard: in the background or under nohup they are not."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def heard() -> Iterator[None]:
+    """Context with the handlers of `hear`; those from before come back."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)}
+    hear()
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
+from experiments.faults import outcome
 from experiments.faults.outcome import Outcome
 from segjax.data import class_list, png, sources
 from segjax.errors import InputError
@@ -114,7 +115,7 @@ def _judged(fault: str, path: pathlib.Path, case: str, read: Callable, expected)
     except InputError as error:
         return _refused(fault, path, case, str(error))
     except Exception as error:
-        return Outcome(fault, case, "traceback", f"{type(error).__name__}: {error}"[:300])
+        return outcome.unexpected(fault, case, error)
     if np.array_equal(got, expected):
         return Outcome(fault, case, "survived", "the same pixels")
     if got.shape != expected.shape or path.suffix in CHECKED:
@@ -129,7 +130,7 @@ def _class_list(path: pathlib.Path, whole: bytes, case: str) -> Outcome:
     except InputError as error:
         return _refused(fault, path, case, str(error))
     except Exception as error:
-        return Outcome(fault, case, "traceback", f"{type(error).__name__}: {error}"[:300])
+        return outcome.unexpected(fault, case, error)
     return Outcome(fault, case, "survived", f"{spec.num_classes} classes as the text has them")
 
 

@@ -31,6 +31,11 @@ class Outcome:
             raise ValueError(f"{self.verdict!r} is none of {', '.join(VERDICTS)}.")
 
 
+def unexpected(fault: str, case: str, error: Exception) -> Outcome:
+    """The outcome of an error that is no line for a user."""
+    return Outcome(fault, case, "traceback", f"{type(error).__name__}: {error}"[:300])
+
+
 def bad(outcomes: Sequence[Outcome]) -> list[Outcome]:
     """Those that must not be."""
     return [one for one in outcomes if one.verdict in ("lost", "silent", "traceback")]

@@ -5,7 +5,6 @@ holds. A value that its kind allows is accepted as a start is, and its training 
 taken; the loss must be finite or the step skipped.
 """
 
-import json
 import math
 import pathlib
 import random
@@ -14,6 +13,7 @@ from typing import Any
 import jax
 import ml_collections
 
+from experiments.faults import outcome
 from experiments.faults.outcome import Outcome
 from segjax import sharding
 from segjax.configs import default, fcn8s
@@ -56,20 +56,20 @@ def recipe() -> ml_collections.ConfigDict:
 
 def _try(key: str, value: Any, workdir: pathlib.Path) -> Outcome:
     case = f"{key} = {value!r:.60}"
-    tree = json.loads(recipe().to_json())
+    tree = recipe().to_dict()  # a ConfigDict would refuse values of another type
     group = tree
     *parents, last = key.split(".")
     for name in parents:
         group = group[name]
     group[last] = value
     try:
-        config = ml_collections.ConfigDict(_tuples(tree))
+        config = ml_collections.ConfigDict(tree)
         accepted = acceptance.accept(config, workdir)
         loss = _step(accepted)
     except InputError as error:
         return _refused(key, case, str(error), workdir)
     except Exception as error:
-        return Outcome(FAULT, case, "traceback", f"{type(error).__name__}: {error}"[:300])
+        return outcome.unexpected(FAULT, case, error)
     if workdir.exists():
         return Outcome(FAULT, case, "silent", "a run folder was made before the start")
     return Outcome(FAULT, case, "survived", f"loss {loss}")
@@ -92,10 +92,3 @@ def _step(accepted: acceptance.Accepted) -> float:
     ts = training.initial_state()
     _, scalars = step(ts, sharding.put_batch(training.mesh, batch))
     return float(jax.device_get(scalars["loss"]))
-
-
-def _tuples(tree: Any) -> Any:
-    """Lists as tuples, which configs have."""
-    if isinstance(tree, dict):
-        return {key: _tuples(value) for key, value in tree.items()}
-    return tuple(map(_tuples, tree)) if isinstance(tree, list) else tree

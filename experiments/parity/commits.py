@@ -180,7 +180,14 @@ def _write_page(result: dict) -> None:
         if name not in networks:
             text = "equal" if row["labels"] else "**differs**"
             lines.append(f"| `{name}` | {row['regions']} | {text} |")
-    lines += ["", pages.made(result, result["command"]), ""]
+    lines += [
+        "",
+        pages.block(result["command"]),
+        "",
+        f"{result['hardware']}; {result['date']}; {pages.software(result['versions'])}. "
+        f"{pages.made(result, result['command'])}",
+        "",
+    ]
     files.write_text(folder / "commits.md", "\n".join(lines))
 
 

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 import grain
 import numpy as np
 
+from segjax import arrays
 from segjax.data.sources import Source
 from segjax.data.spec import VOID
 from segjax.errors import InputError
@@ -142,7 +143,8 @@ def eval_plan(
 
 def canvas_of(size: Sequence[int], bucket: int) -> tuple[int, int]:
     """The canvas of an image, from its size alone: sides rounded up to multiples of `bucket`."""
-    return -(-int(size[0]) // bucket) * bucket, -(-int(size[1]) // bucket) * bucket
+    height, width = (arrays.round_up(int(side), bucket) for side in size)
+    return height, width
 
 
 def resolve_bucket(bucket: int, sizes: np.ndarray) -> int:

@@ -72,7 +72,7 @@ class MultiView:
         self._grids: dict[Size, Size] = {}
         mesh = jax.make_mesh((len(devices),), ("tile",), (AxisType.Auto,), devices=devices)
         self._split, self._whole = NamedSharding(mesh, P("tile")), NamedSharding(mesh, P())
-        windows = -(-batch_size // len(devices)) * len(devices)
+        windows = arrays.round_up(batch_size, len(devices))
         self._limits = Limits(windows, strip_bytes, model.num_classes)
         self._see = jax.jit(Network.__call__)
         self._cut = jax.jit(functools.partial(_cut, mean=mean))

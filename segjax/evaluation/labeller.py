@@ -17,7 +17,7 @@ from segjax.data import pipeline
 from segjax.data.sources import Source
 from segjax.evaluation import steps
 from segjax.evaluation.fusion import MultiView
-from segjax.evaluation.protocol import Protocol
+from segjax.evaluation.protocol import EXACT, Protocol
 from segjax.evaluation.schedule import nearest
 from segjax.metrics.metric import ImageMetric, Metric
 from segjax.models import crf_rnn
@@ -139,7 +139,7 @@ class Labeller:
         return out
 
     def _refinement(self, crf: crfs.DenseCrf, canvas: Size) -> crfs.Refinement:
-        return crfs.Refinement(crf, self._capacity.vertices(canvas), self.protocol.bucket != 1)
+        return crfs.Refinement(crf, self._capacity.vertices(canvas), self.protocol.bucket != EXACT)
 
     def batches(self, network: Network, source: Source, plan: Plan) -> Iterator[BatchOutput]:
         """Labels a source batch by batch.

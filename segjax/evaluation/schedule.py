@@ -193,4 +193,4 @@ def nearest(size: int, source: int) -> np.ndarray:
 
 def round_up(n: int) -> int:
     """The next multiple of GRAIN."""
-    return -(-n // GRAIN) * GRAIN
+    return arrays.round_up(n, GRAIN)

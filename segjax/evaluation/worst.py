@@ -18,8 +18,8 @@ def worst(result: Result, keep: int = WORST) -> list[tuple[float, int]]:
 
     Equal images are in the order of the data set; images without a labelled pixel have no mIoU.
     """
-    scores = [float(confusion.miou(marginals)) for marginals in result.marginals]
-    ranked = sorted(zip(scores, result.index.tolist(), strict=True))
+    scores = confusion.miou(result.marginals)
+    ranked = sorted(zip(scores.tolist(), result.index.tolist(), strict=True))
     return [(score, index) for score, index in ranked if not np.isnan(score)][:keep]
 
 

@@ -71,16 +71,14 @@ class LeftOut:
 
     def __init__(self, total: int):
         self._total = total
-        self._told: list[str] = []  # with the name of the file
-        self._reasons: list[str] = []
+        self._entries: list[tuple[str, str]] = []  # name and reason
 
     def __len__(self) -> int:
-        return len(self._told)
+        return len(self._entries)
 
     def add(self, text: str, name: str = "") -> None:
         """Adds one by the reason, which names the file or goes with its name."""
-        self._told.append(f"{name}: {text}" if name else text)
-        self._reasons.append(text)
+        self._entries.append((name, text))
 
     @contextlib.contextmanager
     def guard(self, name: str) -> Iterator[None]:
@@ -97,17 +95,19 @@ class LeftOut:
             InputError: if there is any. The reason alone if all photographs share it, as where an
                 option is wrong.
         """
-        if not self._told:
+        if not self._entries:
             return
-        if len(self._told) == self._total:
+        told = [f"{name}: {text}" if name else text for name, text in self._entries]
+        reasons = {text for _, text in self._entries}
+        if len(told) == self._total:
             if self._total == 1:
-                raise InputError(self._told[0])
-            if len(set(self._reasons)) == 1:
-                raise InputError(self._reasons[0])
-        for line in self._told:
+                raise InputError(told[0])
+            if len(reasons) == 1:
+                raise InputError(reasons.pop())
+        for line in told:
             print(line)
         raise InputError(
-            f"{len(self._told)} of {self._total} photographs have no result; first: {self._told[0]}"
+            f"{len(told)} of {self._total} photographs have no result; first: {told[0]}"
         )
 
 

@@ -15,14 +15,8 @@ SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
 
 @pytest.fixture(autouse=True)
 def heard():
-    """As in a terminal: a process in the background or under nohup may be told to ignore them."""
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    for number in SIGNALS:
-        default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
-        signal.signal(number, default)
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    with programs.heard():
+        yield
 
 
 @pytest.mark.parametrize("number", SIGNALS)

@@ -37,14 +37,8 @@ def start(workdir: pathlib.Path, *flags: str) -> subprocess.Popen:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=_hear,
+        preexec_fn=programs.hear,
     )
-
-
-def _hear() -> None:
-    """As in a terminal: tests in the background or under nohup are told to ignore these."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def finish(process: subprocess.Popen, status: int = 0) -> str:

@@ -193,14 +193,8 @@ def test_an_order_to_stop_breaks_an_evaluation_off(whole, tmp_path, monkeypatch)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_ctrl_c_and_a_lost_terminal_save_too(tmp_path, monkeypatch, number):
     stop_at(monkeypatch, 1, number)
-    # As in a terminal: tests in the background or under nohup are told to ignore them.
-    default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
-    before = signal.signal(number, default)
-    try:
-        with pytest.raises((KeyboardInterrupt, SystemExit)) as ended:
-            programs.train_plainly(programs.config(), tmp_path)
-    finally:
-        signal.signal(number, before)
+    with programs.heard(), pytest.raises((KeyboardInterrupt, SystemExit)) as ended:
+        programs.train_plainly(programs.config(), tmp_path)
     assert programs.final(tmp_path)["step"] in (1, 2)
     if number == signal.SIGHUP:
         assert ended.value.code == 129
