@@ -67,6 +67,17 @@ class Scan:
     digests: tuple[str, ...]
 
     @property
+    def contents(self) -> list[tuple[str, tuple[int, ...], tuple[int, ...]]]:
+        """Name, image and mask of each example read: length and CRC-32 of a file, or an array's."""
+        read = []
+        for digest in self.digests:
+            name, *parts = json.loads(digest)
+            numbers = [part for part in parts if isinstance(part, int)]  # orientations are text
+            half = len(numbers) // 2
+            read.append((str(name), tuple(numbers[:half]), tuple(numbers[half:])))
+        return read
+
+    @property
     def sampled(self) -> int:
         """Number of examples read, to which the counts refer; fewer than N if generated."""
         return len(self.digests)

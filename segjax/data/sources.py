@@ -8,6 +8,7 @@ import collections
 import os
 import re
 import unicodedata
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -47,12 +48,21 @@ class FolderSource:
     Args:
         pairs: (image, mask) paths, as `list_pairs` returns them.
         spec: the meaning of the ids in the masks.
+        contents: int64 [N, 2, 2], length and CRC-32 of each image and of each mask, where files
+            that changed since are to be refused.
     """
 
-    def __init__(self, *, pairs: Sequence[tuple[Path, Path]], spec: DatasetSpec):
+    def __init__(
+        self,
+        *,
+        pairs: Sequence[tuple[Path, Path]],
+        spec: DatasetSpec,
+        contents: np.ndarray | None = None,
+    ):
         self.pairs = tuple((Path(image), Path(label)) for image, label in pairs)
         self.spec = spec
         self._common: Path | None = None
+        self._contents = contents
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -64,13 +74,26 @@ class FolderSource:
 
         Raises:
             InputError: naming a file that cannot be decoded, has more than 8 bits a sample or an
-                undeclared id, or if image and mask differ in size.
+                undeclared id, or has changed, or if image and mask differ in size.
         """
         image_path, label_path = self.pairs[index]
-        image = read_image(image_path)
-        raw = decode_ids(read_bytes(label_path), str(label_path), self.spec)
+        image = decode_image(self._content(index, 0), str(image_path))
+        raw = decode_ids(self._content(index, 1), str(label_path), self.spec)
         check_sizes(image, raw, image_path, label_path)
         return image, self.spec.encode(raw, str(label_path))
+
+    def _content(self, index: int, part: int) -> bytes:
+        """The bytes of an image (part 0) or a mask (part 1)."""
+        path = self.pairs[index][part]
+        data = read_bytes(path)
+        if self._contents is not None:
+            length, checksum = self._contents[index, part]
+            if len(data) != length or zlib.crc32(data) != checksum:
+                raise png.BadFileError(
+                    f"{path}: changed since the data were checked at the start. Put the file of "
+                    "then back and start again; `segjax prepare check` reads all files anew."
+                )
+        return data
 
     def name(self, index: int) -> str:
         """The image's path below `images/<split>/`, without suffix.

@@ -32,7 +32,7 @@ class Split:
 
 
 def open_split(dataset: Dataset, name: str, *, cache: bool = False) -> Split:
-    """Opens a split and scans its examples.
+    """Opens a split and scans its examples; files that change after that are refused when read.
 
     Args:
         dataset: result of `catalog.load`.
@@ -44,6 +44,10 @@ def open_split(dataset: Dataset, name: str, *, cache: bool = False) -> Split:
     """
     source = dataset.splits[name]
     result = scan.scan(source, dataset.spec, name=f"{dataset.spec.name}/{name}")
+    if isinstance(source, sources.FolderSource):
+        # What is learnt and scored is then what the run's record and fingerprint tell of.
+        contents = np.array([parts for _, *parts in result.contents], np.int64)
+        source = sources.FolderSource(pairs=source.pairs, spec=source.spec, contents=contents)
     return Split(name, sources.CachedSource(source) if cache else source, result)
 
 

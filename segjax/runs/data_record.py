@@ -5,7 +5,6 @@ older runs have none; of their data only the fingerprint is known.
 """
 
 import dataclasses
-import json
 import pathlib
 import zipfile
 import zlib
@@ -41,17 +40,14 @@ class _Record:
     @classmethod
     def of(cls, scan: Scan) -> "_Record":
         """The record of a scanned split."""
-        names, sums = [], []
-        for digest in scan.digests:
-            name, *numbers = json.loads(digest)
-            names.append(str(name))
-            half = len(numbers) // 2  # (length, checksum) of a file, or the checksum of an array
-            sums.append([_joined(numbers[:half]), _joined(numbers[half:])])
+        contents = scan.contents
+        sums = [[_joined(image), _joined(mask)] for _, image, mask in contents]
+        names = [name for name, _, _ in contents]
         return cls(len(scan.sizes), names, np.array(sums, np.uint64).reshape(-1, 2))
 
 
 def _joined(numbers: Sequence[int]) -> int:
-    return sum((number % 2**32) << (32 * place) for place, number in enumerate(numbers[:2]))
+    return sum((number % 2**32) << (32 * place) for place, number in enumerate(numbers))
 
 
 def write(workdir: pathlib.Path, scans: Mapping[str, Scan]) -> None:

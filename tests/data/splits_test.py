@@ -54,6 +54,20 @@ def test_files_that_do_not_fit_are_said(root):
         open_split(dataset, "train")
 
 
+@pytest.mark.parametrize("kind", ["images", "labels"])
+def test_a_file_that_changes_after_the_scan_is_refused(root, kind):
+    split = open_split(catalog.load(name="folder", root=str(root)), "train")
+    before = split.source[0]
+    path = root / kind / "train" / "a.png"
+    content = path.read_bytes()
+    path.write_bytes((root / kind / "train" / "b.png").read_bytes())
+    with pytest.raises(InputError, match=f"{kind}/train/a.png: changed since the data were check"):
+        split.source[0]
+    path.write_bytes(content)
+    for read, then in zip(split.source[0], before, strict=True):
+        np.testing.assert_array_equal(read, then)
+
+
 def test_a_training_needs_two_classes_and_pixels_of_them(root, caplog):
     def opened(classes: str):
         (root / "classes.txt").write_text(classes)

@@ -58,6 +58,19 @@ def test_changed_files_are_named(tmp_path, name):
     assert "(split 'train'). Give another --workdir." in str(raised.value)
 
 
+def test_photographs_that_carry_an_orientation_have_a_record(tmp_path):
+    """The record could not be written: their digests hold text between the numbers."""
+    turned = dataclasses.replace(
+        scanned({}), digests=('["a", 100, 1, "upright from 6", 50, 2]',), sizes=np.ones((1, 2))
+    )
+    data_record.write(tmp_path, {"train": turned, "eval": turned})
+    before = {"spec": SPEC.to_json(), "data": {"train": turned.fingerprint}}
+    now = dataclasses.replace(turned, digests=('["a", 100, 3, "upright from 6", 50, 2]',))
+    error = data_record.refusal(tmp_path, before, "train", "train", now)
+    assert error is not None
+    assert "1 with another image: a" in str(error)
+
+
 def test_the_same_data_under_another_name_are_no_change(tmp_path):
     meta = trained(tmp_path)
     moved = scanned(BEFORE, dataclasses.replace(SPEC, name="elsewhere"))
