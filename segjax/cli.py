@@ -104,6 +104,12 @@ class Verb:
             self.main(argv)
         except InputError as error:
             fail(error)
+        except Exception as error:
+            from segjax import distributed
+
+            if (told := distributed.lost(error)) is not None:
+                fail(told)
+            raise
         except KeyboardInterrupt:
             logging.flush()
             print("segjax: interrupted.", file=sys.stderr)

@@ -50,6 +50,39 @@ def start(
             logging.set_verbosity(logging.WARNING)
 
 
+def lost(error: Exception) -> InputError | None:
+    """What to tell the user of an error that the end of another process has caused.
+
+    Args:
+        error: any error.
+
+    Returns:
+        None where this process has no others, or the error is of another kind.
+    """
+    if not jax.distributed.is_initialized() or not any(text in str(error) for text in _BROKEN):
+        return None
+    first = " ".join(str(error).split())[:160]
+    return InputError(
+        f"Another process of this run has ended, or cannot be reached ({first}). What it said is "
+        "the cause. Start all processes again: the run goes on from its last checkpoint."
+    )
+
+
+# What the connections of Gloo and NCCL, and JAX's coordination service, say of a peer that is gone.
+_BROKEN = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Connection refused",
+    "Broken pipe",
+    "Socket closed",
+    "heartbeat timeout",
+    "ncclRemoteError",
+    "ncclSystemError",
+    "coordination service",
+    "CoordinationService",
+)
+
+
 def _join_cluster() -> None:
     try:
         jax.distributed.initialize(heartbeat_timeout_seconds=_HEARTBEAT_SECONDS)

@@ -94,8 +94,11 @@ def test_the_death_of_a_process_is_noticed_in_seconds(tmp_path):
         assert all(process.poll() is None for process in processes)
         time.sleep(0.2)
     processes[1].kill()
-    processes[0].communicate(timeout=60)
+    _, said = processes[0].communicate(timeout=60)
     assert processes[0].returncode != 0
+    # JAX's own word where its service is faster than the connection that broke.
+    assert "segjax: Another process of this run has ended" in said or "another task died" in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.slow
@@ -174,6 +177,21 @@ def test_several_processes_are_those_that_a_launcher_has_started(names, several,
     monkeypatch.setattr(jax.distributed, "initialize", lambda **_: asked.append(True))
     distributed.start()
     assert bool(asked) == several
+
+
+BROKEN = "UNKNOWN: Gloo AllGather failed: [pair.cc:547] Connection closed by peer [127.0.0.1]:32437"
+
+
+@pytest.mark.parametrize(
+    ("said", "joined", "told"),
+    [(BROKEN, True, True), (BROKEN, False, False), ("RESOURCE_EXHAUSTED", True, False)],
+)
+def test_the_end_of_another_process_is_told_as_such(said, joined, told, monkeypatch):
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: joined)
+    error = distributed.lost(RuntimeError(said))
+    assert (error is not None) == told
+    if error is not None:
+        assert "Start all processes again" in str(error)
 
 
 def test_a_launcher_that_jax_does_not_know_is_one_line(monkeypatch):
