@@ -176,9 +176,9 @@ class ZipWriter(_Partial):
         self._zip.comment = text.encode()
 
     def add(self, name: str, data: bytes) -> None:
-        """Adds a file of this name."""
+        """Adds a file of this name; undated, so that the same content makes the same archive."""
         with self.dropped_on_error():
-            self._zip.writestr(name, data)
+            self._zip.writestr(zipfile.ZipInfo(name), data)
 
     def close(self) -> None:
         """Completes the archive and puts it in its place."""

@@ -248,18 +248,16 @@ def load(
             averaged weights.
     """
     config = run_folder.read_config(workdir)
-    if not (workdir / "checkpoints").is_dir():
+    directory = workdir / "checkpoints"
+    if not directory.is_dir():
         raise InputError(f"{workdir} has no checkpoints yet.")
     mesh = sharding.make_mesh(config.mesh.space, devices, at_most=True)
-    checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", **config.best, read_only=True)
-    try:
+    with checkpoint.Checkpoints(directory, **config.best, read_only=True) as checkpoints:
         meta = checkpoints.read_meta()
         model = model_of(config, DatasetSpec.from_json(meta["spec"]))
         params, batch_stats = model.shapes()
         shapes = {"params": params, "batch_stats": batch_stats}
         state, meta = checkpoints.restore_fields(shapes, which=step, on=sharding.replicated(mesh))
-    finally:
-        checkpoints.close()
     if weights == "ema":
         if not state["ema"]:
             raise InputError("The run keeps no averaged weights (config.ema_decay is 0).")

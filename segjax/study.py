@@ -108,7 +108,7 @@ def _run(
                 rows.append({"name": name} | scores)
                 if task.index in pictured:
                     shown[task.index] = _Shown(name, task, label, scores)
-            line.show(len({row["name"] for row in rows}), f"{clock.ms_per_row():.1f} ms each")
+            line.show(len({row["name"] for row in rows}), _each(clock.ms_per_row()))
     line.close()
     if not rows:
         raise InputError(f"{config.data.name}/{config.eval.split} has no target for a box.")
@@ -263,7 +263,12 @@ def _write(
         log.write(0, {f"eval/{key}": value for key, value in means.items()})
     cells = [(key, "absent" if np.isnan(value) else f"{value:.4f}") for key, value in means.items()]
     print(tables.format_table(cells, ("score", f"{config.data.name}/{split}")))
-    print(f"{len(rows)} rows, {ms:.1f} ms each. Written: {path}")
+    print(f"{len(rows)} rows{_each(ms, ', ')}. Written: {path}")
+
+
+def _each(ms: float, before: str = "") -> str:
+    """The time of an image as text, "" while there is only the first, which is not counted."""
+    return "" if np.isnan(ms) else f"{before}{ms:.1f} ms each"
 
 
 def _panel(shown: Sequence[_Shown]) -> np.ndarray:

@@ -92,6 +92,7 @@ def test_an_archive_appears_when_it_is_closed(tmp_path):
     with zipfile.ZipFile(path) as made:
         assert made.read("x.png") == b"x"
         assert made.testzip() is None
+        assert made.infolist()[0].date_time == (1980, 1, 1, 0, 0, 0)  # the same bytes at any time
 
 
 def test_an_error_between_two_files_of_an_archive_is_raised_as_it_is_and_leaves_nothing(tmp_path):

@@ -5,8 +5,9 @@ import dataclasses
 import errno
 import pathlib
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +16,10 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 from segjax.errors import InputError
-from segjax.runs import best
+from segjax.runs import best, shapes
 
 FIELDS = ("step", "params", "batch_stats", "opt_state", "ema", "skipped")
 """Fields of a train state, in the order that its fingerprint goes through them."""
-
-_LISTED = 3  # names in one message
 
 
 @contextlib.contextmanager
@@ -46,6 +45,24 @@ def _write_small_arrays_whole() -> None:
 
 
 _write_small_arrays_whole()
+
+
+def _hush_tensorstore() -> None:
+    """Keeps tracebacks of a save that failed from the screen: its error is raised, once.
+
+    Tensorstore's threads report the other parts of the save to an event loop that is gone by then;
+    Python tells of that by `sys.unraisablehook`, as there is nobody to raise it to.
+    """
+    before = sys.unraisablehook
+    if getattr(before, "hushed", False):
+        return
+
+    def hook(told: Any) -> None:
+        if str(told.exc_value) != "Event loop is closed":
+            before(told)
+
+    hook.hushed = True  # type: ignore[attr-defined]
+    sys.unraisablehook = hook
 
 
 @jax.jit
@@ -87,7 +104,7 @@ class _Kept(ocp.checkpoint_managers.PreservationPolicy):
 
 
 class Checkpoints:
-    """The checkpoints of one run: the latest ones and the best one.
+    """The checkpoints of one run: the latest ones and the best one. A context manager.
 
     Args:
         directory: folder of the checkpoints.
@@ -109,6 +126,8 @@ class Checkpoints:
         self.directory = directory
         self._scores = best.Scores(directory, metric=metric, mode=mode, keep=keep)
         self._read_only = read_only
+        if not read_only:
+            _hush_tensorstore()
         options = ocp.CheckpointManagerOptions(
             read_only=read_only,
             create=not read_only,
@@ -202,7 +221,7 @@ class Checkpoints:
         """
 
         def read(step: int) -> tuple[Any, dict]:
-            self._compare(_flat(like), _flat(self._stored(step)), step)
+            self._compare(like, self._stored(step), step)
             return self._read(step, like)
 
         return self._first_whole(read, which)
@@ -225,7 +244,7 @@ class Checkpoints:
 
         def read(step: int) -> tuple[Any, dict]:
             stored = dict(self._stored(step))
-            self._compare(_flat(dict(like)), _flat({k: stored[k] for k in like}), step)
+            self._compare(dict(like), {k: stored[k] for k in like}, step)
             shapes = jax.tree.map(
                 lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=on), stored
             )
@@ -308,28 +327,30 @@ class Checkpoints:
     def _stored(self, step: int) -> Any:
         """Shapes and types of a checkpoint's arrays."""
         stored = self._manager.item_metadata(step).state
-        if not _flat(stored):
+        if not jax.tree.leaves(stored):
             raise ValueError("its list of arrays cannot be read")
         return stored
 
-    def _compare(self, expected: dict[str, str], stored: dict[str, str], step: int) -> None:
+    def _compare(self, expected: Any, stored: Any, step: int) -> None:
         """Shapes and types first: orbax casts silently, and reports shapes in hundreds of lines."""
-        kinds = {
-            "missing": sorted(expected.keys() - stored.keys()),
-            "extra": sorted(stored.keys() - expected.keys()),
-            "misshapen": [
-                f"{key} {stored[key]} for {expected[key]}"
-                for key in sorted(expected.keys() & stored.keys())
-                if stored[key] != expected[key]
-            ],
-        }
-        differences = [f"{kind}: {_some(names)}" for kind, names in kinds.items() if names]
+        differences = shapes.differences(expected, stored)
         if differences:
             raise InputError(
                 f"{self.directory}: step {step} is a checkpoint of another model; "
                 + "; ".join(differences)
                 + "."
             )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self.close()
+        except InputError as error:
+            if kind is None:
+                raise
+            logging.error("%s", error)  # not in place of the error that ends the run
 
     def close(self) -> None:
         """Waits for the save under way; one that is not waited for is lost."""
@@ -342,34 +363,28 @@ class Checkpoints:
         try:
             yield
         except Exception as error:  # orbax wraps what the file system said
-            full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-            if not full and not any(text in str(error) for text in _FULL_DISK):
+            if isinstance(error, InputError):
                 raise
+            full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+            full = full or any(text in str(error) for text in _FULL_DISK)
+            refused = isinstance(error, OSError) or any(text in str(error) for text in _REFUSED)
+            if not full and not refused:
+                raise
+            said = "" if full else f": {' '.join(str(error).split())[:200]}"
+            cause, what = ("the disk is full, ", "Make room") if full else ("", "Mend that")
             last = max(steps_in(self.directory), default=None)
             raise InputError(
-                f"{self.directory}: the disk is full, a checkpoint was not saved; "
+                f"{self.directory}: {cause}a checkpoint was not saved{said}; "
                 f"last whole one: {'none' if last is None else f'step {last}'}. "
-                "Make room and start again: the run goes on from there."
+                f"{what} and start again: the run goes on from there."
             ) from error
 
 
 _FULL_DISK = ("RESOURCE_EXHAUSTED", "No space left", "Disk quota", "File too large")
+_REFUSED = ("PERMISSION_DENIED", "Permission denied", "Read-only file system", "Input/output error")
 
 
 def _number(which: str) -> int:
     if not which.isdigit():
         raise InputError(f'A step is "best", "latest" or a number, got {which!r}.')
     return int(which)
-
-
-def _flat(tree: Any) -> dict[str, str]:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}"
-        for path, leaf in leaves
-    }
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more

@@ -48,6 +48,9 @@ class EventLog:
         enabled: False makes every method do nothing: only process 0 writes.
         keep: which of the events up to the step to keep; all of them if None.
 
+    Attributes:
+        broken: whether an event could not be written.
+
     Raises:
         InputError: naming the file, here and in every method, if the disk refuses.
     """
@@ -62,6 +65,7 @@ class EventLog:
     ):
         self._path = pathlib.Path(workdir) / _NAME
         self._enabled = enabled
+        self.broken = False
         if enabled:
             self._keep(step, keep or (lambda event: True))
             with _refusals(self._path):
@@ -84,9 +88,11 @@ class EventLog:
         values = {key: float(value) for key, value in scalars.items()}
         finite = {key: value if math.isfinite(value) else None for key, value in values.items()}
         line = json.dumps({"step": int(step), "time": time.time(), **finite}, allow_nan=False)
+        self.broken, before = True, self.broken
         with _refusals(self._path):
             self._lines.write(f"{line}\n")
             self._lines.flush()
+        self.broken = before
         self._board.scalars(step, values)
 
     def image(self, step: int, tag: str, rgb: np.ndarray) -> None:

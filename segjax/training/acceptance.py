@@ -101,11 +101,8 @@ def _trained_before(
     directory = workdir / "checkpoints"
     if not checkpoint.steps_in(directory):
         return None
-    checkpoints = checkpoint.Checkpoints(directory, **config.best, read_only=True)
-    try:
+    with checkpoint.Checkpoints(directory, **config.best, read_only=True) as checkpoints:
         return checkpoints.read_meta()
-    finally:
-        checkpoints.close()
 
 
 def _check_data(workdir: pathlib.Path, before: dict[str, Any], train: Split, val: Split) -> None:

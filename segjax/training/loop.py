@@ -54,8 +54,9 @@ def _run(
     with contextlib.ExitStack() as stack:
         before = run_folder.claim(workdir, config)
         data_record.write(workdir, {"train": accepted.train.scan, "eval": accepted.val.scan})
-        checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", **config.best)
-        stack.callback(checkpoints.close)
+        checkpoints = stack.enter_context(
+            checkpoint.Checkpoints(workdir / "checkpoints", **config.best)
+        )
         ts = first_state.restored_or_new(accepted, checkpoints)
         first = int(ts.step)
         if before is not None and before != config.total_steps:
@@ -67,8 +68,9 @@ def _run(
             return
         evaluator = accepted.evaluator
         data = accepted.val.scan.fingerprint
-        watcher = monitor.Monitor(training, evaluator, data, workdir, step=first)
-        stack.callback(watcher.close)
+        watcher = stack.enter_context(
+            monitor.Monitor(training, evaluator, data, workdir, step=first)
+        )
         guard = stack.enter_context(
             guards.Guards(workdir, config.stop.skipped, checkpoints, order, step=first)
         )

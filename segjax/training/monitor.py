@@ -6,6 +6,7 @@ from collections.abc import Callable
 import jax
 from absl import logging
 
+from segjax.errors import InputError
 from segjax.evaluation import report
 from segjax.evaluation.evaluator import Evaluator
 from segjax.evaluation.result import Result
@@ -125,6 +126,22 @@ class Monitor:
     def stopped(self) -> str | None:
         """Why the run ends early after its last evaluation; None if it goes on."""
         return self._watched.stopped(self.training.config.stop)
+
+    @property
+    def behind(self) -> bool:
+        """Whether the log lacks an event, as it could not be written."""
+        return self.log.broken
+
+    def __enter__(self) -> "Monitor":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self.close()
+        except InputError as error:
+            if kind is None:
+                raise
+            logging.error("%s", error)  # not in place of the error that ends the run
 
     def close(self) -> None:
         """Draws the curves of the whole run and closes the log."""

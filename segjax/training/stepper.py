@@ -99,6 +99,9 @@ class Stepper:
         try:
             with contextlib.suppress(InputError):
                 self._settle()
+            if self.watcher.behind:
+                logging.warning("Steps that are not in the log are not saved, but taken again.")
+                return
             if int(ts.step) > 0:
                 self._save(ts)
                 self.checkpoints.wait()

@@ -1,4 +1,8 @@
+import errno
 import pathlib
+import re
+import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -186,19 +190,69 @@ def test_a_step_that_is_not_there_is_refused_with_those_that_are(tmp_path):
     checkpoints.close()
 
 
-def test_a_full_disk_is_one_clear_error(tmp_path, monkeypatch):
+FULL = "the disk is full, a checkpoint was not saved; last whole one: step 1. Make room and start"
+REFUSED = "a checkpoint was not saved: .*ermission.*; last whole one: step 1. Mend that and start"
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ValueError("RESOURCE_EXHAUSTED: Error writing: No space left on device"), FULL),
+        (OSError(errno.ENOSPC, "No space left on device"), FULL),
+        (PermissionError(errno.EACCES, "Permission denied"), REFUSED),
+        (ValueError("PERMISSION_DENIED: Error writing local file"), REFUSED.replace("erm", "ERM")),
+    ],
+)
+def test_a_disk_that_refuses_is_one_clear_error(tmp_path, monkeypatch, error, told):
+    with opened(tmp_path / "c") as checkpoints:
+        checkpoints.save(tree(1), 1, meta={})
+        checkpoints.wait()
+
+        def refuse(*_, **__):
+            raise error
+
+        monkeypatch.setattr(checkpoints._manager, "save", refuse)
+        with pytest.raises(InputError, match=re.compile(told, re.IGNORECASE)):
+            checkpoints.save(tree(2), 2, meta={})
+        monkeypatch.undo()
+
+
+def test_other_errors_of_a_save_are_not_taken_for_the_disks(tmp_path, monkeypatch):
+    with opened(tmp_path / "c") as checkpoints:
+        monkeypatch.setattr(checkpoints._manager, "save", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            checkpoints.save(tree(2), 2, meta={})
+        monkeypatch.undo()
+
+
+@pytest.mark.parametrize(
+    ("first", "told"), [(InputError("the first"), "the first"), (None, "the second")]
+)
+def test_the_first_error_is_the_one_that_is_told(tmp_path, monkeypatch, first, told):
     checkpoints = opened(tmp_path / "c")
-    checkpoints.save(tree(1), 1, meta={})
-    checkpoints._manager.wait_until_finished()
+    close = checkpoints.close
 
-    def full(*_, **__):
-        raise ValueError("RESOURCE_EXHAUSTED: Error writing: No space left on device")
+    def fail():
+        close()
+        raise InputError("the second")
 
-    monkeypatch.setattr(checkpoints._manager, "save", full)
-    with pytest.raises(InputError, match="the disk is full.*last whole one: step 1"):
-        checkpoints.save(tree(2), 2, meta={})
-    monkeypatch.undo()
-    checkpoints.close()
+    def use():
+        with checkpoints:
+            if first is not None:
+                raise first
+
+    monkeypatch.setattr(checkpoints, "close", fail)
+    with pytest.raises(InputError, match=told):
+        use()
+
+
+def test_threads_of_a_save_that_failed_are_not_heard_and_others_are(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    opened(tmp_path / "c").close()
+    for text in ("Event loop is closed", "another"):
+        sys.unraisablehook(types.SimpleNamespace(exc_value=RuntimeError(text)))
+    assert [str(one.exc_value) for one in told] == ["another"]
 
 
 def test_checkpoint_files_are_only_known_to_one_module():

@@ -1,5 +1,6 @@
 import json
 import math
+import types
 
 import numpy as np
 import pytest
@@ -100,3 +101,17 @@ def test_a_folder_that_cannot_be_made_is_one_line_that_names_it(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"file/run/metrics\.jsonl"):
         start(tmp_path / "file" / "run")
+
+
+def test_a_log_that_lacks_an_event_knows_it(tmp_path, monkeypatch):
+    with start(tmp_path) as log:
+        log.write(1, {"a": 1})
+        assert not log.broken
+
+        def full(_text):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(log, "_lines", types.SimpleNamespace(write=full, close=lambda: None))
+        with pytest.raises(InputError, match=r"metrics.jsonl: No space left on device"):
+            log.write(2, {"a": 2})
+        assert log.broken

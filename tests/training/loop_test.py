@@ -235,6 +235,25 @@ def test_a_file_that_vanishes_loses_no_step(whole, tmp_path, monkeypatch):
     assert_same_run(tmp_path, whole)
 
 
+def test_steps_that_could_not_be_logged_are_taken_again(whole, tmp_path, monkeypatch):
+    write = event_log.EventLog.write
+
+    def full(self, step, scalars):
+        if step == 5:
+            with event_log._refusals(self._path):
+                self.broken = True
+                raise OSError(28, "No space left on device")
+        write(self, step, scalars)
+
+    monkeypatch.setattr(event_log.EventLog, "write", full)
+    with pytest.raises(InputError, match=r"metrics.jsonl: No space left"):
+        programs.train_plainly(programs.config(), tmp_path)
+    monkeypatch.undo()
+    assert max(checkpoint.steps_in(tmp_path / "checkpoints")) == 4
+    programs.train_plainly(programs.config(), tmp_path)
+    assert_same_run(tmp_path, whole)
+
+
 def test_a_run_that_stopped_early_stays_so_until_its_patience_grows(tmp_path, monkeypatch, caplog):
     scores = {1: 0.1, 2: 0.5, 3: 0.4, 4: 0.3, 5: 0.2, 6: 0.1}
     write = monitor.Monitor._write
