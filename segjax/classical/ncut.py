@@ -161,7 +161,8 @@ def similarity(
     unlike = sum((mean[:, None, c] - mean[None, :, c]) ** 2 for c in range(3)) / sigma_color**2
     for plane, (low, high) in zip(planes, _RANGES, strict=True):
         bins = jnp.clip((plane - low) * (_BINS / (high - low)), 0, _BINS - 1).astype(jnp.int32)
-        table = jnp.zeros(regions * _BINS).at[(labels * _BINS + bins).ravel()].add(1, mode="drop")
+        places = (labels * _BINS + bins).ravel()
+        table = jnp.zeros(regions * _BINS, jnp.int32).at[places].add(1, mode="drop")
         table = table.reshape(regions, _BINS)
         roots = jnp.sqrt(table / jnp.maximum(jnp.sum(table, axis=1, keepdims=True), 1))
         unlike = unlike + histogram * (1 - eigen.product(roots, roots.T))

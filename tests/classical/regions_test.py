@@ -71,6 +71,17 @@ def test_boundaries_are_those_of_scikit_image():
     assert thin[:, 2].all()
 
 
+@pytest.mark.parametrize("size", [(1, 1), (300, 700), (2048, 2048)])
+def test_means_of_large_regions_are_exact(size):
+    """One sum of four million pixels gave a mean that was four grey levels too small."""
+    image = np.random.default_rng(0).integers(190, 211, (*size, 1), np.uint8)
+    labels = np.zeros(size, np.int32)
+    labels[0] = 2
+    found = regions.means(image, labels, regions=3)[:, 0]
+    expected = [image[1:].mean() if size[0] > 1 else 0, 0, image[0].mean()]
+    np.testing.assert_allclose(found, expected, rtol=2e-7)
+
+
 def test_means_and_the_image_of_mean_colours():
     labels = random_map((8, 9), count=4)
     image = np.random.default_rng(2).integers(0, 256, (8, 9, 3)).astype(np.uint8)
