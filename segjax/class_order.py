@@ -37,8 +37,7 @@ def in_order(
     unchanged = dict(arrays)
     if theirs is None or model.classes is None:
         return unchanged
-    ours = [_plain(name) for name in model.classes.classes]
-    names = [_plain(name) for name in theirs]
+    ours, names = _plain(model.classes.classes), _plain(theirs)
     if names == ours:
         return unchanged
     axes = {path: found for path, found in class_axes(model).items() if path in arrays}
@@ -47,7 +46,7 @@ def in_order(
     if any(all(map(_UNNAMED.fullmatch, side)) for side in (names, ours)):
         logging.info("%s: classes without names are taken by their numbers.", where)
         return unchanged
-    if sorted(names) != sorted(ours) or len(set(ours)) < len(ours):
+    if not same(theirs, model.classes.classes):
         layers = list(dict.fromkeys(path.rpartition("/")[0] for path in sorted(axes)))
         raise InputError(
             f"{where} is of other classes than the data set: {_only(names, ours)} there, "
@@ -60,6 +59,12 @@ def in_order(
         for axis in found:
             unchanged[path] = np.take(unchanged[path], order, axis)
     return unchanged
+
+
+def same(theirs: Sequence[str], ours: Sequence[str]) -> bool:
+    """Whether two lists have the same classes, in any order in which they can be told apart."""
+    names, others = _plain(theirs), _plain(ours)
+    return names == others or (sorted(names) == sorted(others) and len(set(names)) == len(names))
 
 
 def class_axes(model: Model) -> dict[str, tuple[int, ...]]:
@@ -78,8 +83,8 @@ def class_axes(model: Model) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def _plain(name: str) -> str:
-    return " ".join(re.split(r"[\s_-]+", name.casefold().strip()))
+def _plain(names: Sequence[str]) -> list[str]:
+    return [" ".join(re.split(r"[\s_-]+", name.casefold().strip())) for name in names]
 
 
 def _only(names: list[str], others: list[str]) -> str:

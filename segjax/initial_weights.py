@@ -299,9 +299,9 @@ def adopt_network(
 
 
 def same_classes(content: Content, classes: DatasetSpec | int) -> bool:
-    """Whether weights were made for these classes: names where they are known, else numbers."""
+    """Whether weights are of these classes: by name where names are known, else by number."""
     if isinstance(classes, DatasetSpec) and content.spec is not None:
-        return classes.classes == content.spec.classes
+        return class_order.same(content.spec.classes, classes.classes)
     count = classes if isinstance(classes, int) else classes.num_classes
     return content.network is not None and content.network.classes == count
 

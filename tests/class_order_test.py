@@ -91,3 +91,19 @@ def test_axes_of_classes_are_found_in_every_part():
     assert axes["head/score_pool3/kernel"] == (3,)
     assert not [path for path in axes if path.startswith("backbone/")]
     assert jax.tree.leaves(axes)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "same"),
+    [
+        (NAMES, NAMES, True),
+        (NAMES, OTHER_ORDER, True),
+        (NAMES, NAMES[:4], False),
+        (NAMES, (*NAMES[:4], "bush"), False),
+        (("a", "a", "b"), ("a", "b", "a"), False),  # which is which?
+        (("a", "a", "b"), ("a", "a", "b"), True),
+        (NAMES, [f"class {i}" for i in range(5)], False),
+    ],
+)
+def test_the_same_classes_in_any_order(theirs, ours, same):
+    assert class_order.same(theirs, ours) == same

@@ -233,6 +233,8 @@ def test_known_numbers_of_classes_have_the_names_of_their_data_sets(folder):
     content = initial_weights.read(folder / "voc.npz")
     assert content.spec == class_tables.VOC2012
     assert initial_weights.same_classes(content, class_tables.VOC2012)
+    turned = numbered("voc", class_tables.VOC2012.classes[::-1])  # sorted when they are loaded
+    assert initial_weights.same_classes(content, turned)
     assert not initial_weights.same_classes(content, numbered("mine", [str(i) for i in range(21)]))
 
 
