@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from typing import NoReturn
 
@@ -109,7 +110,10 @@ class Verb:
 
             if (told := distributed.lost(error)) is not None:
                 fail(told)
-            raise
+            if flags.FLAGS.pdb_post_mortem:
+                raise
+            traceback.print_exc()
+            _leave()
         except KeyboardInterrupt:
             logging.flush()
             print("segjax: interrupted.", file=sys.stderr)
@@ -224,10 +228,20 @@ def workdir() -> pathlib.Path:
 
 def fail(error: Exception) -> NoReturn:
     """Prints the error as one line and ends the process with status 1."""
+    print(f"segjax: {' '.join(str(error).split())}", file=sys.stderr)
+    _leave()
+
+
+def _leave() -> NoReturn:
+    """Ends the process with status 1, at once.
+
+    `sys.exit` waits for other processes of the run, which need not come, and for threads: those of
+    a save that failed wait twenty minutes for the part that is missing.
+    """
     logging.flush()
     sys.stdout.flush()
-    print(f"segjax: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
-    os._exit(1)  # not sys.exit: with several processes it would wait for peers that need not come
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def _parse(argv: list[str]) -> list[str]:

@@ -37,7 +37,7 @@ def main(_argv: list[str]) -> None:
 
         study.run(config, workdir)
         return
-    with orders.obeyed():  # from here on: the start alone takes seconds
+    with orders.obeyed(ends_program=True):  # from here on: the start alone takes seconds
         cli.start_processes()
         from segjax.training import loop
 

@@ -69,3 +69,26 @@ def test_words_a_verb_does_not_take_and_unknown_flags_are_one_line():
 def test_only_flags_that_verbs_share_get_another_default():
     with pytest.raises(ValueError, match="replay is no flag that verbs share; shared: workdir, "):
         cli.define(replay=("", ""))
+
+
+def test_an_error_of_ours_is_a_traceback_and_the_end_whatever_threads_still_wait():
+    """A save that failed leaves threads that wait for twenty minutes."""
+    script = (
+        "import threading\n"
+        "from segjax import cli\n"
+        "def main(argv):\n"
+        "    threading.Thread(target=threading.Event().wait).start()\n"
+        "    return {}[0]\n"
+        "cli.Verb(lambda: None, main).run()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=programs.ROOT,
+        env=programs.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "KeyError: 0" in done.stderr

@@ -97,6 +97,8 @@ def read_only(phase: str, count: int, folder: str) -> None:
     def forbid() -> None:
         for path in [pathlib.Path(folder), *pathlib.Path(folder).rglob("*")]:
             path.chmod(0o555 if path.is_dir() else 0o444)
+        for module in ("matplotlib.figure", "matplotlib.font_manager"):
+            importlib.import_module(module)  # which another user may not be allowed to read
         if os.geteuid() == 0:
             os.seteuid(65534)  # root may write everywhere
         mark("fault", f"{folder} is read-only")

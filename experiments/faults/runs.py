@@ -18,10 +18,11 @@ from experiments.faults.outcome import Outcome
 from experiments.shared.pages import ROOT
 from segjax.runs import checkpoint, event_log, run_folder
 
+STEPS = 12
 FLAGS = (
     "--config.model.backbone.width=4",
     "--config.model.backbone.fc_width=8",
-    "--config.total_steps=12",
+    f"--config.total_steps={STEPS}",
     "--config.every_steps.eval=4",
     "--config.every_steps.checkpoint=3",
     "--config.best.keep=20",

@@ -66,7 +66,8 @@ def _judged(
     """Ended as promised, with all logged steps saved."""
     if "Traceback" in said:
         return Outcome(fault, case, "traceback", said[said.index("Traceback") :][:600])
-    if status != orders.STATUS[name]:
+    over = max(checkpoint.steps_in(workdir / "checkpoints"), default=0) == runs.STEPS
+    if status != orders.STATUS[name] and not (over and status == 0):  # it came too late to matter
         return Outcome(fault, case, "lost", f"ended with {status}: {said[-300:]}")
     logged = max((event["step"] for event in event_log.read(workdir)), default=0)
     saved = max(checkpoint.steps_in(workdir / "checkpoints"), default=0)

@@ -3,9 +3,9 @@
 import contextlib
 import dataclasses
 import errno
+import functools
 import pathlib
 import shutil
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
@@ -16,7 +16,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 from segjax.errors import InputError
-from segjax.runs import best, shapes
+from segjax.runs import best, shapes, unraisable
 
 FIELDS = ("step", "params", "batch_stats", "opt_state", "ema", "skipped")
 """Fields of a train state, in the order that its fingerprint goes through them."""
@@ -47,22 +47,13 @@ def _write_small_arrays_whole() -> None:
 _write_small_arrays_whole()
 
 
+@functools.cache
 def _hush_tensorstore() -> None:
     """Keeps tracebacks of a save that failed from the screen: its error is raised, once.
 
-    Tensorstore's threads report the other parts of the save to an event loop that is gone by then;
-    Python tells of that by `sys.unraisablehook`, as there is nobody to raise it to.
+    Tensorstore's threads report the other parts of the save to an event loop that is gone by then.
     """
-    before = sys.unraisablehook
-    if getattr(before, "hushed", False):
-        return
-
-    def hook(told: Any) -> None:
-        if str(told.exc_value) != "Event loop is closed":
-            before(told)
-
-    hook.hushed = True  # type: ignore[attr-defined]
-    sys.unraisablehook = hook
+    unraisable.divert(lambda told: str(told.exc_value) == "Event loop is closed")
 
 
 @jax.jit

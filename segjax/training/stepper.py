@@ -54,9 +54,10 @@ class Stepper:
                     logging.info("The run has %s.", why)
                     return
         except Exception as error:
-            self._rescue(ts)
-            if not (guard.asked and isinstance(error, InputError)):
+            saved = self._rescue(ts)
+            if not (saved and guard.asked and isinstance(error, InputError)):
                 raise
+            # Ctrl-C in a terminal ends worker processes, too.
             logging.warning("While the run was asked to stop: %s", error)
 
     def evaluate(self, ts: state.TrainState, step: int) -> bool:
@@ -91,20 +92,22 @@ class Stepper:
         self.held.check()
         self.checkpoints.save(ts, int(ts.step), meta=self.accepted.meta)
 
-    def _rescue(self, ts: state.TrainState) -> None:
-        """Saves the last good state before an error ends the run."""
+    def _rescue(self, ts: state.TrainState) -> bool:
+        """Saves the last good state before an error ends the run; whether that went well."""
         # A save needs all processes, and arrays that were not given away to a step.
         if jax.process_count() > 1 or ts.step.is_deleted():
-            return
+            return False
         try:
             with contextlib.suppress(InputError):
                 self._settle()
             if self.watcher.behind:
                 logging.warning("Steps that are not in the log are not saved, but taken again.")
-                return
+                return False
             if int(ts.step) > 0:
                 self._save(ts)
                 self.checkpoints.wait()
                 logging.info("Step %d is saved before the run ends.", int(ts.step))
         except Exception as error:  # it must not hide the one that ends the run
             logging.error("The last step could not be saved: %.200s", error)
+            return False
+        return True

@@ -1,9 +1,12 @@
 """What the process does when it is told to stop."""
 
+import contextlib
 import signal
 import subprocess
 import sys
 import threading
+import time
+import weakref
 
 import pytest
 
@@ -61,6 +64,50 @@ def test_an_order_that_a_library_swallowed_is_not_lost():
             assert order.given
         order.work_begins()
         raise AssertionError("the work has begun")
+
+
+def test_an_order_to_an_outer_run_is_one_to_the_inner():
+    """main listens from the start, and the loop within: an order in between was forgotten."""
+    with orders.obeyed():
+        with contextlib.suppress(orders.Asked):  # as a library may
+            signal.raise_signal(signal.SIGTERM)
+        with orders.Orders() as inner:
+            assert inner.given
+            with pytest.raises(orders.Asked):
+                inner.work_begins()
+
+
+def test_an_order_in_a_callback_that_cannot_raise_is_given_again(capfd):
+    class Dropped:
+        pass
+
+    done = []
+    with orders.obeyed():
+        dropped = Dropped()
+        weakref.finalize(dropped, int)
+        reference = weakref.ref(dropped, lambda _: signal.raise_signal(signal.SIGTERM))
+        del dropped
+        done.append("after the callback")
+        time.sleep(5)
+        done.append("too late")
+    assert reference() is None
+    assert done == ["after the callback"]
+    assert capfd.readouterr().err == ""
+
+
+def test_an_order_between_the_run_and_the_end_of_the_program_finds_nothing_to_stop():
+    with orders.obeyed() as outer:
+        with orders.obeyed() as inner:
+            inner.work_begins()
+        signal.raise_signal(signal.SIGTERM)
+        assert outer.given
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with orders.obeyed(ends_program=True) as last:
+            last.work_begins()
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_signal_that_the_process_was_told_to_ignore_stays_ignored():

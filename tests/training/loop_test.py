@@ -190,6 +190,18 @@ def test_an_order_to_stop_breaks_an_evaluation_off(whole, tmp_path, monkeypatch)
     assert not any("eval/miou" in event for event in event_log.read(tmp_path))
 
 
+def test_a_run_that_could_not_save_when_asked_to_stop_says_so(tmp_path, monkeypatch):
+    """It ended with status 0, as one whose worker was ended by the same Ctrl-C does."""
+
+    def full(*_, **__):
+        raise InputError("the disk is full")
+
+    stop_at(monkeypatch, 3, signal.SIGTERM)
+    monkeypatch.setattr(checkpoint.Checkpoints, "save", full)
+    with programs.heard(), pytest.raises(InputError, match="the disk is full"):
+        programs.train_plainly(programs.config(every_steps__checkpoint=100), tmp_path)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_ctrl_c_and_a_lost_terminal_save_too(tmp_path, monkeypatch, number):
     stop_at(monkeypatch, 1, number)
