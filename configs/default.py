@@ -34,6 +34,7 @@ _PARTS = allowed.rows(
     allowed.row(_WORD, _NOT_NEGATIVE, _NOT_NEGATIVE),
 )
 
+_FEW = allowed.whole(0, 1024)  # more fill the host's memory with batches, or with processes
 # Steps are counted in int32 on the devices.
 _MOST_STEPS = 2_000_000_000
 
@@ -53,9 +54,9 @@ KEYS = {
     # The data set's name in the catalogue, or "module:Name", and its options. Replaced whole.
     "data": Key({"name": "scenes", "size": (96, 128)}, allowed.part("name"), free=("root",)),
     "train_split": Key("train", _WORD),
-    "loader.threads": Key(4, allowed.whole(), _FREELY),  # that decode
-    "loader.workers": Key(0, allowed.whole(), _FREELY),  # processes that decode, beside threads
-    "loader.prefetch": Key(4, allowed.whole(), _FREELY),  # batches held ready
+    "loader.threads": Key(4, _FEW, _FREELY),  # that decode
+    "loader.workers": Key(0, _FEW, _FREELY),  # processes that decode, beside threads
+    "loader.prefetch": Key(4, _FEW, _FREELY),  # batches held ready
     "loader.cache": Key(False, allowed.flag(), _FREELY),  # keep decoded images in memory
     # The network's input is (RGB - mean) / std; the defaults are ImageNet's statistics.
     "preprocess.mean": Key((123.675, 116.28, 103.53), allowed.several(allowed.number(0, 255), 3)),

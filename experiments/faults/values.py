@@ -88,7 +88,9 @@ def _step(accepted: acceptance.Accepted) -> float:
     """The loss of one step."""
     training = accepted.training
     step = accepted.step.compile()
-    batch = next(inputs.train_batches(training, accepted.train, first_step=0))
+    batches = inputs.train_batches(training, accepted.train, first_step=0)
+    batch = next(batches)
+    batches.close()
     ts = training.initial_state()
     _, scalars = step(ts, sharding.put_batch(training.mesh, batch))
     return float(jax.device_get(scalars["loss"]))

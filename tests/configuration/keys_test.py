@@ -39,6 +39,8 @@ ODD = [
     ("loader.threads", -1),
     ("loader.workers", -1),
     ("loader.prefetch", -1),
+    ("loader.prefetch", 2**31),
+    ("loader.workers", 2048),
     ("loader.cache", 1),
     ("preprocess.mean", (0.0, 0.0)),
     ("preprocess.mean", (0.0, 0.0, 256.0)),
