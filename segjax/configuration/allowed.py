@@ -67,7 +67,10 @@ def number(
     above: float | None = None,
     below: float | None = None,
 ) -> Kind:
-    """Finite numbers within bounds: `least` and `most` are allowed, `above` and `below` are not."""
+    """Finite numbers within bounds: `least` and `most` are allowed, `above` and `below` are not.
+
+    Whole ones are below 2^31, as JAX takes them for int32; larger ones are written as floats.
+    """
     bounds = {
         "from {} on": (least, lambda x, bound: x >= bound),
         "above {}": (above, lambda x, bound: x > bound),
@@ -79,10 +82,15 @@ def number(
 
     def holds(value: Any) -> bool:
         real = isinstance(value, int | float) and not isinstance(value, bool)
-        finite = real and math.isfinite(value)
+        finite = real and math.isfinite(value) and not too_long(value)
         return finite and all(inside(value, bound) for bound, inside in given.values())
 
     return Kind(f"a finite number {limits}".strip(), holds)
+
+
+def too_long(value: Any) -> bool:
+    """Whether a value is a whole number beyond those of int32."""
+    return isinstance(value, int) and not -(2**31) <= value < 2**31
 
 
 def flag() -> Kind:

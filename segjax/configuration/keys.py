@@ -7,6 +7,7 @@ from typing import Any
 import ml_collections
 
 from segjax.configs import default
+from segjax.configuration import allowed
 from segjax.configuration.allowed import Change
 from segjax.errors import InputError, near
 
@@ -39,7 +40,10 @@ def is_key(name: str) -> bool:
 
 def complaint(name: str, value: Any) -> str:
     """The error message for a value that is not allowed."""
-    return f"config.{name} is {shown(value)}; it must be {default.KEYS[name].kind.words}."
+    words = default.KEYS[name].kind.words
+    if allowed.too_long(value) and "finite number" in words:
+        words += f", such as {float(value)!r}"
+    return f"config.{name} is {shown(value)}; it must be {words}."
 
 
 def fill(tree: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

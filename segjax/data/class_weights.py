@@ -3,10 +3,14 @@
 import numpy as np
 
 from segjax.data.scan import Scan
-from segjax.errors import InputError
+from segjax.errors import choose
 
 EFFECTIVE_NUMBER_BETA = 1 - 1e-6
 """Beta of `effective_number`: beyond about a million, more pixels of a class add nothing new."""
+
+
+KNOWN = ("none", "median_frequency", "inverse", "effective_number")
+"""Names of class weights."""
 
 
 def by_name(name: str, scan: Scan) -> np.ndarray | None:
@@ -19,6 +23,7 @@ def by_name(name: str, scan: Scan) -> np.ndarray | None:
     Raises:
         InputError: if the name is none of these.
     """
+    choose("config.loss.class_weights", name, KNOWN)
     if name == "none":
         return None
     if name == "median_frequency":
@@ -27,14 +32,9 @@ def by_name(name: str, scan: Scan) -> np.ndarray | None:
     pixels = scan.pixels[present].astype(np.float64)
     if name == "inverse":
         values = 1 / pixels
-    elif name == "effective_number":
+    else:
         # expm1 keeps the digits that 1 - beta^n loses for rare classes.
         values = 1 / -np.expm1(pixels * np.log(EFFECTIVE_NUMBER_BETA))
-    else:
-        raise InputError(
-            f"Unknown class weights {name!r}; known are none, median_frequency, inverse, "
-            "effective_number."
-        )
     weights = np.zeros(len(scan.pixels), np.float32)
     weights[present] = values / values.mean() if len(values) else values
     return weights

@@ -250,3 +250,12 @@ def test_every_recipe_passes_under_every_word_it_takes(name):
             for own in ("", *recipe.WORDS.own):
                 for smoke in ("", "smoke"):
                     keys.check(recipe.get_config(",".join([data, size, own, smoke])))
+
+
+def test_whole_numbers_beyond_int32_are_to_be_written_as_floats():
+    tree = default.get_config().to_dict()
+    tree["optim"]["clip_norm"] = 3 * 10**9  # a ConfigDict with the default would make it a float
+    with pytest.raises(InputError, match=r"clip_norm is 3000000000; .* such as 3000000000.0\."):
+        keys.check(ml_collections.ConfigDict(tree))
+    told = keys.complaint("optim.clip_norm", 3 * 10**9)
+    assert told.endswith("a finite number from 0 on, such as 3000000000.0.")
