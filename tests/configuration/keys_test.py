@@ -3,6 +3,7 @@ import math
 import pathlib
 import re
 
+import ml_collections
 import pytest
 
 from segjax.configs import default, fcn8s

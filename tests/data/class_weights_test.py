@@ -37,7 +37,7 @@ def test_class_weights_are_chosen_by_name():
     np.testing.assert_array_equal(
         class_weights.by_name("median_frequency", result), class_weights.median_frequency(result)
     )
-    with pytest.raises(InputError, match="config.loss.class_weights: unknown .invers.; known: none"):
+    with pytest.raises(InputError, match="class_weights: unknown .invers.; known: none"):
         class_weights.by_name("invers", result)
 
 
