@@ -64,7 +64,9 @@ def main(_argv: list[str]) -> None:
     )
     net = run.network
     if given.statistics:
-        net, statistics = _estimated(run, open_split(dataset, given.statistics))
+        net, statistics = _estimated(
+            run, open_split(dataset, given.statistics, named_by="--statistics")
+        )
         protocol = dataclasses.replace(protocol, statistics=statistics)
     path = report.path_of(
         workdir,

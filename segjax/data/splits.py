@@ -31,18 +31,22 @@ class Split:
         return int(height), int(width)
 
 
-def open_split(dataset: Dataset, name: str, *, cache: bool = False) -> Split:
+def open_split(dataset: Dataset, name: str, *, cache: bool = False, named_by: str = "") -> Split:
     """Opens a split and scans its examples; files that change after that are refused when read.
 
     Args:
         dataset: result of `catalog.load`.
         name: name of the split.
         cache: whether to keep decoded examples in memory.
+        named_by: the key or flag that names the split, for messages.
 
     Raises:
         InputError: if there is no such split, or some of its examples have problems.
     """
-    source = dataset.splits[name]
+    try:
+        source = dataset.splits[name]
+    except InputError as error:
+        raise InputError(f"{named_by}: {error}" if named_by else str(error)) from None
     result = scan.scan(source, dataset.spec, name=f"{dataset.spec.name}/{name}")
     if isinstance(source, sources.FolderSource):
         # What is learnt and scored is then what the run's record and fingerprint tell of.

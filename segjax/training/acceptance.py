@@ -61,8 +61,9 @@ def accept(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Accepted
     dataset = catalog.load(**config.data)
     initial_weights.adopt_network(config, start, dataset.spec, workdir)
     run_folder.check(workdir, config)
-    train = open_split(dataset, config.train_split, cache=config.loader.cache)
-    val = open_split(dataset, config.eval.split, cache=config.loader.cache)
+    cache = config.loader.cache
+    train = open_split(dataset, config.train_split, cache=cache, named_by="config.train_split")
+    val = open_split(dataset, config.eval.split, cache=cache, named_by="config.eval.split")
     check_trainable(train, val)
     weights = inputs.weights_of_classes(config.loss.class_weights, train)
     training = assembly.assemble(config, dataset.spec, weights)

@@ -45,6 +45,8 @@ def test_a_split_that_is_not_there_is_named_with_the_near_miss(root):
     dataset = catalog.load(name="folder", root=str(root))
     with pytest.raises(InputError, match='trian.*Did you mean "train"'):
         open_split(dataset, "trian")
+    with pytest.raises(InputError, match="^config.train_split: No split 'trian'"):
+        open_split(dataset, "trian", named_by="config.train_split")
 
 
 def test_files_that_do_not_fit_are_said(root):
