@@ -18,6 +18,20 @@ _LAUNCHED = {
     "PMI_SIZE": "PMI_RANK",
 }
 
+# What the connections of Gloo and NCCL, and JAX's coordination service, say of a peer that is gone.
+_BROKEN = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Connection refused",
+    "Broken pipe",
+    "Socket closed",
+    "heartbeat timeout",
+    "ncclRemoteError",
+    "ncclSystemError",
+    "coordination service",
+    "CoordinationService",
+)
+
 
 def start(
     coordinator: str = "", processes: int = 0, process_id: int = -1, distributed: str = "auto"
@@ -66,21 +80,6 @@ def lost(error: Exception) -> InputError | None:
         f"Another process of this run has ended, or cannot be reached ({first}). What it said is "
         "the cause. Start all processes again: the run goes on from its last checkpoint."
     )
-
-
-# What the connections of Gloo and NCCL, and JAX's coordination service, say of a peer that is gone.
-_BROKEN = (
-    "Connection closed by peer",
-    "Connection reset by peer",
-    "Connection refused",
-    "Broken pipe",
-    "Socket closed",
-    "heartbeat timeout",
-    "ncclRemoteError",
-    "ncclSystemError",
-    "coordination service",
-    "CoordinationService",
-)
 
 
 def _join_cluster() -> None:

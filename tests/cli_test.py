@@ -1,8 +1,5 @@
 """Verbs: imported together, their manuals, the flags they share."""
 
-import subprocess
-import sys
-
 import pytest
 
 from segjax import cli
@@ -20,14 +17,7 @@ def test_all_verbs_are_imported_together_and_define_no_flag():
         f"for name in {[*VERBS, 'study']}: importlib.import_module('segjax.' + name)\n"
         "print(sorted(set(flags.FLAGS) - before))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=programs.ROOT,
-        env=programs.environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = programs.script(script)
     assert done.stdout == "[]\n", done.stderr
 
 
@@ -81,14 +71,6 @@ def test_an_error_of_ours_is_a_traceback_and_the_end_whatever_threads_still_wait
         "    return {}[0]\n"
         "cli.Verb(lambda: None, main).run()\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=programs.ROOT,
-        env=programs.environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    done = programs.script(script)
     assert done.returncode == 1
     assert "KeyError: 0" in done.stderr

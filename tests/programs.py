@@ -73,6 +73,19 @@ def verb(
     )
 
 
+def script(text: str) -> subprocess.CompletedProcess:
+    """Runs a program of a few lines to its end, which must come within a minute."""
+    return subprocess.run(
+        [sys.executable, "-c", text],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
 def forked(
     name: str, *flags: str, cwd: pathlib.Path = ROOT, **extra: str
 ) -> subprocess.CompletedProcess:
@@ -124,12 +137,9 @@ def line(done: subprocess.CompletedProcess) -> str:
 def final(workdir: pathlib.Path, which: str = "latest") -> dict[str, np.ndarray]:
     """Path -> array of the whole train state that a checkpoint holds."""
     best = run_folder.read_config(workdir).best
-    checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", **best, read_only=True)
-    try:
-        device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    with checkpoint.Checkpoints(workdir / "checkpoints", **best, read_only=True) as checkpoints:
         ts, _ = checkpoints.restore_fields({}, which=which, on=device)
-    finally:
-        checkpoints.close()
     return tiny.by_name(ts)
 
 

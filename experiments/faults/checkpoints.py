@@ -6,9 +6,10 @@ import shutil
 import signal
 from collections.abc import Callable
 
-from experiments.faults import outcome, runs
+from experiments.faults import runs
 from experiments.faults.outcome import Outcome
 from segjax.runs import checkpoint
+from segjax.runs.progress import ProgressLine
 
 
 def run(folder: pathlib.Path, count: int, seed: int = 0) -> list[Outcome]:
@@ -20,7 +21,7 @@ def run(folder: pathlib.Path, count: int, seed: int = 0) -> list[Outcome]:
     stopped.reached("a step", 8)
     stopped.send(signal.SIGTERM)
     stopped.end()
-    progress = outcome.Progress("checkpoints", count)
+    progress = ProgressLine("checkpoints", count)
     for number in range(count):
         workdir = folder / str(number)
         shutil.copytree(half, workdir)
@@ -34,7 +35,7 @@ def run(folder: pathlib.Path, count: int, seed: int = 0) -> list[Outcome]:
             raise RuntimeError(f"{case}: nothing was damaged.")
         outcomes.append(_judged(case, workdir, whole, newest))
         shutil.rmtree(workdir)
-        progress.say(number + 1)
+        progress.show(number + 1)
     return outcomes
 
 

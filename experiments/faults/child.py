@@ -118,7 +118,7 @@ def clock(phase: str, count: int, seconds: float) -> None:
 
 
 def nan(steps: list[int]) -> None:
-    """The loss of these steps is nan, and so are its gradients."""
+    """The loss of these steps is nan."""
     import jax.numpy as jnp
 
     _, _, original = _found("segjax.training.steps:_summed_gradients")

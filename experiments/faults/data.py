@@ -9,10 +9,11 @@ import signal
 import cv2
 import numpy as np
 
-from experiments.faults import outcome, runs
+from experiments.faults import runs
 from experiments.faults.outcome import Outcome
 from segjax.data import png
 from segjax.runs import checkpoint, event_log
+from segjax.runs.progress import ProgressLine
 
 _IMAGES = 10  # in train; a batch is eight
 _SIZE = (48, 64)
@@ -25,10 +26,8 @@ def run(folder: pathlib.Path, count: int, seed: int = 0) -> list[Outcome]:
     data = folder / "data"
     _make(data)
     whole = folder / "whole"
-    status, said = _train(whole, data, 0).end()
-    if status != 0:
-        raise RuntimeError(f"The undisturbed run ended with {status}: {said[-3000:]}")
-    progress = outcome.Progress("data", count)
+    _train(whole, data, 0).undisturbed()
+    progress = ProgressLine("data", count)
     faults = [*_CHANGES, "a worker process killed"]
     for number in range(count):
         fault, workers = faults[number % len(faults)], 2 * (number // len(faults) % 2)
@@ -37,7 +36,7 @@ def run(folder: pathlib.Path, count: int, seed: int = 0) -> list[Outcome]:
             outcomes.append(_worker_killed(workdir, whole, data, chosen))
         else:
             outcomes.append(_changed(fault, workers, workdir, whole, data, chosen))
-        progress.say(number + 1)
+        progress.show(number + 1)
     return outcomes
 
 
@@ -121,7 +120,6 @@ def _changed(
     status, said = child.end()
     told = _told(fault, case, workdir, status, said, path.name)
     path.write_bytes(stored)
-
     os.utime(path, ns=(dates.st_atime_ns, dates.st_mtime_ns))
     if told is not None:
         return told
@@ -138,7 +136,6 @@ def _worker_killed(
     workers = _children(child.process.pid)
     if len(workers) < 2:
         raise RuntimeError(f"There are no workers, but {workers}.")
-
     os.kill(chosen.choice(workers), signal.SIGKILL)
     status, said = child.end()
     told = _told(fault, f"of {len(workers)}", workdir, status, said, "A worker process")
@@ -166,10 +163,9 @@ def _told(
     fault: str, case: str, workdir: pathlib.Path, status: int | None, said: str, name: str
 ) -> Outcome | None:
     """What is wrong with the end of the run that met the fault; None if nothing is."""
-    lines = [line for line in said.splitlines() if line.startswith("segjax: ")]
     if status == 0:
         return Outcome(fault, case, "silent", "the run went on to its end")
-    if status != 1 or len(lines) != 1 or name not in lines[0] or "Traceback" in said:
+    if name not in (runs.refusal(status, said) or ""):
         return Outcome(fault, case, "traceback", f"{status}: {said[-600:]}")
     logged = max((event["step"] for event in event_log.read(workdir)), default=0)
     saved = max(checkpoint.steps_in(workdir / "checkpoints"), default=0)

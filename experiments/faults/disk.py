@@ -12,9 +12,10 @@ import shutil
 
 import cv2
 
-from experiments.faults import outcome, runs
+from experiments.faults import runs
 from experiments.faults.outcome import Outcome
 from segjax.data import catalog
+from segjax.runs.progress import ProgressLine
 
 _ERRORS = {"ENOSPC": "a full disk", "EACCES": "a file that may not be written"}
 _HIDDEN = r"/\.[0-9a-f]{16}\.tmp$"
@@ -63,9 +64,8 @@ _OTHERS = (
 )
 
 
-def run(folder: pathlib.Path, count: int, seed: int = 0) -> list[Outcome]:
+def run(folder: pathlib.Path, count: int) -> list[Outcome]:
     """Tries at most `count` faults, evenly chosen of all that there are."""
-    del seed  # nothing is left to chance
     folder.chmod(0o755)  # for those who are not root
     base = {name: folder / name for name in ("run", "other", "photographs", "out")}
     runs.whole(base["run"])
@@ -74,20 +74,20 @@ def run(folder: pathlib.Path, count: int, seed: int = 0) -> list[Outcome]:
     _photographs(base["photographs"])
     cases: list[tuple] = []
     for verb in (_TRAIN, *_OTHERS):
-        writes = _writes_of(verb, base, folder / "whole" / str(len(cases)))
         whole = folder / "whole" / str(len(cases))
+        writes = _writes_of(verb, base, whole)
         cases += [(verb, write, error, whole) for write in writes for error in _ERRORS]
     whole = folder / "whole" / "0"
     cases += [(limit, phase, number, whole) for phase, number in _MOMENTS for limit in _OF_ALL]
     chosen = [cases[i * len(cases) // count] for i in range(count)] if count < len(cases) else cases
-    progress, outcomes = outcome.Progress("disk", len(chosen)), list[Outcome]()
+    progress, outcomes = ProgressLine("disk", len(chosen)), list[Outcome]()
     for number, (what, *how) in enumerate(chosen):
         place = folder / "tries" / str(number)
         outcomes.append(
             _tried(what, base, place, *how) if isinstance(what, _Verb) else what(place, *how)
         )
         shutil.rmtree(place)
-        progress.say(number + 1)
+        progress.show(number + 1)
     return outcomes
 
 
@@ -110,9 +110,7 @@ def _writes_of(verb: _Verb, base: dict[str, pathlib.Path], place: pathlib.Path) 
     folders = _folders(base, place)
     watch = {"kind": "writes", "folder": str(place)}
     child = runs.Child(*verb.command(folders), verb=verb.name, faults=[watch])
-    status, said = child.end()
-    if status != 0:
-        raise RuntimeError(f"{verb} ended with {status}: {said[-3000:]}")
+    child.undisturbed()
     moved = {m.words[1]: m.words[2] for m in child.marks if m.words[0] == "moved"}
     seen: collections.Counter[str] = collections.Counter()
     found: dict[str, list[_Write]] = {}
@@ -162,10 +160,9 @@ def _tried(
 
 def _told(fault: str, case: str, status: int | None, said: str) -> Outcome | None:
     """What is wrong with the end of a command that could not write; None if nothing is."""
-    lines = [line for line in said.splitlines() if line.startswith("segjax: ")]
     if status == 0:
         return None  # it did without the file, which the next start tells
-    if status != 1 or len(lines) != 1 or "Traceback" in said:
+    if runs.refusal(status, said) is None:
         return Outcome(fault, case, "traceback", f"{status}: {said[-700:]}")
     return None
 

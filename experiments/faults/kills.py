@@ -5,8 +5,9 @@ import random
 import signal
 import time
 
-from experiments.faults import child, outcome, runs
+from experiments.faults import child, runs
 from experiments.faults.outcome import Outcome
+from segjax.runs.progress import ProgressLine
 
 _OFTEN = set(child.PHASES) - {"compilation", "drawing", "the end"}  # more than once in a run
 _IN_A_ROW = 5  # kills of one run
@@ -21,7 +22,7 @@ def run(folder: pathlib.Path, count: int, seed: int = 0) -> list[Outcome]:
     whole = folder / "whole"
     lasts = runs.durations(runs.whole(whole))
     phases = ["the start", *child.PHASES]
-    progress = outcome.Progress("kills", count)
+    progress = ProgressLine("kills", count)
     for number in range(2 * count):  # some come too late
         if len(outcomes) >= count:
             break
@@ -40,7 +41,7 @@ def run(folder: pathlib.Path, count: int, seed: int = 0) -> list[Outcome]:
             )
             for then in doing
         ]
-        progress.say(len(outcomes))
+        progress.show(len(outcomes))
     return outcomes
 
 

@@ -8,9 +8,10 @@ import signal
 import jax
 import jax.numpy as jnp
 
-from experiments.faults import outcome, runs
+from experiments.faults import runs
 from experiments.faults.outcome import Outcome
 from segjax.runs import checkpoint, event_log, run_folder
+from segjax.runs.progress import ProgressLine
 from segjax.training import state
 
 _EVERY = ("--config.every_steps.checkpoint=1",)
@@ -34,7 +35,7 @@ def run(folder: pathlib.Path, count: int, seed: int = 0) -> list[Outcome]:
     runs.whole(folder / "never", *_EVERY, faults=[_NEVER])
     constant = folder / "constant"
     runs.whole(constant, *_CONSTANT)
-    progress = outcome.Progress("numbers", count)
+    progress = ProgressLine("numbers", count)
     for number in range(count):
         workdir, turn = folder / str(number), number // 4
         match number % 4:
@@ -47,7 +48,7 @@ def run(folder: pathlib.Path, count: int, seed: int = 0) -> list[Outcome]:
             case _:
                 done = _edge(workdir, constant, [*_EDGES][turn % len(_EDGES)])
         outcomes.append(done)
-        progress.say(number + 1)
+        progress.show(number + 1)
     return outcomes
 
 
@@ -79,8 +80,7 @@ def _ended(workdir: pathlib.Path, whole: pathlib.Path, step: int) -> Outcome:
         workdir, *_EVERY, "--config.stop.skipped=3", faults=[{"kind": "nan", "steps": steps}]
     )
     status, said = child.end()
-    lines = [line for line in said.splitlines() if line.startswith("segjax: ")]
-    if status != 1 or len(lines) != 1 or "--replay=" not in lines[0] or "Traceback" in said:
+    if "--replay=" not in (runs.refusal(status, said) or ""):
         return Outcome(fault, case, "traceback", f"{status}: {said[-600:]}")
     for at in checkpoint.steps_in(workdir / "checkpoints"):
         if at >= step:  # a user goes back to before, as the message says

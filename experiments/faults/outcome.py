@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import time
 from collections.abc import Sequence
 
 VERDICTS = ("survived", "refused", "lost", "silent", "traceback")
@@ -51,15 +50,3 @@ def rows(outcomes: Sequence[Outcome]) -> list[list[str]]:
         [fault, str(counts.total()), *(str(counts[verdict]) for verdict in VERDICTS)]
         for fault, counts in by_fault.items()
     ]
-
-
-class Progress:
-    """Says how many tries are done, and how long the rest will take."""
-
-    def __init__(self, what: str, total: int):
-        self._what, self._total, self._begin = what, total, time.monotonic()
-
-    def say(self, done: int) -> None:
-        """After each run: `done` tries so far."""
-        left = (time.monotonic() - self._begin) * (self._total - done) / max(done, 1)
-        print(f"{self._what}: {done} of {self._total}, {left / 60:.1f} minutes left.", flush=True)

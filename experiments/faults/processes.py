@@ -10,6 +10,7 @@ import time
 from experiments.faults import outcome, runs
 from experiments.faults.outcome import Outcome
 from segjax.runs import event_log
+from segjax.runs.progress import ProgressLine
 
 _FLAGS = ("--config.total_steps=8", "--config.every_steps.checkpoint=2")
 _SLOWED = 1.0  # seconds that a slow process stands still, again and again
@@ -20,15 +21,13 @@ def run(folder: pathlib.Path, count: int, seed: int = 0) -> list[Outcome]:
     chosen, outcomes = random.Random(seed), list[Outcome]()
     whole = folder / "whole"
     for process in _pair(whole):
-        status, said = process.end()
-        if status != 0:
-            raise RuntimeError(f"The undisturbed pair ended with {status}: {said[-3000:]}")
-    progress = outcome.Progress("processes", count)
+        process.undisturbed()
+    progress = ProgressLine("processes", count)
     kinds = (_killed, _killed, _killed, _frozen, _slow)
     for number in range(count):
         workdir, which = folder / str(number), number % 2
         outcomes.append(kinds[number % len(kinds)](workdir, whole, which, chosen))
-        progress.say(len(outcomes))
+        progress.show(len(outcomes))
     return outcomes
 
 

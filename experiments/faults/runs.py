@@ -51,18 +51,15 @@ class Child:
         flags: of the verb.
         faults: see `child`.
         verb: name of its module in segjax.
-        **variables: of its environment, beside those of this process.
     """
 
-    def __init__(
-        self, *flags: str, faults: Sequence[dict] = (), verb: str = "main", **variables: str
-    ):
+    def __init__(self, *flags: str, faults: Sequence[dict] = (), verb: str = "main"):
         reading, writing = os.pipe()
         command = [sys.executable, "-m", "experiments.faults.child", json.dumps(list(faults))]
         self.process = subprocess.Popen(
             [*command, f"segjax.{verb}", *flags],
             cwd=ROOT,
-            env=_environment() | {"FAULTS_MARKS": str(writing)} | variables,
+            env=_environment() | {"FAULTS_MARKS": str(writing)},
             pass_fds=[writing],
             stdout=subprocess.PIPE,  # a file would be subject to the limits of `child.limit`
             stderr=subprocess.STDOUT,
@@ -107,6 +104,13 @@ class Child:
             thread.join(5)
         return status, self._said.decode(errors="replace")
 
+    def undisturbed(self) -> "Child":
+        """Waits for the end; RuntimeError unless it is a good one."""
+        status, said = self.end()
+        if status != 0:
+            raise RuntimeError(f"The undisturbed run ended with {status}: {said[-3000:]}")
+        return self
+
     def doing(self) -> str:
         """The phase that was last told of."""
         begun = [mark.words[1] for mark in self.marks if mark.words[0] == "begin"]
@@ -143,11 +147,14 @@ def train(workdir: pathlib.Path, *flags: str, recipe: str = RECIPE, **options) -
 
 def whole(workdir: pathlib.Path, *flags: str, **options) -> Child:
     """The small run, undisturbed and ended."""
-    child = train(workdir, *flags, **options)
-    status, said = child.end()
-    if status != 0:
-        raise RuntimeError(f"The undisturbed run ended with {status}: {said[-3000:]}")
-    return child
+    return train(workdir, *flags, **options).undisturbed()
+
+
+def refusal(status: int | None, said: str) -> str | None:
+    """The one line that a command ended with; None if it ended in another way."""
+    lines = [line for line in said.splitlines() if line.startswith("segjax: ")]
+    clear = status == 1 and len(lines) == 1 and "Traceback" not in said
+    return lines[0] if clear else None
 
 
 def durations(child: Child) -> dict[str, float]:
@@ -222,12 +229,9 @@ def judged(
 def state_of(workdir: pathlib.Path, which: str) -> dict[str, bytes]:
     """Path -> bytes of the train state in a checkpoint."""
     best = run_folder.read_config(workdir).best
-    checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", **best, read_only=True)
-    try:
-        device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    with checkpoint.Checkpoints(workdir / "checkpoints", **best, read_only=True) as checkpoints:
         ts, _ = checkpoints.restore_fields({}, which=which, on=device)
-    finally:
-        checkpoints.close()
     leaves, _ = jax.tree_util.tree_flatten_with_path(ts)
     return {jax.tree_util.keystr(path): np.asarray(leaf).tobytes() for path, leaf in leaves}
 

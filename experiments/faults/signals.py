@@ -5,9 +5,10 @@ import random
 import signal
 import time
 
-from experiments.faults import child, outcome, runs
+from experiments.faults import child, runs
 from experiments.faults.outcome import Outcome
 from segjax.runs import checkpoint, event_log, orders
+from segjax.runs.progress import ProgressLine
 
 _OFTEN = set(child.PHASES) - {"compilation", "drawing", "the end"}  # more than once in a run
 _IN_A_ROW = 4  # orders to one run
@@ -22,7 +23,7 @@ def run(folder: pathlib.Path, count: int, seed: int = 0) -> list[Outcome]:
         (name, phase) for phase in ["the start", *child.PHASES] for name in orders.STATUS
     ]  # in turn
     wanted, number, given = count * len(orders.STATUS), 0, 0
-    progress = outcome.Progress("signals", wanted)
+    progress = ProgressLine("signals", wanted)
     while len(outcomes) < wanted and number < wanted:
         workdir, cases = folder / str(number), list[Outcome]()
         for _ in range(min(_IN_A_ROW, wanted - len(outcomes))):
@@ -39,7 +40,7 @@ def run(folder: pathlib.Path, count: int, seed: int = 0) -> list[Outcome]:
         else:
             outcomes += [Outcome(one.fault, one.case, end.verdict, end.said) for one in cases]
         number += 1
-        progress.say(len(outcomes))
+        progress.show(len(outcomes))
     return outcomes
 
 

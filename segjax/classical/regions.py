@@ -10,7 +10,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from segjax import contracts
+from segjax import arrays, contracts
 from segjax.errors import InputError
 
 _HALF = {4: ((0, 1), (1, 0)), 8: ((0, 1), (1, 0), (1, 1), (1, -1))}
@@ -154,13 +154,13 @@ def _sums(values: jax.Array, labels: jax.Array, regions: int) -> jax.Array:
 
     Blocks of pixels are added up with what rounding has cut off ("TwoSum", Knuth, The Art of
     Computer Programming 2, 4.2.2): a sum that grows pixel by pixel stays where it is once a value
-    is less than half of its last digit, which 8-bit colours are after some ten million pixels.
+    is less than half of its last digit, which 8-bit colours are after some 17 million pixels.
     """
     count, channels = values.shape
-    filling = -count % min(_BLOCK, max(count, 1))
+    block = min(_BLOCK, max(count, 1))
+    filling = arrays.round_up(count, block) - count
     values = jnp.pad(values, ((0, filling), (0, 0)))
     labels = jnp.pad(labels, (0, filling), constant_values=regions)  # of no region
-    block = min(_BLOCK, max(count, 1))
     empty = jnp.zeros((regions, channels))
 
     def add(carry: tuple, part: tuple) -> tuple:

@@ -66,7 +66,7 @@ class Scan:
     spec: DatasetSpec
     digests: tuple[str, ...]
 
-    @property
+    @functools.cached_property
     def contents(self) -> list[tuple[str, tuple[int, ...], tuple[int, ...]]]:
         """Name, image and mask of each example read: length and CRC-32 of a file, or an array's."""
         read = []

@@ -7,7 +7,7 @@ import functools
 import pathlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 from segjax.errors import InputError
-from segjax.runs import best, shapes, unraisable
+from segjax.runs import best, closing, shapes, unraisable
 
 FIELDS = ("step", "params", "batch_stats", "opt_state", "ema", "skipped")
 """Fields of a train state, in the order that its fingerprint goes through them."""
@@ -94,7 +94,7 @@ class _Kept(ocp.checkpoint_managers.PreservationPolicy):
         return [step in kept for step in steps]
 
 
-class Checkpoints:
+class Checkpoints(closing.Closing):
     """The checkpoints of one run: the latest ones and the best one. A context manager.
 
     Args:
@@ -236,10 +236,10 @@ class Checkpoints:
         def read(step: int) -> tuple[Any, dict]:
             stored = dict(self._stored(step))
             self._compare(dict(like), {k: stored[k] for k in like}, step)
-            shapes = jax.tree.map(
+            wanted = jax.tree.map(
                 lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=on), stored
             )
-            return self._read(step, shapes, by_field=True)
+            return self._read(step, wanted, by_field=True)
 
         restored = self._first_whole(read, which)
         if restored is None:
@@ -331,17 +331,6 @@ class Checkpoints:
                 + "; ".join(differences)
                 + "."
             )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            self.close()
-        except InputError as error:
-            if kind is None:
-                raise
-            logging.error("%s", error)  # not in place of the error that ends the run
 
     def close(self) -> None:
         """Waits for the save under way; one that is not waited for is lost."""

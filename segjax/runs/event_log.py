@@ -13,6 +13,7 @@ from absl import logging
 
 from segjax import files
 from segjax.errors import InputError
+from segjax.runs import closing
 from segjax.runs.tensorboard import Board
 
 _NAME = "metrics.jsonl"
@@ -36,7 +37,7 @@ def read(workdir: str | os.PathLike) -> list[dict]:
     ]
 
 
-class EventLog:
+class EventLog(closing.Closing):
     """Writes the events of a run into its folder. A context manager; or `close` it.
 
     A log that starts at a step keeps the events up to that step and drops later ones, which the
@@ -72,12 +73,6 @@ class EventLog:
                 self._lines = self._path.open("a", encoding="utf-8")
             self._board = Board(self._path.with_name("tensorboard"), step + 1 if step else 0)
 
-    def __enter__(self) -> "EventLog":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Appends one event: a line of strict JSON, on disk at once, and TensorBoard scalars.
 
@@ -88,11 +83,13 @@ class EventLog:
         values = {key: float(value) for key, value in scalars.items()}
         finite = {key: value if math.isfinite(value) else None for key, value in values.items()}
         line = json.dumps({"step": int(step), "time": time.time(), **finite}, allow_nan=False)
-        self.broken, before = True, self.broken
-        with _refusals(self._path):
-            self._lines.write(f"{line}\n")
-            self._lines.flush()
-        self.broken = before
+        try:
+            with _refusals(self._path):
+                self._lines.write(f"{line}\n")
+                self._lines.flush()
+        except InputError:
+            self.broken = True
+            raise
         self._board.scalars(step, values)
 
     def image(self, step: int, tag: str, rgb: np.ndarray) -> None:

@@ -52,12 +52,12 @@ class Orders:
         self._alone, self._ends_program, self._clock = alone, ends_program, clock
         self._working = False
         self._again: threading.Timer | None = None
+        self._undo: Callable[[], None] = lambda: None
         self._first: tuple[str, float] | None = None  # the order's name and time
         self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> Self:
         # Python delivers signals only to the main thread; a notebook may train in another.
-        self._undo: Callable[[], None] = lambda: None
         if threading.current_thread() is not threading.main_thread():
             return self
         self._undo = unraisable.divert(self._swallowed)
@@ -73,6 +73,7 @@ class Orders:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._drop_again()
         if self in self._active:
             self._active.remove(self)
         for outer in self._active:
@@ -81,8 +82,6 @@ class Orders:
             signal.signal(number, signal.SIG_IGN if self._ends_program else handler)  # type: ignore[arg-type]
         self._before.clear()
         self._undo()
-        if self._again is not None:
-            self._again.cancel()
 
     @property
     def given(self) -> bool:
@@ -96,7 +95,7 @@ class Orders:
             Asked: if the run has been asked to stop already.
         """
         if self.given:  # a library swallowed the exception
-            self._again = None
+            self._drop_again()
             raise Asked
         self._working = True
 
@@ -128,6 +127,11 @@ class Orders:
             raise Asked
         if not self._alone:
             os.kill(os.getpid(), signal.SIGTERM)
+
+    def _drop_again(self) -> None:
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
 
     def _swallowed(self, told: Any) -> bool:
         """Raises `Asked` again soon, where it was raised in a callback that cannot raise."""

@@ -6,13 +6,12 @@ from collections.abc import Callable
 import jax
 from absl import logging
 
-from segjax.errors import InputError
 from segjax.evaluation import report
 from segjax.evaluation.evaluator import Evaluator
 from segjax.evaluation.result import Result
 from segjax.network import Network
 from segjax.pictures import charts, label_maps, layout
-from segjax.runs import checkpoint, costs, event_log, progress
+from segjax.runs import checkpoint, closing, costs, event_log, progress
 from segjax.training import state, stopping
 from segjax.training.assembly import Training
 
@@ -21,7 +20,7 @@ class _Interrupted(Exception):
     """An evaluation was broken off between two batches."""
 
 
-class Monitor:
+class Monitor(closing.Closing):
     """Logs scalars, evaluates, draws pictures and decides on early stopping.
 
     All processes make the same calls; only the first writes.
@@ -126,22 +125,6 @@ class Monitor:
     def stopped(self) -> str | None:
         """Why the run ends early after its last evaluation; None if it goes on."""
         return self._watched.stopped(self.training.config.stop)
-
-    @property
-    def behind(self) -> bool:
-        """Whether the log lacks an event, as it could not be written."""
-        return self.log.broken
-
-    def __enter__(self) -> "Monitor":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            self.close()
-        except InputError as error:
-            if kind is None:
-                raise
-            logging.error("%s", error)  # not in place of the error that ends the run
 
     def close(self) -> None:
         """Draws the curves of the whole run and closes the log."""

@@ -100,7 +100,7 @@ class Stepper:
         try:
             with contextlib.suppress(InputError):
                 self._settle()
-            if self.watcher.behind:
+            if self.watcher.log.broken:
                 logging.warning("Steps that are not in the log are not saved, but taken again.")
                 return False
             if int(ts.step) > 0:
