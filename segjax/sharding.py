@@ -3,6 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -86,14 +87,26 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
+def on(mesh: Mesh, function: Callable) -> Callable:
+    """A function whose maps are split over a mesh: see `strips`."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*args, **kwargs)
+
+    return run
+
+
 def by_rows(function: Callable, mesh: Mesh) -> Callable:
     """Wraps a function of batch leaves, [B, ...] each, in shard_map over the batch axis.
 
-    For per-image functions that the compiler would not split by itself; devices that share an image
-    compute the same.
+    For per-image functions that the compiler would not split by itself.
     """
     rows = P("data")
-    return jax.shard_map(function, mesh=mesh, in_specs=rows, out_specs=rows, check_vma=False)
+    return jax.shard_map(
+        function, mesh=mesh, in_specs=rows, out_specs=rows, axis_names={"data"}, check_vma=False
+    )
 
 
 def batch_sharding(mesh: Mesh, name: str, *, split: bool = True) -> NamedSharding:
@@ -113,49 +126,63 @@ def rounded_up(rows: int, mesh: Mesh) -> int:
     return arrays.round_up(rows, mesh.shape["data"])
 
 
+def splits(mesh: Mesh, height: int) -> bool:
+    """Whether images of a height are put on the devices in strips; else each device gets it whole.
+
+    A program splits what it computes from them either way: see `strips`.
+    """
+    return height % int(mesh.shape["space"]) == 0
+
+
 def put_batch(
-    mesh: Mesh, rows: dict[str, np.ndarray], *, split: bool = True
+    mesh: Mesh, rows: dict[str, np.ndarray], *, stacked: bool = False
 ) -> dict[str, jax.Array]:
     """The global batch on the devices, made of this process's rows.
 
     Args:
         mesh: the devices.
         rows: this process's rows.
-        split: see `batch_sharding`.
+        stacked: whether these are several batches, along a first axis that is not split.
 
     Raises:
-        InputError: if rows or height do not divide among the devices.
+        InputError: if the rows do not divide among the devices.
     """
-    _check_divides(mesh, rows, split=split)
+    shardings = _shardings(mesh, rows, stacked)
     return {
-        name: jax.make_array_from_process_local_data(batch_sharding(mesh, name, split=split), array)
+        name: jax.make_array_from_process_local_data(shardings[name], array)
         for name, array in rows.items()
     }
 
 
-def batch_shapes(mesh: Mesh, rows: dict[str, np.ndarray]) -> dict[str, jax.ShapeDtypeStruct]:
+def batch_shapes(
+    mesh: Mesh, rows: dict[str, np.ndarray], *, stacked: bool = False
+) -> dict[str, jax.ShapeDtypeStruct]:
     """The result of `put_batch` as ShapeDtypeStructs; raises the same errors."""
-    _check_divides(mesh, rows, split=True)
-    processes = len(process_rows(mesh))
+    processes, axis = len(process_rows(mesh)), int(stacked)
+    shardings = _shardings(mesh, rows, stacked)
     return {
         name: jax.ShapeDtypeStruct(
-            (processes * len(array), *array.shape[1:]),
+            (*array.shape[:axis], processes * array.shape[axis], *array.shape[axis + 1 :]),
             array.dtype,
-            sharding=batch_sharding(mesh, name),
+            sharding=shardings[name],
         )
         for name, array in rows.items()
     }
 
 
-def _check_divides(mesh: Mesh, rows: dict[str, np.ndarray], *, split: bool) -> None:
+def _shardings(mesh: Mesh, rows: dict[str, np.ndarray], stacked: bool) -> dict[str, NamedSharding]:
+    """Name of each array of a batch -> its sharding."""
+    total, height = rows["image"].shape[int(stacked) :][:2]
+    total *= len(process_rows(mesh))
     data, space = mesh.devices.shape
-    total = rows["image"].shape[0] * len(process_rows(mesh))
-    height = rows["image"].shape[1]
-    if total % data or (split and height % space):
+    if total % data:
         raise InputError(
-            f"A batch of {total} images of height {height} does not divide over {data} x {space} "
-            "devices (data x space): change the batch size, the canvas or config.mesh.space."
+            f"A batch of {total} images does not divide over {data} x {space} devices (data x "
+            "space): change the batch size or config.mesh.space."
         )
+    split, before = splits(mesh, height), (None,) * int(stacked)
+    by_name = {name: batch_sharding(mesh, name, split=split) for name in rows}
+    return {name: NamedSharding(mesh, P(*before, *one.spec)) for name, one in by_name.items()}
 
 
 def local_rows(array: jax.Array) -> np.ndarray:

@@ -5,12 +5,13 @@ Krähenbühl, Koltun: Efficient Inference in Fully Connected CRFs with Gaussian 
 all pixels update at once. As in the code of the publication, a pixel also receives its own.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 
-from segjax import contracts
+from segjax import contracts, strips
 from segjax.data.spec import VOID
 from segjax.errors import InputError
 
@@ -50,7 +51,7 @@ def infer(
     for each in compatibilities:
         form = f"[] or [{classes}] or [{classes}, {classes}]"
         contracts.real(each, "compatibility", form)
-    fill = -classes % _LANES
+    fill = -classes % math.lcm(_LANES, strips.count())
     unary = jnp.pad(logits, ((0, 0), (0, fill)), constant_values=-jnp.inf)
     costs = [_cost(c, fill, logits.dtype) for c in compatibilities]
 
@@ -59,7 +60,9 @@ def infer(
         energy, q = carry
         new = jax.nn.softmax(unary - energy, axis=-1)
         q = new if relaxation == 1 else (1 - relaxation) * q + relaxation * new
-        energy = sum(cost(send(q)) for send, cost in zip(filters, costs, strict=True))
+        sent = strips.split(q, 1)  # pixels are summed channel by channel
+        energy = sum(cost(send(sent)) for send, cost in zip(filters, costs, strict=True))
+        energy = strips.split(energy, 0)
         return (energy, None if relaxation == 1 else q), None
 
     no_energy = jnp.zeros_like(unary)

@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from segjax import strips
+
 OUT_OF_RANGE = np.iinfo(np.int32).max
 """`Lattice.needed` of points that are too far apart for any capacity."""
 
@@ -95,12 +97,12 @@ def apply(lattice: Lattice, values: jax.Array, transpose: bool = False) -> jax.A
         transpose: whether the adjoint is applied: since the axes are blurred one after the other,
             the operator is not quite symmetric.
     """
-    out = _filter(lattice, transpose, values)
+    out = strips.by_channel(functools.partial(_filter, transpose=transpose), lattice, values)
     return jnp.where(lattice.needed <= lattice.capacity, out, jnp.nan)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _filter(lattice: Lattice, transpose: bool, values: jax.Array) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _filter(lattice: Lattice, values: jax.Array, transpose: bool) -> jax.Array:
     def out(rows):
         table = _blurred(lattice, rows, values, transpose)
         return _gain(lattice) * _slice(lattice.corners, lattice.weights, table)
@@ -108,8 +110,8 @@ def _filter(lattice: Lattice, transpose: bool, values: jax.Array) -> jax.Array:
     return _for_rows(lattice, out)
 
 
-def _filter_fwd(lattice, transpose, values):
-    return _filter(lattice, transpose, values), (lattice, values)
+def _filter_fwd(lattice, values, transpose):
+    return _filter(lattice, values, transpose), (lattice, values)
 
 
 def _filter_bwd(transpose, residuals, gradient):

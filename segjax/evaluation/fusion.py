@@ -1,9 +1,10 @@
 """Multi-view evaluation: a network on many views of an image, their scores fused strip by strip.
 
 Windows are cut from the image, the network scores them in batches, and the scores are pasted back
-(see `window_grid` and `schedule`). The windows of a batch are split over the devices; each device
-sums the scores of its windows, and the sums are added when a strip of rows is done. Only one strip
-is held at full resolution with K scores per pixel.
+(see `window_grid` and `schedule`). The windows of a batch are split over the devices, and each over
+`space` of them (see `segjax.strips`); a device sums the scores of its windows, and the sums are
+added when a strip of rows is done. Only one strip is held at full resolution with K scores per
+pixel.
 """
 
 import functools
@@ -13,10 +14,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, NamedSharding
+from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from segjax import arrays
+from segjax import arrays, sharding, strips
 from segjax.arrays import Size
 from segjax.data.spec import VOID
 from segjax.evaluation.schedule import Limits, Part, Work
@@ -46,8 +47,9 @@ class MultiView:
         refine: applies a CRF to whole images and judges the result, or None. With a CRF, scores
             of whole images are held on the device.
         batch_size: windows per batch on this process's devices; rounded up to a multiple of the
-            number of devices.
+            number of devices / `space`.
         devices: devices of this process.
+        space: devices that share a window, a divisor of their number.
         strip_bytes: approximate bytes of fused scores per device.
 
     Attributes:
@@ -63,6 +65,7 @@ class MultiView:
         mean: tuple[float, float, float],
         batch_size: int,
         devices: Sequence[jax.Device],
+        space: int = 1,
         refine: Refine | None = None,
         strip_bytes: int = STRIP_BYTES,
     ):
@@ -70,11 +73,12 @@ class MultiView:
         self.programs: set[tuple] = set()
         self._model, self._refine, self._judge = model, refine, judge
         self._grids: dict[Size, Size] = {}
-        mesh = jax.make_mesh((len(devices),), ("tile",), (AxisType.Auto,), devices=devices)
+        grid = np.array(devices, object).reshape(-1, space)
+        mesh = Mesh(grid, ("tile", strips.AXIS), (AxisType.Auto,) * 2)
         self._split, self._whole = NamedSharding(mesh, P("tile")), NamedSharding(mesh, P())
-        windows = arrays.round_up(batch_size, len(devices))
+        windows = arrays.round_up(batch_size, len(grid))
         self._limits = Limits(windows, strip_bytes, model.num_classes)
-        self._see = jax.jit(Network.__call__)
+        self._see = jax.jit(sharding.on(mesh, Network.__call__))
         self._cut = jax.jit(functools.partial(_cut, mean=mean))
         self._paste = jax.jit(
             jax.shard_map(
@@ -117,7 +121,7 @@ class MultiView:
             counts = more if counts is None else jax.tree.map(np.add, counts, more)
             for key, value in outputs.items():
                 maps.setdefault(key, []).append(value)
-        joined = {key: np.concatenate(strips, axis=1) for key, strips in maps.items()}
+        joined = {key: np.concatenate(parts, axis=1) for key, parts in maps.items()}
         height, width = work.size
         return {key: x[:, :height, :width] for key, x in joined.items()} | {"counts": counts}
 
@@ -126,11 +130,11 @@ class MultiView:
         return Work(self.views, batch, seen, self._limits)
 
     def _refined(self, work: Work, network: Network, refine: Refine) -> dict[str, Any]:
-        strips = [
+        parts = [
             self._call("logits", self._logits, self._strip(work, network, first))
             for first in range(0, work.size[0], work.strip)
         ]
-        logits = jnp.concatenate(strips, axis=1)[:, : work.size[0], : work.size[1]]
+        logits = jnp.concatenate(parts, axis=1)[:, : work.size[0], : work.size[1]]
         batch = work.batch
         label = np.where(batch["weight"][:, None, None] > 0, batch["label"], np.uint8(VOID))
         refined = refine(batch["image"], logits, label, batch["size"])
@@ -140,15 +144,15 @@ class MultiView:
     def scores(self, network: Network, batch: dict[str, np.ndarray]) -> np.ndarray:
         """The fused scores: float32 [B, H', W', K]."""
         work = self._work(batch)
-        strips = [
+        parts = [
             np.asarray(self._strip(work, network, first).sum(0))
             for first in range(0, work.size[0], work.strip)
         ]
-        return np.concatenate(strips, axis=1)[:, : work.size[0], : work.size[1]]
+        return np.concatenate(parts, axis=1)[:, : work.size[0], : work.size[1]]
 
     def _empty(self, work: Work, value: float) -> jax.Array:
         """A constant float32 [devices, B, strip, width, K]: the partial sum of each device."""
-        devices, classes = self._split.mesh.size, self._limits.num_classes
+        devices, classes = self._split.mesh.shape["tile"], self._limits.num_classes
         shape = (devices, work.image.shape[0], work.strip, work.width, classes)
         return jnp.full(shape, value, jnp.float32, device=self._split)
 

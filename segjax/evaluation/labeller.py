@@ -10,7 +10,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from segjax import arrays, sharding
+from segjax import arrays, sharding, strips
 from segjax import crf as crfs
 from segjax.arrays import Size
 from segjax.data import pipeline
@@ -74,6 +74,7 @@ class Labeller:
             refine=None if crf is None else functools.partial(self._refine, crf),
             batch_size=max(1, self.protocol.batch_size // jax.process_count()),
             devices=list(self.mesh.local_devices),
+            space=self.mesh.shape[strips.AXIS],
         )
 
     def plan(self, sizes: np.ndarray) -> Plan:
@@ -94,15 +95,7 @@ class Labeller:
         for canvas, rows in dict(plan).items():
             local = len(rows) // jax.process_count()
             batch = pipeline.empty_batch(canvas, self.protocol.fill, local)
-            jax.block_until_ready(self._step(network, self._placed(batch)))
-
-    def _placed(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-        return sharding.put_batch(self.mesh, batch, split=self._splits(batch["label"].shape[1]))
-
-    def _splits(self, height: int) -> bool:
-        """Whether devices share images of this height; else each has its own whole."""
-        space: int = self.mesh.shape["space"]
-        return height % space == 0
+            jax.block_until_ready(self._step(network, sharding.put_batch(self.mesh, batch)))
 
     @property
     def programs(self) -> int:
@@ -114,7 +107,7 @@ class Labeller:
         canvas, crf = arrays.map_size(batch["label"]), None
         if self.protocol.crf is not None:
             crf = self._refinement(self.protocol.crf, canvas)
-        key = crf, self._splits(canvas[0])
+        key = crf, sharding.splits(self.mesh, canvas[0])
         if key not in self._looks:
             samples = self.protocol.views.samples
             look = steps.Look(self._judge, self._blocks, samples, crf, self.mesh)
@@ -184,7 +177,7 @@ class Labeller:
         self._canvases.add(canvas)
         inputs = {m.name: m.inputs(batch["size"], canvas) for m in self._image_metrics}
         named = {f"{name}/{key}": x for name, by_key in inputs.items() for key, x in by_key.items()}
-        placed = self._placed(batch | named)
+        placed = sharding.put_batch(self.mesh, batch | named)
         out = self._step(network, {key: placed[key] for key in batch})
         for name, by_key in inputs.items():
             rows = {key: placed[f"{name}/{key}"] for key in by_key}

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from segjax import arrays, sharding
+from segjax import arrays, sharding, strips
 from segjax.arrays import Size
 from segjax.crf import Refinement
 from segjax.data.spec import VOID
@@ -90,15 +90,15 @@ class Look:
         """
         size = arrays.map_size(batch["label"])
         seen = network.model.seen(size)
-        image = batch["image"].astype(jnp.float32)
+        image = strips.split(batch["image"].astype(jnp.float32))
         if seen != size:
-            image = resize.resized(image, seen, resize.Resize("half_pixel"))
+            image = strips.split(resize.resized(image, seen, resize.Resize("half_pixel")))
         if self.samples:
             numbers = jax.vmap(image_number)(batch["image"], batch["size"])
             scores = network.sampled(image, numbers, samples=self.samples)
         else:
             scores = network(image)
-        label = jnp.where(batch["weight"][:, None, None] > 0, batch["label"], VOID)
+        label = strips.split(jnp.where(batch["weight"][:, None, None] > 0, batch["label"], VOID))
         if self.crf is None:
             return self._over(scores, label, seen, self.judge) | scores.crf_scalars()
         outputs = self._over(scores, label, seen, _logits) | scores.crf_scalars()
@@ -127,8 +127,10 @@ class Look:
         outputs = row_blocks.over(block, scores, label, blocks=self.blocks, seen=seen)
         return joined(outputs, label.shape[1])
 
-    def jitted(self, model: Model, *, split: bool) -> Callable[[Network, Arrays], dict]:
-        """The jitted step: counts are replicated on every process, maps stay with their rows.
+    def jitted(self, model: Model, *, split: bool) -> jax.stages.Wrapped:
+        """The jitted step: (network, batch) -> results.
+
+        Counts are replicated on every process, maps stay with their rows.
 
         Args:
             model: the model.
@@ -145,7 +147,7 @@ class Look:
             outputs |= {"before": by_pixel, "confusion_before": whole, "overflow": whole}
         if model.has_crf:
             outputs["crf_vertices_wanted"] = whole
-        return jax.jit(self, out_shardings=outputs)
+        return jax.jit(sharding.on(self.mesh, self), out_shardings=outputs)
 
 
 def image_number(image: jax.Array, size: jax.Array) -> jax.Array:

@@ -16,7 +16,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from segjax import arrays
+from segjax import arrays, strips
 from segjax.arrays import Size
 from segjax.models import winograd
 
@@ -54,6 +54,20 @@ def convolve(
         [B, (H + pads - (k - 1) dilation - 1) // stride + 1, ..., K].
     """
     kernel, pads = _live_taps(x, kernel, stride, dilation, pads)
+    reach = (kernel.shape[0] - 1) * dilation + 1
+    if strips.count() == 1 or (reach == stride == 1 and pads[0] == (0, 0)):
+        return _convolved(x, kernel, stride, dilation, pads)
+
+    def of_rows(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return _convolved(x, kernel, stride, dilation, ((0, 0), pads[1]))
+
+    rows = (x.shape[1] + sum(pads[0]) - reach) // stride + 1
+    return strips.windows(
+        of_rows, x, kernel, reach=reach, rows=rows, stride=stride, before=pads[0][0]
+    )
+
+
+def _convolved(x, kernel, stride: int, dilation: int, pads: Pads) -> jax.Array:
     sides = {kernel.shape[0], kernel.shape[1]}
     if sides == {1} and pads == ((0, 0), (0, 0)):
         return x[:, ::stride, ::stride] @ kernel[0, 0]

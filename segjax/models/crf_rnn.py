@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from segjax import arrays, crf
+from segjax import arrays, crf, strips
 from segjax.crf import kernels, mean_field
 from segjax.errors import InputError, choose
 from segjax.models import resize
@@ -124,7 +124,7 @@ class CRFRNN(nnx.Module):
 
         # In a loop over a batch that is split over devices, every device would compute all of it.
         several = jax.device_count() > 1
-        rows = logits, image
+        rows = logits, strips.whole(image)  # the lattice of an image is built on all its devices
         values, overflow = jax.vmap(refined)(rows) if several else crf.by_image(refined, rows)
         return Scores(values, resize.Resize("half_pixel", 1), overflow)
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from segjax import strips
 from segjax.models import resize
 
 
@@ -40,17 +41,37 @@ class LearnedUp2(nnx.Module):
             start: first row and column that are kept of the full map; None: (k - 2) / 2, which
                 puts pixels 2i and 2i + 1 on pixel i of the input.
         """
-        kernel = self.kernel[...]
-        side, groups = kernel.shape[0], 1 if kernel.shape[2] > 1 else x.shape[-1]
-        full = jax.lax.conv_general_dilated(
-            x.astype(jnp.float32),
-            kernel[::-1, ::-1],  # a transposed convolution runs its kernel mirrored
-            window_strides=(1, 1),
-            padding=((side - 1, side - 1),) * 2,
-            lhs_dilation=(2, 2),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=groups,
-            precision="highest",  # as in `resize.apply`: accelerators would round the scores
-        )
+        x, kernel = x.astype(jnp.float32), self.kernel[...]
+        side = kernel.shape[0]
         start = (side - 2) // 2 if start is None else start
-        return full[:, start : start + size[0], start : start + size[1]]
+        if strips.count() == 1:
+            return _full(x, kernel)[:, start : start + size[0], start : start + size[1]]
+        # Rows 2p and 2p + 1 of the result read those of x from p - before on.
+        before, last = (side - 1 - start) // 2, (start + 1) // 2
+
+        def pairs_of_rows(x: jax.Array, kernel: jax.Array) -> jax.Array:
+            pairs = x.shape[1] - before - last
+            first = start + 2 * before
+            y = _full(x, kernel)[:, first : first + 2 * pairs, start : start + size[1]]
+            return y.reshape(y.shape[0], pairs, 2, *y.shape[2:])
+
+        rows = -(-size[0] // 2)
+        y = strips.windows(
+            pairs_of_rows, x, kernel, reach=before + last + 1, rows=rows, before=before
+        )
+        return y.reshape(y.shape[0], 2 * rows, *y.shape[3:])[:, : size[0]]
+
+
+def _full(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The whole result: [B, h, w, C], [k, k, c, C] -> [B, 2h - 2 + k, 2w - 2 + k, C]."""
+    side = kernel.shape[0]
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel[::-1, ::-1],  # a transposed convolution runs its kernel mirrored
+        window_strides=(1, 1),
+        padding=((side - 1, side - 1),) * 2,
+        lhs_dilation=(2, 2),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=1 if kernel.shape[2] > 1 else x.shape[-1],
+        precision="highest",  # as in `resize.apply`: accelerators would round the scores
+    )

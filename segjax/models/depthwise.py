@@ -12,10 +12,10 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from segjax import strips
 from segjax.models.convolution import DIMENSIONS, Pads
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def depthwise(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, pads: Pads) -> jax.Array:
     """Convolves each channel by itself: [B, H, W, C], [k, k, 1, C] -> [B, h, w, C].
 
@@ -25,6 +25,21 @@ def depthwise(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, pads:
         stride, dilation: steps between windows and between taps.
         pads: zeros around the map.
     """
+    if strips.count() == 1:
+        return _depthwise(x, kernel, stride, dilation, pads)
+
+    def of_rows(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return _depthwise(x, kernel, stride, dilation, ((0, 0), pads[1]))
+
+    reach = (kernel.shape[0] - 1) * dilation + 1
+    rows = (x.shape[1] + sum(pads[0]) - reach) // stride + 1
+    return strips.windows(
+        of_rows, x, kernel, reach=reach, rows=rows, stride=stride, before=pads[0][0]
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _depthwise(x, kernel, stride: int, dilation: int, pads: Pads) -> jax.Array:
     cpu = functools.partial(_shifted, stride=stride, dilation=dilation, pads=pads)
     default = functools.partial(_grouped, stride=stride, dilation=dilation, pads=pads)
     return jax.lax.platform_dependent(x, kernel, cpu=cpu, default=default)
@@ -66,7 +81,7 @@ def _windows(padded: jax.Array, size: int, stride: int, dilation: int) -> list[l
 
 
 def _forward(x, kernel, stride, dilation, pads):
-    return depthwise(x, kernel, stride, dilation, pads), (x, kernel)
+    return _depthwise(x, kernel, stride, dilation, pads), (x, kernel)
 
 
 def _backward(stride, dilation, pads, kept, cotangent):
@@ -74,10 +89,8 @@ def _backward(stride, dilation, pads, kept, cotangent):
     options = {"stride": stride, "dilation": dilation, "pads": pads}
 
     def x_gradient(form):
-        def pull(kernel, cotangent):
-            # The form is linear in x: the value of x does not matter.
-            zeros = jnp.zeros(x.shape, x.dtype)
-            return jax.vjp(lambda x: form(x, kernel, **options), zeros)[1](cotangent)[0]
+        def pull(x, kernel, cotangent):
+            return jax.vjp(lambda x: form(x, kernel, **options), x)[1](cotangent)[0]
 
         return pull
 
@@ -89,13 +102,13 @@ def _backward(stride, dilation, pads, kept, cotangent):
     kernel_gradient = jax.lax.platform_dependent(x, cotangent, **sums)
     return (
         jax.lax.platform_dependent(
-            kernel, cotangent, cpu=x_gradient(_shifted), default=x_gradient(_grouped)
+            x, kernel, cotangent, cpu=x_gradient(_shifted), default=x_gradient(_grouped)
         ),
         kernel_gradient.astype(kernel.dtype),
     )
 
 
-depthwise.defvjp(_forward, _backward)
+_depthwise.defvjp(_forward, _backward)
 
 
 def _at_once(x, cotangent, size: int, stride: int, dilation: int, pads: Pads) -> jax.Array:
@@ -109,7 +122,7 @@ def _at_once(x, cotangent, size: int, stride: int, dilation: int, pads: Pads) ->
 def _row_by_row(x, cotangent, size: int, stride: int, dilation: int, pads: Pads) -> jax.Array:
     """`_at_once` with sums over single rows, which stay in a CPU's cache."""
     x = _padded(x, pads)
-    height, width, features = cotangent.shape[1:]
+    height, _, features = cotangent.shape[1:]
     _, cols = _windows(x, size, stride, dilation)
 
     def row_of(array, image, row):
@@ -117,13 +130,14 @@ def _row_by_row(x, cotangent, size: int, stride: int, dilation: int, pads: Pads)
         line = jax.lax.dynamic_slice(array, start, (1, 1, *array.shape[2:]))
         return line[0, 0].astype(jnp.float32)
 
-    def body(sums, number):
+    def products(number):
         image, row = number // height, number % height
         output = row_of(cotangent, image, row)
         inputs = [row_of(x, image, row * stride + i * dilation) for i in range(size)]
-        parts = (line[col] for line in inputs for col in cols)
-        return tuple(total + part * output for total, part in zip(sums, parts, strict=True)), None
+        return [line[col] * output for line in inputs for col in cols]
 
-    zeros = (jnp.zeros((width, features)),) * size**2
-    sums, _ = jax.lax.scan(body, zeros, jnp.arange(x.shape[0] * height))
+    def body(sums, number):
+        return [total + part for total, part in zip(sums, products(number), strict=True)], None
+
+    sums, _ = jax.lax.scan(body, products(0), jnp.arange(1, x.shape[0] * height))
     return jnp.stack([total.sum(0) for total in sums]).reshape(size, size, 1, features)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from segjax import strips
 from segjax.models import convolution, norms
 from segjax.models.depthwise import depthwise
 
@@ -61,7 +62,7 @@ def max_pool_2x2(x: jax.Array) -> jax.Array:
     It is the maximum of four strided slices: on CPU its gradient is ten times faster than that of
     `reduce_window`. Of equal values, the first in reading order takes the gradient.
     """
-    return _max_pool(to_even(x))
+    return strips.pairs(_max_pool, to_even(x), float(jnp.finfo(x.dtype).min))
 
 
 def to_even(x: jax.Array) -> jax.Array:

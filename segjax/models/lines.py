@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from segjax import arrays
+from segjax import arrays, strips
 from segjax.models import layers, norms
 
 DOWN, ACROSS = 1, 2  # axes of [B, H, W, C]
@@ -60,16 +60,27 @@ class LineConv(nnx.Module):
         x = x[:, :: self.stride] if self.axis == ACROSS else x[:, :, :: self.stride]
         columns = kernel.transpose(2, 0, 1, 3).reshape(features_in, taps * features)
         product = (x.astype(dtype) @ columns).reshape(*x.shape[:3], taps, features)
-        pads = [(0, 0)] * 5
-        pads[self.axis] = (taps // 2, taps // 2)
-        product, length = jnp.pad(product, pads), x.shape[self.axis]
-        x = arrays.total(
+        if self.axis == DOWN and strips.count() > 1:
+            rows = -(-x.shape[1] // self.stride)
+            x = strips.windows(
+                self._sums, product, reach=taps, rows=rows, stride=self.stride, before=taps // 2
+            )
+        else:
+            pads = [(0, 0)] * 5
+            pads[self.axis] = (taps // 2, taps // 2)
+            x = self._sums(jnp.pad(product, pads))
+        return x + self.bias[...].astype(dtype) if hasattr(self, "bias") else x
+
+    def _sums(self, product: jax.Array) -> jax.Array:
+        """The sums of the taps: [B, H + k - 1, W, k, K] -> [B, ceil(H / stride), W, K]."""
+        taps = product.shape[3]
+        length = product.shape[self.axis] - taps + 1
+        return arrays.total(
             jax.lax.slice_in_dim(
                 product[..., t, :], t, t + length, stride=self.stride, axis=self.axis
             )
             for t in range(taps)
         )
-        return x + self.bias[...].astype(dtype) if hasattr(self, "bias") else x
 
 
 class LineBlock(nnx.Module):

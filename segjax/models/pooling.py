@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from segjax import arrays
+from segjax import arrays, strips
 from segjax.errors import choose
 
 ROUNDINGS = ("ceil", "floor")
@@ -37,8 +37,22 @@ def max_pool(
     up = rounding == "ceil"
     for axis in (2, 1):
         pooled = _size(x.shape[axis], window, stride, padding, up)
+        if axis == 1 and strips.count() > 1:
+            return _pool_rows(x, pooled, window, stride, padding)
         x = _pool_axis(x, axis, pooled, window, stride, padding)
     return x
+
+
+def _pool_rows(x: jax.Array, pooled: int, window: int, stride: int, padding: int) -> jax.Array:
+    """`_pool_axis` of rows that are split over devices."""
+
+    def of_rows(x: jax.Array) -> jax.Array:
+        return _pool_axis(x, 1, (x.shape[1] - window) // stride + 1, window, stride, 0)
+
+    lowest = float(jnp.finfo(x.dtype).min)
+    return strips.windows(
+        of_rows, x, reach=window, rows=pooled, stride=stride, before=padding, fill=lowest
+    )
 
 
 def average_pool_3x3(x: jax.Array) -> jax.Array:
@@ -49,9 +63,17 @@ def average_pool_3x3(x: jax.Array) -> jax.Array:
     for axis in (1, 2):
         pads = [(0, 0)] * x.ndim
         pads[axis] = (1, 1)
-        wide, size = jnp.pad(x, pads), x.shape[axis]
-        x = arrays.total(jax.lax.slice_in_dim(wide, k, k + size, axis=axis) for k in range(3)) / 3
+        if axis == 1 and strips.count() > 1:
+            of_rows = functools.partial(_mean_of_three, axis=axis)
+            x = strips.windows(of_rows, x, reach=3, rows=x.shape[1], before=1)
+        else:
+            x = _mean_of_three(jnp.pad(x, pads), axis)
     return x
+
+
+def _mean_of_three(x: jax.Array, axis: int) -> jax.Array:
+    size = x.shape[axis] - 2
+    return arrays.total(jax.lax.slice_in_dim(x, k, k + size, axis=axis) for k in range(3)) / 3
 
 
 def bins_matrix(size: int, bins: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from segjax import arrays
+from segjax import arrays, strips
 from segjax.arrays import Size
 
 CONVENTIONS = ("half_pixel", "corners", "transposed")
@@ -152,8 +152,11 @@ def apply(x: jax.Array, rows: np.ndarray | jax.Array, cols: np.ndarray | jax.Arr
 
     The products have full float32 precision: by default accelerators round to 8 or 10 bits.
     """
-    x = x.astype(jnp.float32)
-    x = jnp.einsum("Hh,bhwc->bHwc", rows, x, precision="highest")
+    return across(strips.product(rows, x.astype(jnp.float32)), cols)
+
+
+def across(x: jax.Array, cols: np.ndarray | jax.Array) -> jax.Array:
+    """Resizes the rows of maps: float32 [B, h, w, C], [W, w] -> [B, h, W, C]."""
     return jnp.einsum("Ww,bHwc->bHWc", cols, x, precision="highest")
 
 

@@ -5,7 +5,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from segjax import strips
 from segjax.data.spec import VOID
 from segjax.models import resize
 from segjax.models.features import Scores
@@ -39,7 +41,7 @@ def over(
     height, width = label.shape[1:]
     rows, cols = scores.matrices((height, width), seen)
     blocks = min(blocks, height)
-    fill = -height % blocks
+    fill = -height % (blocks * strips.count())
     values, label = scores.values, jnp.pad(label, _pad_end(1, fill, 3), constant_values=VOID)
     by_block = [_split(label, 1, blocks)]
     on_pixels = resize.keeps_pixels(rows, cols)
@@ -47,13 +49,22 @@ def over(
         values = jnp.pad(values[:, :height, :width], _pad_end(1, fill, 4))
         by_block.append(_split(values, 1, blocks))
     else:
-        by_block.append(_split(jnp.pad(rows, _pad_end(0, fill, 2)), 0, blocks))
+        rows = np.pad(rows, _pad_end(0, fill, 2))
+        bands = strips.bands_of(rows)
+        if bands is None:
+            values = strips.whole(values)
+        else:
+            rows, values = bands.rows, bands.bring(values)
+        by_block.append(_split(jnp.asarray(rows), 0, blocks))
+    split_axes = (2, 2 if on_pixels else 1)
+    by_block = [strips.split(x, axis) for x, axis in zip(by_block, split_axes, strict=True)]
 
     @jax.checkpoint
     def block(values, label, part):
         if on_pixels:
             return fn(part.astype(jnp.float32), label)
-        return fn(resize.apply(values, part, cols), label)
+        down = strips.product if bands is None else strips.weighed
+        return fn(resize.across(down(part, values.astype(jnp.float32)), cols), label)
 
     def body(_, row_block):
         return None, block(None if on_pixels else values, *row_block)

@@ -8,7 +8,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from segjax import arrays
+from segjax import arrays, strips
 from segjax.arrays import Size
 from segjax.models import layers
 
@@ -42,15 +42,20 @@ def max_pool(x: jax.Array) -> tuple[jax.Array, Selection]:
     Returns:
         The maxima, [B, ceil(H/2), ceil(W/2), C], and their places.
     """
-    pooled, packed = _pool(layers.to_even(x))
+    pooled, packed = strips.pairs(_pool, layers.to_even(x), float(jnp.finfo(x.dtype).min))
     return pooled, Selection(packed, arrays.map_size(x), x.shape[3])
 
 
 def unpool(x: jax.Array, selection: Selection) -> jax.Array:
     """Writes values to the selected places, zeros elsewhere: [B, h, w, C] -> [B, H, W, C]."""
     height, width = selection.size
-    winner = _unpack(selection.packed, selection.channels)
-    return layers.to_corners(winner, x)[:, :height, :width]
+
+    def of_rows(kept: tuple[jax.Array, jax.Array]) -> jax.Array:
+        packed, x = kept
+        return layers.to_corners(_unpack(packed, selection.channels), x)
+
+    unpooled: jax.Array = strips.each(of_rows, (selection.packed, x), height)[:, :, :width]
+    return unpooled
 
 
 @jax.custom_vjp

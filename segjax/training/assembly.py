@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from segjax import losses, sharding
 from segjax.data.spec import DatasetSpec
 from segjax.network import Model, model_of
-from segjax.training import augment, optim, state, steps
+from segjax.training import augment, dispatch, optim, state, steps
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,7 +38,19 @@ class Training:
     @functools.cached_property
     def step(self) -> jax.stages.Wrapped:
         """The training step, jitted: (state, batch) -> (state, scalars); the state is donated."""
-        step = functools.partial(
+        return jax.jit(sharding.on(self.mesh, self._step), donate_argnums=0)
+
+    @functools.cached_property
+    def several_steps(self) -> jax.stages.Wrapped:
+        """`dispatch.several`, jitted: (state, batches, first, count) -> (state, scalars)."""
+        steps = functools.partial(
+            dispatch.several, step=self._step, patience=self.config.stop.skipped
+        )
+        return jax.jit(sharding.on(self.mesh, steps), donate_argnums=0)
+
+    @property
+    def _step(self) -> dispatch.Step:
+        return functools.partial(
             steps.train_step,
             model=self.model,
             augmentation=self.augmentation,
@@ -48,7 +60,6 @@ class Training:
             accumulate=self.config.accumulate,
             ema_decay=self.config.ema_decay,
         )
-        return jax.jit(step, donate_argnums=0)
 
     @functools.cached_property
     def batch_statistics(self) -> Callable:
@@ -56,7 +67,7 @@ class Training:
         statistics = functools.partial(
             steps.batch_statistics, augmentation=self.augmentation, seed=self.config.seed
         )
-        return jax.jit(statistics)
+        return jax.jit(sharding.on(self.mesh, statistics))
 
     def initial_state(self) -> state.TrainState:
         """The state before the first step, with random weights."""

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from segjax import losses
+from segjax import losses, strips
 from segjax.data.spec import VOID
 from segjax.errors import InputError
 from segjax.models import functional
@@ -52,6 +52,7 @@ def train_step(
     key_augment, key_dropout = jax.random.split(jax.random.key(seed))
     key_dropout = jax.random.fold_in(key_dropout, ts.step)
     image, label = augment.batch(key_augment, batch, augmentation, model.preprocess.mean)
+    image, label = strips.split(image), strips.split(label)
 
     (grads, total, count, batch_stats), crf_scalars = _summed_gradients(
         _Part(model, loss), ts, (image, label), key_dropout, accumulate
@@ -89,6 +90,7 @@ def batch_statistics(
     model = network.model
     key_augment, key_dropout = jax.random.split(jax.random.key(seed))
     image, _ = augment.batch(key_augment, batch, augmentation, model.preprocess.mean)
+    image = strips.split(image)
     module = functional.merge(model.graphs.training, network.params, network.batch_stats)
     norms = [m for _, m in nnx.iter_modules(module) if isinstance(m, nnx.BatchNorm)]
     if not norms:

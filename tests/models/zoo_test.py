@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 
 from segjax import models, sharding
+from segjax.arrays import Size
 from segjax.models import functional, resize
 from segjax.training import state
 from tests import tiny
@@ -71,22 +72,40 @@ def test_evaluation_does_not_look_across_the_batch(name):
     tiny.assert_close(run(x.at[1].set(0))[0], both[0])
 
 
-def step_of(name: str, devices: int, space: int) -> tuple[state.TrainState, dict[str, jax.Array]]:
+def step_of(
+    name: str, devices: int, space: int, size: Size = tiny.SIZE
+) -> tuple[state.TrainState, dict[str, jax.Array]]:
     """What one step makes of awake weights."""
-    training = tiny.assemble(config(name, mesh__space=space, optim__parts=()), devices)
-    batch = sharding.put_batch(training.mesh, tiny.batch(5))
+    changes = {"mesh__space": space, "augment__size": size, "optim__parts": ()}
+    training = tiny.assemble(config(name, **changes), devices)
+    batch = sharding.put_batch(training.mesh, tiny.batch(5, size=size))
     return training.step(tiny.awake_state(training), batch)
 
 
 QUICK = ("pspnet",)  # it has an auxiliary head and matrix products; the others take minutes
 
 
-@pytest.mark.parametrize(
-    "name",
-    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS],
-)
+def quick(*names: str) -> pytest.MarkDecorator:
+    """Every network, all but some of them in the slow suite."""
+    marks = {name: () if name in names else pytest.mark.slow for name in NETWORKS}
+    return pytest.mark.parametrize(
+        "name", [pytest.param(name, marks=mark) for name, mark in marks.items()]
+    )
+
+
+@quick(*QUICK)
 def test_a_step_on_four_devices_two_per_image_equals_the_step_on_one(name):
-    (one, scalars), (four, expected) = step_of(name, 1, 1), step_of(name, 4, 2)
+    assert_alike(step_of(name, 1, 1), step_of(name, 4, 2))
+
+
+@quick("segnet")
+def test_a_step_on_images_that_strips_do_not_divide_equals_the_step_on_one_device(name):
+    """Of 45 rows four devices hold 12, 12, 12 and 9, and of the deepest maps fewer than one."""
+    assert_alike(step_of(name, 1, 1, (45, 48)), step_of(name, 4, 4, (45, 48)))
+
+
+def assert_alike(one, four):
+    (one, scalars), (four, expected) = one, four
     assert scalars["grad_norm"] > 0
     tiny.assert_close(four.params, one.params)
     tiny.assert_close(four.batch_stats, one.batch_stats)
