@@ -44,6 +44,8 @@ KEYS = {
     "total_steps": Key(1000, allowed.whole(1, _MOST_STEPS), _GROWS),
     "batch_size": Key(8, allowed.whole(1)),
     "accumulate": Key(1, allowed.whole(1)),  # parts a batch is computed in, one after another
+    # Steps that the host sends off at once, none beyond one that is logged, evaluated or saved.
+    "steps_per_dispatch": Key(1, allowed.whole(1, 1024), _FREELY),
     "dtype": Key("float32", allowed.choice("float32", "bfloat16")),  # of the computation
     "input_scale": Key(1.0, _POSITIVE),  # the network sees images at this scale
     # Or it sees every image at this size; (0, 0): input_scale counts.

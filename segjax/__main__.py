@@ -11,6 +11,7 @@ from segjax.errors import near
 VERBS = {
     "train": ("main", "runs a recipe: trains a network, or a classical method over a data set"),
     "evaluate": ("evaluate", "scores a checkpoint under a stated protocol"),
+    "budget": ("budget", "what a training will need: memory, time, the largest batch"),
     "compare": ("compare", "compares the scores of two runs, with intervals"),
     "predict": ("predict", "labels images"),
     "prepare": ("prepare", "looks at a data set and checks it"),

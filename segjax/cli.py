@@ -182,11 +182,15 @@ def _define_processes() -> None:
 def start_processes() -> None:
     """Joins the other processes as the flags of `define("distributed")` say, before JAX is used.
 
+    Programs that are compiled from here on are kept for the next start.
+
     Raises:
         InputError: if three of the flags are not given together.
     """
     from segjax import distributed  # imports JAX, which a manual does not need
+    from segjax.compilers import cache
 
+    cache.keep()
     given = flags.FLAGS
     distributed.start(given.coordinator, given.processes, given.process_id, given.distributed)
 

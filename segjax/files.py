@@ -19,6 +19,11 @@ import numpy as np
 from segjax.errors import InputError
 
 
+def cache_folder() -> pathlib.Path:
+    """The folder of what is remembered between runs: `$SEGJAX_CACHE`, else ~/.cache/segjax."""
+    return pathlib.Path(os.environ.get("SEGJAX_CACHE") or pathlib.Path.home() / ".cache" / "segjax")
+
+
 def write(path: str | os.PathLike, data: bytes) -> None:
     """Writes bytes.
 

@@ -40,6 +40,7 @@ from absl import flags
 
 from segjax import cli, heatmaps, prediction
 from segjax import network as networks
+from segjax.compilers import cache
 from segjax.data.spec import MAX_CLASSES, DatasetSpec, hls_palette
 from segjax.errors import InputError
 from segjax.photographs import heatmaps as heatmap_files
@@ -63,6 +64,7 @@ def main(_argv: list[str]) -> None:
             "that comes with its weights or of a classical method."
         )
     classical = config is not None and bool(config.method.name)
+    cache.keep()
     values = saves.parse(given.save, saves.OF_METHODS if classical else saves.OF_NETWORKS)
     if (given.protocol or given.crf) and (classical or saves.HEATMAPS in values):
         raise InputError("--protocol and --crf apply only to labels of segmentation networks.")

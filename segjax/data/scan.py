@@ -333,9 +333,9 @@ class _Cache:
     """One JSON file that stores the result for a key; failures to read or write are no errors."""
 
     def __init__(self, folder: Path | None, kind: str, key: Sequence):
-        place = folder or os.environ.get("SEGJAX_CACHE") or Path.home() / ".cache" / "segjax"
+        place = folder or files.cache_folder()
         text = json.dumps([_CACHE_VERSION, *key])
-        self.path = Path(place) / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
+        self.path = place / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
 
     def read(self, parse: Callable[[dict], Parsed]) -> Parsed | None:
         """The parsed content; None if it is missing or damaged."""

@@ -29,11 +29,20 @@ class Meter:
             evaluate()
 
     Args:
+        operations: floating-point operations of a step, in products and convolutions.
+        peak: those that all devices can do in a second; None: not known.
         clock: seconds.
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.perf_counter):
+    def __init__(
+        self,
+        *,
+        operations: float = 0.0,
+        peak: float | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ):
         self._clock = clock
+        self._operations, self._peak = operations, peak
         self._since: float | None = clock()  # None while paused
         self._clear()
 
@@ -73,7 +82,8 @@ class Meter:
         """The rates since the last call; empty if no step was counted.
 
         "train/images_per_s"; "train/step_ms", the mean, waiting included; "train/data_wait", the
-        share of the time spent waiting for data, 0 to 1.
+        share of the time spent waiting for data, 0 to 1; on known chips "train/mfu", the share of
+        their rate that the step's products make use of, 0 to 1 (model FLOPs utilisation).
         """
         now = self._clock()
         seconds = self._active
@@ -87,5 +97,7 @@ class Meter:
                 "train/step_ms": 1000 * seconds / self._steps,
                 "train/data_wait": self._waited / seconds,
             }
+            if self._peak:
+                rates["train/mfu"] = self._steps * self._operations / seconds / self._peak
         self._clear()
         return rates

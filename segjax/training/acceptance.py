@@ -8,6 +8,7 @@ import jax
 import ml_collections
 
 from segjax import errors, initial_weights, metrics
+from segjax.compilers import operations
 from segjax.configuration import keys, vocabulary
 from segjax.data import catalog
 from segjax.data.splits import Split, check_trainable, open_split
@@ -27,7 +28,8 @@ class Accepted:
 
     Attributes:
         training: the static part of the training.
-        step: the traced training step.
+        step: the lowered training step, or several: see `inputs.dispatched`.
+        operations: floating-point operations of a step, over all devices.
         train, val: the splits for training and for evaluation.
         evaluator: evaluator under the config's protocol.
         start: initial weights, or None.
@@ -36,6 +38,7 @@ class Accepted:
 
     training: assembly.Training
     step: jax.stages.Lowered
+    operations: operations.Operations
     train: Split
     val: Split
     evaluator: Evaluator
@@ -91,8 +94,10 @@ def accept(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Accepted
         "data": {"train": train.scan.fingerprint, "eval": val.scan.fingerprint},
         "versions": run_folder.versions(),
     }
-    step = inputs.lowered(training, train)
-    return Accepted(training, step, train, val, evaluator, start, meta)
+    step = inputs.traced(training, train)
+    counted = operations.of_traced(step)
+    lowered = inputs.dispatched(training, train, step)
+    return Accepted(training, lowered, counted, train, val, evaluator, start, meta)
 
 
 def _trained_before(

@@ -6,9 +6,11 @@ from collections.abc import Callable
 import jax
 from absl import logging
 
-from segjax import sharding
+from segjax import sharding, units
+from segjax.compilers import optimised
 from segjax.data import class_weights, pipeline
 from segjax.data.splits import Split
+from segjax.training import dispatch
 from segjax.training.assembly import Training
 from segjax.training.state import TrainState
 
@@ -43,37 +45,73 @@ def batches_of_an_epoch(training: Training, split: Split) -> int:
     return count
 
 
-def lowered(training: Training, split: Split) -> jax.stages.Lowered:
+def traced(training: Training, split: Split) -> jax.stages.Traced:
     """The training step traced for the batches of a split; creates no arrays.
 
     Raises:
         InputError: if a loss, augmentation or network breaks its contract, or the batch size is
             not divisible by the number of devices.
     """
-    config = training.config
-    rows = pipeline.empty_batch(
-        split.canvas, config.preprocess.mean, config.batch_size // jax.process_count()
+    batch = sharding.batch_shapes(training.mesh, _nothing(training, split))
+    return training.step.trace(training.state_shapes(), batch)
+
+
+def dispatched(training: Training, split: Split, step: jax.stages.Traced) -> jax.stages.Lowered:
+    """The program that the run dispatches: `step`, or several of them."""
+    most = training.config.steps_per_dispatch
+    if most == 1:
+        single: jax.stages.Lowered = step.lower()
+        return single
+    rows = dispatch.stacked([_nothing(training, split)], most)
+    batches = sharding.batch_shapes(training.mesh, rows, stacked=True)
+    number = jax.ShapeDtypeStruct((), "int32", sharding=sharding.replicated(training.mesh))
+    lowered: jax.stages.Lowered = training.several_steps.lower(
+        training.state_shapes(), batches, number, number
     )
-    batch = sharding.batch_shapes(training.mesh, rows)
-    return training.step.lower(training.state_shapes(), batch)
+    return lowered
 
 
-def compiled(training: Training, traced: jax.stages.Lowered, ts: TrainState) -> Callable:
-    """The compiled training step; logs what it needs.
+def _nothing(training: Training, split: Split) -> pipeline.Batch:
+    """This process's rows of a batch without images."""
+    config = training.config
+    rows = config.batch_size // jax.process_count()
+    return pipeline.empty_batch(split.canvas, config.preprocess.mean, rows)
+
+
+def compiled(training: Training, lowered: jax.stages.Lowered, ts: TrainState) -> Callable:
+    """The compiled training step; logs what it needs, of what and of whom.
 
     Args:
         training: the training.
-        traced: result of `lowered`.
+        lowered: result of `dispatched`.
         ts: the initial state.
     """
-    step = traced.compile()
+    step = lowered.compile()
+    (data, space), images = training.mesh.devices.shape, training.config.batch_size
+    devices = list(training.mesh.devices.flat)
     logging.info(
-        "%d parameters; %d images per device and step; training step: %s.",
+        "%d x %s in %d processes, a mesh of %d x %d (data x space); %d images a process and step.",
+        len(devices),
+        devices[0].device_kind,
+        jax.process_count(),
+        data,
+        space,
+        images // jax.process_count(),
+    )
+    logging.info(
+        "%d parameters; %d images per device and step; training step: %s%s.",
         sum(leaf.size for leaf in jax.tree.leaves(ts.params)),
-        training.config.batch_size // training.mesh.devices.shape[0],
+        images // data,
         _memory(step),
+        _collectives(step) if len(devices) > 1 else "",
     )
     return step
+
+
+def _collectives(compiled: jax.stages.Compiled) -> str:
+    """What the devices exchange in a step."""
+    found = optimised.traffic(compiled.as_text() or "").collectives
+    return "".join(f"; {c.count} {c.kind} of {units.si(c.bytes, 'B')} together" for c in found)
 
 
 def _memory(compiled: jax.stages.Compiled) -> str:

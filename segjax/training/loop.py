@@ -69,7 +69,14 @@ def _run(
         evaluator = accepted.evaluator
         data = accepted.val.scan.fingerprint
         watcher = stack.enter_context(
-            monitor.Monitor(training, evaluator, data, workdir, step=first)
+            monitor.Monitor(
+                training,
+                evaluator,
+                data,
+                workdir,
+                operations=accepted.operations.products,
+                step=first,
+            )
         )
         guard = stack.enter_context(
             guards.Guards(workdir, config.stop.skipped, checkpoints, order, step=first)

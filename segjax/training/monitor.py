@@ -6,6 +6,7 @@ from collections.abc import Callable
 import jax
 from absl import logging
 
+from segjax.compilers import chips
 from segjax.evaluation import report
 from segjax.evaluation.evaluator import Evaluator
 from segjax.evaluation.result import Result
@@ -20,6 +21,12 @@ class _Interrupted(Exception):
     """An evaluation was broken off between two batches."""
 
 
+def _peak(training: Training) -> float | None:
+    """The operations that all devices can do in a second; None if they are not known."""
+    chip = chips.of_device(training.mesh.devices.flat[0])
+    return chip.rates[training.config.dtype] * training.mesh.size if chip else None
+
+
 class Monitor(closing.Closing):
     """Logs scalars, evaluates, draws pictures and decides on early stopping.
 
@@ -30,6 +37,7 @@ class Monitor(closing.Closing):
         evaluator: evaluator of the weights.
         data: fingerprint of the evaluated split.
         workdir: run folder.
+        operations: floating-point operations of a step, see `compilers.operations`.
         step: last completed step. Its evaluation counts as logged if the log holds all of it; else
             what there is of it is dropped.
     """
@@ -41,6 +49,7 @@ class Monitor(closing.Closing):
         data: str,
         workdir: pathlib.Path,
         *,
+        operations: float,
         step: int,
     ):
         self.training, self.evaluator = training, evaluator
@@ -61,7 +70,7 @@ class Monitor(closing.Closing):
         self._logged = logged  # the evaluation of that step
         self.log = event_log.EventLog(workdir, step=step, enabled=self.main, keep=kept)
         self.line = progress.ProgressLine("step", self.training.config.total_steps)
-        self.meter = costs.Meter()
+        self.meter = costs.Meter(operations=operations, peak=_peak(training))
         self._curves_are_new = False
 
     def step(self, step: int, scalars: dict[str, float]) -> None:

@@ -2,16 +2,16 @@
 
 import contextlib
 import dataclasses
+import time
 from collections.abc import Callable, Iterator
 
 import jax
 from absl import logging
 
-from segjax import sharding
 from segjax.data import pipeline
 from segjax.errors import InputError
 from segjax.runs import checkpoint, lock
-from segjax.training import acceptance, guards, monitor, state, stopping
+from segjax.training import acceptance, dispatch, guards, monitor, state, stopping
 
 
 @dataclasses.dataclass
@@ -23,8 +23,8 @@ class Stepper:
     watcher: monitor.Monitor
     guard: guards.Guards
     held: lock.Lock
-    # Step, scalars and batch of the previous step: reading those does not stall the device.
-    _late: tuple[int, dict[str, jax.Array], pipeline.Batch] | None = None
+    # First step, scalars and batches of the last dispatch: reading those does not stall the device.
+    _late: tuple[int, dispatch.Scalars, list[pipeline.Batch]] | None = None
 
     def train(
         self, ts: state.TrainState, batches: Iterator[pipeline.Batch], step_fn: Callable
@@ -33,12 +33,16 @@ class Stepper:
         training, watcher, guard = self.accepted.training, self.watcher, self.guard
         config = training.config
         try:
-            for step in range(int(ts.step) + 1, config.total_steps + 1):
+            step = int(ts.step)
+            while step < config.total_steps:
+                first, count = step + 1, dispatch.length(config, step + 1)
                 with watcher.meter.waiting():
-                    batch = next(batches)
-                ts, scalars = step_fn(ts, sharding.put_batch(training.mesh, batch))
+                    taken = [next(batches) for _ in range(count)]
+                ts, scalars = dispatch.take(
+                    step_fn, training.mesh, ts, taken, first, config.steps_per_dispatch
+                )
                 self._settle()
-                self._late = step, scalars, batch
+                self._late, step = (first, scalars, taken), step + count
                 ending, evaluating = guard.stopping(), stopping.due(config, step)
                 if evaluating or ending or step % config.every_steps.checkpoint == 0:
                     self._settle()
@@ -75,22 +79,28 @@ class Stepper:
         return True
 
     def _settle(self) -> None:
-        """Logs the previous step.
+        """Logs the steps of the last dispatch.
 
         Raises:
-            InputError: if it was one non-finite step too many.
+            InputError: if one was a non-finite step too many.
         """
         if self._late is None:
             return
-        (step, on_device, batch), self._late = self._late, None
-        scalars = {key: float(value) for key, value in jax.device_get(on_device).items()}
-        self.watcher.step(step, scalars)
-        if self.guard.broken(step, scalars, batch):
-            raise self.guard.error(step)
+        (first, on_device, batches), self._late = self._late, None
+        found = jax.device_get(on_device)
+        for i, batch in enumerate(batches):
+            scalars = {key: float(values[i]) for key, values in found.items()}
+            self.watcher.step(first + i, scalars)
+            if self.guard.broken(first + i, scalars, batch):
+                raise self.guard.error(first + i)
 
     def _save(self, ts: state.TrainState) -> None:
         self.held.check()
+        jax.block_until_ready(ts)
+        start = time.monotonic()
         self.checkpoints.save(ts, int(ts.step), meta=self.accepted.meta)
+        held = 1000 * (time.monotonic() - start)
+        logging.info("Step %d goes to disk, which held the training for %.0f ms.", ts.step, held)
 
     def _rescue(self, ts: state.TrainState) -> bool:
         """Saves the last good state before an error ends the run; whether that went well."""

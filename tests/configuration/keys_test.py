@@ -24,6 +24,7 @@ ODD = [
     ("batch_size", 0),
     ("batch_size", True),
     ("accumulate", 0),
+    ("steps_per_dispatch", 0),
     ("accumulate", 3),
     ("dtype", "float16"),
     ("input_scale", 0.0),

@@ -35,6 +35,17 @@ def test_the_meter_divides_by_the_time_that_counts():
     }
 
 
+def test_the_share_of_a_chip_s_rate_counts_the_operations_of_steps_alone():
+    clock = Clock()
+    meter = costs.Meter(operations=30.0, peak=20.0, clock=clock)
+    for _ in range(4):
+        clock.now += 5
+        meter.step(images=8)
+    with meter.paused():
+        clock.now += 1000
+    assert meter.read_and_reset()["train/mfu"] == pytest.approx(4 * 30 / 20 / 20)
+
+
 class Device:
     """One that tells its memory."""
 

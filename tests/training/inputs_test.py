@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import re
 
 import jax
 import numpy as np
@@ -51,11 +52,14 @@ def test_both_steps_are_compiled_before_the_first_is_taken(scene, caplog):
     training, evaluator = scene.training, scene.evaluator()
     with caplog.at_level(logging.INFO, logger="absl"):
         ts = tiny.awake_state(training)
-        traced = inputs.lowered(training, scene.split)
-        step = inputs.compiled(training, traced, ts)
+        lowered = inputs.traced(training, scene.split).lower()
+        step = inputs.compiled(training, lowered, ts)
         evaluator.compile(scene.network)
     assert f"{tiny.count(ts.params)} parameters; 2 images per device and step" in caplog.text
     assert "MiB temporary" in caplog.text
+    mesh = "2 x cpu in 1 processes, a mesh of 2 x 1 (data x space); 4 images a process and step"
+    assert mesh in caplog.text
+    assert re.search(r"; \d+ all-reduce of [\d.]+ kB together", caplog.text)
     (jitted,) = evaluator.labeller._looks.values()
     assert jitted._cache_size() == 1
     evaluator(scene.network)
