@@ -84,12 +84,29 @@ def lost(error: Exception) -> InputError | None:
 
 def _join_cluster() -> None:
     try:
-        jax.distributed.initialize(heartbeat_timeout_seconds=_HEARTBEAT_SECONDS)
+        jax.distributed.initialize(
+            local_device_ids=_local_gpus(), heartbeat_timeout_seconds=_HEARTBEAT_SECONDS
+        )
     except ValueError as error:  # of a launcher that JAX does not know
         raise InputError(
             f"The environment does not tell where the other processes are ({error}); give "
             "--coordinator=HOST:PORT, --processes and --process_id, or --distributed=off."
         ) from error
+
+
+def _local_gpus() -> list[int] | None:
+    """The numbers of this process's GPUs under Slurm or Open MPI; None: what JAX makes of it.
+
+    JAX gives each process the GPU of its number on the host: one of eight where it is alone there,
+    and one that it does not see where the launcher has bound it to another.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    on_host = _number(os.environ.get("SLURM_GPUS_ON_NODE", ""))
+    count = len(visible.split(",")) if visible else on_host
+    tasks = os.environ.get("SLURM_STEP_TASKS_PER_NODE", "").partition("(")[0]
+    alone = "1" in (tasks, os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE"))
+    bound = bool(visible) and count == 1
+    return list(range(count)) if bound or (alone and count > 1) else None
 
 
 def _in_cluster() -> bool:

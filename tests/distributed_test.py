@@ -179,6 +179,31 @@ def test_several_processes_are_those_that_a_launcher_has_started(names, several,
     assert bool(asked) == several
 
 
+ALONE = {"SLURM_STEP_TASKS_PER_NODE": "1(x4)"}
+
+
+@pytest.mark.parametrize(
+    ("names", "gpus"),
+    [
+        ({}, None),
+        (ALONE, None),  # no GPU is known of
+        (ALONE | {"SLURM_GPUS_ON_NODE": "8"}, [*range(8)]),
+        (ALONE | {"CUDA_VISIBLE_DEVICES": "4,5,6"}, [0, 1, 2]),
+        ({"SLURM_STEP_TASKS_PER_NODE": "8(x2)", "SLURM_GPUS_ON_NODE": "8"}, None),
+        ({"SLURM_STEP_TASKS_PER_NODE": "8", "CUDA_VISIBLE_DEVICES": "3"}, [0]),  # bound to one
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "1", "CUDA_VISIBLE_DEVICES": "0,1"}, [0, 1]),
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "4", "CUDA_VISIBLE_DEVICES": "0,1,2,3"}, None),
+    ],
+)
+def test_a_process_alone_on_its_host_takes_all_gpus_of_it(names, gpus, monkeypatch):
+    for name in list(os.environ):
+        if name.startswith(("SLURM_", "OMPI_", "CUDA_VISIBLE")):
+            monkeypatch.delenv(name)
+    for name, value in names.items():
+        monkeypatch.setenv(name, value)
+    assert distributed._local_gpus() == gpus
+
+
 BROKEN = "UNKNOWN: Gloo AllGather failed: [pair.cc:547] Connection closed by peer [127.0.0.1]:32437"
 
 

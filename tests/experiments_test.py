@@ -18,8 +18,8 @@ from segjax.configuration import loading
 from tests import pages, programs
 
 FOLDER = programs.ROOT / "experiments"
-ROOMS = ("records", "benchmarks", "parity", "faults")
-NEEDED = {"torch", "pydensecrf", "tensorflow"}  # packages that the tests do not have
+ROOMS = ("records", "benchmarks", "parity", "faults", "pods")
+NEEDED = {"torch", "pydensecrf", "tensorflow", "jsonschema", "yaml"}  # packages that the tests do not have
 MARKDOWN = sorted(str(path.relative_to(programs.ROOT)) for path in FOLDER.rglob("*.md"))
 PAGES_OF_SCRIPTS = {  # page -> script and JSON file beside it
     "records/crf/photographs.md": ("photographs", "photographs.json"),

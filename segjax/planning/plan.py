@@ -91,16 +91,19 @@ def training_step(recipe: Recipe, target: targets.Target) -> Program:
 
 def evaluation_step(recipe: Recipe, target: targets.Target) -> Program:
     """The compiled evaluation step, for a single view without a CRF behind the network."""
-    config, training = recipe.config, assembled(recipe, target)
-    rows = sharding.rounded_up(config.eval.batch_size, training.mesh)
+    training = assembled(recipe, target)
+    rows = sharding.rounded_up(recipe.config.eval.batch_size, training.mesh)
     batch = _batch_shapes(training, target, recipe.seen, rows)
-    judge = steps.Judge(metrics.build(recipe.spec, class_weights=training.loss.class_weights))
-    look = steps.Look(judge, config.loss.blocks, 0, None, training.mesh)
     state = training.state_shapes()
     network = Network(state.params, state.batch_stats, training.model)
-    split = sharding.splits(training.mesh, recipe.seen[0])
-    traced = look.jitted(training.model, split=split).trace(network, batch)
-    return _compiled(traced, target, state, batch)
+    return _compiled(look(recipe, training).trace(network, batch), target, state, batch)
+
+
+def look(recipe: Recipe, training: assembly.Training) -> jax.stages.Wrapped:
+    """The evaluation step, jitted: (network, batch) -> results."""
+    judge = steps.Judge(metrics.build(recipe.spec, class_weights=training.loss.class_weights))
+    one = steps.Look(judge, recipe.config.loss.blocks, 0, None, training.mesh)
+    return one.jitted(training.model, split=sharding.splits(training.mesh, recipe.seen[0]))
 
 
 def assembled(recipe: Recipe, target: targets.Target) -> assembly.Training:
