@@ -19,7 +19,8 @@ from tests import pages, programs
 
 FOLDER = programs.ROOT / "experiments"
 ROOMS = ("records", "benchmarks", "parity", "faults", "pods")
-NEEDED = {"torch", "pydensecrf", "tensorflow", "jsonschema", "yaml"}  # packages that the tests do not have
+# Packages that the tests do not have.
+NEEDED = {"torch", "pydensecrf", "tensorflow", "jsonschema", "yaml"}
 MARKDOWN = sorted(str(path.relative_to(programs.ROOT)) for path in FOLDER.rglob("*.md"))
 PAGES_OF_SCRIPTS = {  # page -> script and JSON file beside it
     "records/crf/photographs.md": ("photographs", "photographs.json"),

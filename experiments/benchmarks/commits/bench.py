@@ -2,7 +2,8 @@
 
     python -m experiments.benchmarks.commits.bench --old=DIR [--new=DIR] --hardware=TEXT
 
-`--old` is a checkout of commit 26ab59c, `--new` one of a later commit (this one by default). Each
+`--old` and `--new` are checkouts of two commits, the second this one by default; `--old` may be that
+of commit 26ab59c, whose modules had other names. Each
 round times both in turn, in processes of their own that share one compilation cache, FCN-8s on the
 scenes: the start-up to the end of the first step; the median training step of 40, batches at hand;
 the median evaluation of 48 images of three. Writes times.json and README.md beside this file.
@@ -88,7 +89,7 @@ KINDS = ("start-up", "training step", "evaluation")
 def main() -> None:
     """Times both sides in turn."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--old", required=True, type=pathlib.Path, help="checkout of 26ab59c")
+    parser.add_argument("--old", required=True, type=pathlib.Path, help="a checkout")
     parser.add_argument("--new", default=pages.ROOT, type=pathlib.Path, help="another checkout")
     parser.add_argument("--hardware", required=True, help="in words")
     parser.add_argument("--rounds", default=7, type=int, help="of both sides")
@@ -99,7 +100,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
         for turn in range(given.rounds + 1):  # the first fills the cache
             for side in sorted(checkouts, reverse=bool(turn % 2)):
-                seconds = _measured(side, checkouts[side], cache)
+                seconds = _measured(checkouts[side], cache)
                 print(turn, side, [f"{x:.4f}" for x in seconds], flush=True)
                 if turn:
                     times[side].append(seconds)
@@ -118,8 +119,9 @@ def main() -> None:
     pages.write(given.output / "README.md", page(result))
 
 
-def _measured(side: str, checkout: pathlib.Path, cache: str) -> list[float]:
+def _measured(checkout: pathlib.Path, cache: str) -> list[float]:
     """Seconds of the three kinds."""
+    side = "new" if (checkout / "segjax" / "training").is_dir() else "old"
     environment = os.environ | {
         "PYTHONPATH": str(checkout),
         "JAX_COMPILATION_CACHE_DIR": cache,
@@ -153,8 +155,7 @@ def page(result: dict) -> list[str]:
         pages.block(COMMAND),
         f"{result['hardware']}; {result['date']}; {pages.software(result['versions'])}. "
         f"{pages.made(result, COMMAND)}",
-        f"Commit `{result['commits']['new']}`, the house rebuilt, beside "
-        f"`{result['commits']['old']}`, before: FCN-8s on the scenes, medians of {rounds} rounds "
+        f"Commit `{result['commits']['new']}` beside `{result['commits']['old']}`: FCN-8s on the scenes, medians of {rounds} rounds "
         "that time both in turn. The start-up ends with the first step; the training step has its "
         "batch at hand; the evaluation is of 48 images.",
         pages.table(("", "before", "after", "ratio, median (least to most)"), rows),
