@@ -2,11 +2,11 @@
 
     python -m experiments.benchmarks.commits.bench --old=DIR [--new=DIR] --hardware=TEXT
 
-`--old` and `--new` are checkouts of two commits, the second this one by default; `--old` may be that
-of commit 26ab59c, whose modules had other names. Each
-round times both in turn, in processes of their own that share one compilation cache, FCN-8s on the
-scenes: the start-up to the end of the first step; the median training step of 40, batches at hand;
-the median evaluation of 48 images of three. Writes times.json and README.md beside this file.
+`--old` and `--new` are checkouts of two commits, the second this one by default; one may be that of
+commit 26ab59c, whose modules had other names. Each round times both in turn, in processes of their
+own that share one compilation cache, FCN-8s on the scenes: the start-up to the end of the first
+step; the median training step of 40, batches at hand; the median evaluation of 48 images of three.
+Writes times.json and README.md beside this file.
 """
 
 import argparse
@@ -155,8 +155,8 @@ def page(result: dict) -> list[str]:
         pages.block(COMMAND),
         f"{result['hardware']}; {result['date']}; {pages.software(result['versions'])}. "
         f"{pages.made(result, COMMAND)}",
-        f"Commit `{result['commits']['new']}` beside `{result['commits']['old']}`: FCN-8s on the scenes, medians of {rounds} rounds "
-        "that time both in turn. The start-up ends with the first step; the training step has its "
+        f"Commit `{result['commits']['new']}` beside `{result['commits']['old']}`: FCN-8s on the "
+        f"scenes, medians of {rounds} rounds that time both in turn. The start-up ends with the first step; the training step has its "
         "batch at hand; the evaluation is of 48 images.",
         pages.table(("", "before", "after", "ratio, median (least to most)"), rows),
     ]
