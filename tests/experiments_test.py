@@ -32,6 +32,7 @@ PAGES_OF_SCRIPTS = {  # page -> script and JSON file beside it
     "benchmarks/convolutions/README.md": ("bench", "forms.json"),
     "benchmarks/loader/README.md": ("bench", "loader.json"),
     "benchmarks/selections/README.md": ("bench", "selections.json"),
+    "benchmarks/space/README.md": ("bench", "space.json"),
     "faults/README.md": ("campaign", "faults.json"),
 }
 

@@ -14,7 +14,7 @@ _ARRAY = re.compile(r"\b([a-z]+\d*[a-z\d]*)\[([\d,]*)\]")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.-]+) = (.*?) ([a-z][\w-]*)\(")
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.-]+) .*\{$")
 
-_ROOM = re.compile(r"\bu8\[\d*\]")
+_ROOM = re.compile(r"\b[us]8\[\d*\]")
 
 COLLECTIVES = (
     "all-reduce",
@@ -155,8 +155,8 @@ def _operands(rest: str) -> list[str]:
 def _result_bytes(i: _Instruction) -> int:
     """Bytes of a result.
 
-    The start of a pair has its operands beside it: it counts half. Convolutions of cuDNN have room
-    to work in beside theirs, bytes of which nothing is known: they do not count.
+    The start of a pair has its operands beside it: it counts half. Calls of cuDNN and cuBLAS have
+    room to work in beside theirs, bytes of which nothing is known: they do not count.
     """
     room = i.kind == "custom-call" and i.result.startswith("(")
     found = _bytes(_ROOM.sub("", i.result) if room else i.result)

@@ -29,7 +29,7 @@ ENTRY %main (a: f32[4,8], b: bf16[8,2]) -> f32[4,8] {
   %loop = (s32[], f32[4,8]{1,0}) while(%init), body=%body, config={"known_trip_count":{"n":"5"}}
   %start = (bf16[8,2]{1,0}, bf16[8,2]{1,0}) collective-permute-start(%b), pairs={{0,1}}
   %done = bf16[8,2]{1,0} collective-permute-done(%start)
-  %conv = (f32[4,8]{1,0}, u8[4096]{0}) custom-call(%f, %a), custom_call_target="conv"
+  %conv = (f32[4,8]{1,0}, s8[4096]{0}) custom-call(%f, %a), custom_call_target="conv"
   ROOT %root = f32[4,8]{1,0} get-tuple-element(%conv), index=0
 }
 """

@@ -156,8 +156,8 @@ def page(result: dict) -> list[str]:
         f"{result['hardware']}; {result['date']}; {pages.software(result['versions'])}. "
         f"{pages.made(result, COMMAND)}",
         f"Commit `{result['commits']['new']}` beside `{result['commits']['old']}`: FCN-8s on the "
-        f"scenes, medians of {rounds} rounds that time both in turn. The start-up ends with the first step; the training step has its "
-        "batch at hand; the evaluation is of 48 images.",
+        f"scenes, medians of {rounds} rounds that time both in turn. The start-up ends with the "
+        "first step; the training step has its batch at hand; the evaluation is of 48 images.",
         pages.table(("", "before", "after", "ratio, median (least to most)"), rows),
     ]
 
