@@ -6,8 +6,6 @@ from collections.abc import Mapping
 
 import jax
 
-from segjax.errors import choose
-
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
@@ -76,17 +74,6 @@ _ALL = (
 )
 CHIPS = {chip.name: chip for chip in _ALL}
 """Chip by name."""
-
-
-def find(name: str) -> Chip:
-    """The chip of a name.
-
-    Raises:
-        InputError: if it is none of CHIPS.
-    """
-    choose("--chip", name, CHIPS)
-    chip: Chip = CHIPS[name]
-    return chip
 
 
 def of_device(device: jax.Device) -> Chip | None:

@@ -15,7 +15,7 @@ import jax
 from jax.experimental import topologies
 
 from segjax.compilers import chips
-from segjax.errors import InputError
+from segjax.errors import InputError, choose
 
 _PACKAGES = {"tpu": "libtpu", "cuda": "jax_cuda12_plugin"}
 _EXTRAS = {"tpu": "segjax[tpu]", "cuda": "segjax[cuda12]"}
@@ -64,7 +64,8 @@ def target(chip: str, topology: str) -> Target:
         return Target(chips.of_device(jax.devices()[0]), tuple(jax.devices()), True, {})
     if chip == "cpu":
         return Target(None, _of_cpu(math.prod(sizes)), True, {})
-    found = chips.find(chip)
+    choose("--chip", chip, (*chips.CHIPS, "cpu"))
+    found = chips.CHIPS[chip]
     if importlib.util.find_spec(_PACKAGES[found.platform]) is None:
         return Target(found, _of_cpu(math.prod(sizes)), False, {})
     make = _of_tpu if found.platform == "tpu" else _of_gpu

@@ -104,11 +104,17 @@ def take(
         most: `config.steps_per_dispatch`.
 
     Returns:
-        The state, and scalars as arrays [most].
+        The state, and the scalars, as arrays [most] where `most` is above 1.
     """
     if most == 1:
         ts, scalars = program(ts, sharding.put_batch(mesh, batches[0]))
-        return ts, jax.tree.map(lambda x: x[None], scalars)
-    placed = sharding.put_batch(mesh, stacked(batches, most), stacked=True)
-    ts, scalars = program(ts, placed, np.int32(first), np.int32(len(batches)))
+    else:
+        placed = sharding.put_batch(mesh, stacked(batches, most), stacked=True)
+        ts, scalars = program(ts, placed, np.int32(first), np.int32(len(batches)))
     return ts, scalars
+
+
+def by_step(scalars: Scalars, count: int) -> list[dict[str, float]]:
+    """The scalars of each of so many steps, from what `take` gives: waits for the devices."""
+    found = {key: np.atleast_1d(values) for key, values in jax.device_get(scalars).items()}
+    return [{key: float(values[i]) for key, values in found.items()} for i in range(count)]

@@ -87,12 +87,11 @@ class Stepper:
         if self._late is None:
             return
         (first, on_device, batches), self._late = self._late, None
-        found = jax.device_get(on_device)
-        for i, batch in enumerate(batches):
-            scalars = {key: float(values[i]) for key, values in found.items()}
-            self.watcher.step(first + i, scalars)
-            if self.guard.broken(first + i, scalars, batch):
-                raise self.guard.error(first + i)
+        found = dispatch.by_step(on_device, len(batches))
+        for step, (scalars, batch) in enumerate(zip(found, batches, strict=True), first):
+            self.watcher.step(step, scalars)
+            if self.guard.broken(step, scalars, batch):
+                raise self.guard.error(step)
 
     def _save(self, ts: state.TrainState) -> None:
         self.held.check()

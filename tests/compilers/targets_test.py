@@ -37,10 +37,10 @@ def test_a_device_is_known_by_what_jax_calls_it(kind, name):
 
 def test_jax_takes_three_quarters_of_a_gpu_unless_told_otherwise(monkeypatch):
     monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
-    assert chips.find("h200").usable == 0.75 * 141e9
+    assert chips.CHIPS["h200"].usable == 0.75 * 141e9
     monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", ".9")
-    assert chips.find("h200").usable == pytest.approx(0.9 * 141e9)
-    assert chips.find("v5e").usable == 16 * 2**30
+    assert chips.CHIPS["h200"].usable == pytest.approx(0.9 * 141e9)
+    assert chips.CHIPS["v5e"].usable == 16 * 2**30
 
 
 def test_every_chip_has_rates_for_every_dtype_and_a_source():

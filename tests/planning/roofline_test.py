@@ -12,7 +12,7 @@ from segjax.planning import plan, roofline
 
 def target(chip: str | None, devices: int, processes: int = 1):
     return types.SimpleNamespace(
-        chip=chip and chips.find(chip), devices=(None,) * devices, processes=processes
+        chip=chip and chips.CHIPS[chip], devices=(None,) * devices, processes=processes
     )
 
 

@@ -1,11 +1,11 @@
 """Several steps in one dispatch."""
 
-import logging
 import re
 
 import jax
 import numpy as np
 import pytest
+from absl import logging
 
 from segjax import sharding
 from segjax.errors import InputError
@@ -55,8 +55,7 @@ def taken(training: assembly.Training, batches: list[dict], *counts: int):
         now, batches = batches[:count], batches[count:]
         first = len(found) + 1
         ts, scalars = dispatch.take(program, training.mesh, ts, now, first, most if counts else 1)
-        scalars = jax.device_get(scalars)
-        found += [{name: x[i] for name, x in scalars.items()} for i in range(count)]
+        found += dispatch.by_step(scalars, count)
     return jax.device_get(ts), found
 
 
@@ -127,14 +126,22 @@ def losses(workdir) -> dict[int, float]:
     return {e["step"]: e["train/loss"] for e in event_log.read(workdir) if "train/loss" in e}
 
 
-def test_a_run_of_dispatches_is_the_run_of_single_steps(tmp_path, caplog):
+@pytest.fixture
+def heard():
+    """Lines of the log: a save sets the verbosity of absl, which would silence them, back."""
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.INFO)
+    yield
+    logging.set_verbosity(before)
+
+
+def test_a_run_of_dispatches_is_the_run_of_single_steps(tmp_path, caplog, heard):
     """In dispatches of up to four steps, and of single ones, as all are logged."""
     changes = {"every_steps__checkpoint": 5, "total_steps": 8}
     runs = {"four": (4, 3), "single": (4, 1), "plain": (1, 3)}
-    with caplog.at_level(logging.INFO, logger="absl"):
-        for name, (most, log) in runs.items():
-            made = programs.config(steps_per_dispatch=most, every_steps__log=log, **changes)
-            programs.train_plainly(made, tmp_path / name)
+    for name, (most, log) in runs.items():
+        made = programs.config(steps_per_dispatch=most, every_steps__log=log, **changes)
+        programs.train_plainly(made, tmp_path / name)
     final = {name: programs.final(tmp_path / name) for name in runs}
     tiny.assert_same_bits(final["single"], final["four"])
     for step, loss in losses(tmp_path / "four").items():
