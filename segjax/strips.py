@@ -4,8 +4,8 @@ Under a mesh (see `sharding.on`) whose axis "space" has n devices, each holds a 
 ceil(H / n) rows, the last devices fewer. An operation with windows of rows asks the neighbours for
 the rows that its own windows reach, and computes its own rows of the result. Compilers can do the
 same, but what they make of it depends on what stands around it: they gathered whole maps, and some
-gradients of maps of one row a device were wrong (jaxlib 0.10.2). Without such a mesh all of this
-does nothing.
+gradients of maps of one row a device were wrong (jaxlib 0.10.2). Without such a mesh each function
+sees the whole map.
 """
 
 import dataclasses
@@ -85,6 +85,10 @@ def windows(
         The results of `fn` for the whole map: [B, h, ...].
     """
     n = count()
+    if n == 1:
+        after = (rows - 1) * stride + reach - before - x.shape[1]
+        pads = [(before, after, 0) if axis == 1 else (0, 0, 0) for axis in range(x.ndim)]
+        return fn(jax.lax.pad(x, jnp.asarray(fill, x.dtype), pads), *weights)
     tile, out = -(-x.shape[1] // n), -(-rows // n)
     starts = [i * (out * stride - tile) - before for i in range(n)]
     length = (out - 1) * stride + reach
@@ -93,8 +97,6 @@ def windows(
 
 def pairs(fn: Callable[[jax.Array], Any], x: jax.Array, fill: float) -> Any:
     """A function of pairs of rows: [B, 2h, ...] -> [B, h, ...]; `fill` lies outside of x."""
-    if count() == 1:
-        return fn(x)
     return windows(fn, x, reach=2, rows=x.shape[1] // 2, stride=2, fill=fill)
 
 

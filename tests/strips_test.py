@@ -79,31 +79,26 @@ CONVOLUTIONS = [
 ]
 
 
-@pytest.mark.parametrize("window", CONVOLUTIONS, ids=str)
-def test_a_convolution_s_value_and_gradients_are_those_of_one_device(window):
+def assert_windows_alike(form, window, *channels: int) -> None:
+    """Of a convolution form(x, kernel, stride=, dilation=, pads=), at every height."""
     side, stride, dilation, padding = window
     cases = []
     for height in HEIGHTS:
-        x, kernel = drawn(2, height, 9, 3), drawn(side, side, 3, 4)
+        x, kernel = drawn(2, height, 9, max(channels[0], 3)), drawn(side, side, *channels)
         pads = convolution.pads_of(padding, x, side, stride, dilation)
         options = {"stride": stride, "dilation": dilation, "pads": pads}
-        cases.append((functools.partial(convolution.convolve, **options), (x, kernel)))
+        cases.append((functools.partial(form, **options), (x, kernel)))
     assert_alike(*cases)
+
+
+@pytest.mark.parametrize("window", CONVOLUTIONS, ids=str)
+def test_a_convolution_s_value_and_gradients_are_those_of_one_device(window):
+    assert_windows_alike(convolution.convolve, window, 3, 4)
 
 
 @pytest.mark.parametrize("window", [(3, 1, 1, 1), (3, 2, 1, 1), (3, 1, 4, 4), (3, 2, 1, "tf")])
 def test_a_depthwise_convolution_s_value_and_gradients_are_those_of_one_device(window):
-    side, stride, dilation, padding = window
-    cases = []
-    for height in HEIGHTS:
-        x, kernel = drawn(2, height, 9, 4), drawn(side, side, 1, 4)
-        pads = convolution.pads_of(padding, x, side, stride, dilation)
-
-        def fn(x, kernel, pads=pads):
-            return depthwise(x, kernel, stride, dilation, pads)
-
-        cases.append((fn, (x, kernel)))
-    assert_alike(*cases)
+    assert_windows_alike(depthwise, window, 1, 3)
 
 
 POOLINGS = {

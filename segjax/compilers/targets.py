@@ -135,8 +135,12 @@ def _of_gpu(chip: chips.Chip, sizes: tuple[int, ...]) -> Target:
     return Target(chip, tuple(described.devices), True, options)
 
 
-_CORES = {"a100": (108, 8, 1.41), "h100": (132, 9, 1.98), "h200": (132, 9, 1.98)}
-_CORES["b200"] = (148, 10, 1.97)
+_CORES = {  # chip -> its multiprocessors, compute capability, clock in GHz
+    "a100": (108, 8, 1.41),
+    "h100": (132, 9, 1.98),
+    "h200": (132, 9, 1.98),
+    "b200": (148, 10, 1.97),
+}
 
 
 def _gpu_config(chip: chips.Chip) -> str:

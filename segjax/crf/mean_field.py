@@ -5,7 +5,6 @@ Krähenbühl, Koltun: Efficient Inference in Fully Connected CRFs with Gaussian 
 all pixels update at once. As in the code of the publication, a pixel also receives its own.
 """
 
-import math
 from collections.abc import Callable, Sequence
 
 import jax
@@ -51,7 +50,7 @@ def infer(
     for each in compatibilities:
         form = f"[] or [{classes}] or [{classes}, {classes}]"
         contracts.real(each, "compatibility", form)
-    fill = -classes % math.lcm(_LANES, strips.count())
+    fill = -classes % _LANES
     unary = jnp.pad(logits, ((0, 0), (0, fill)), constant_values=-jnp.inf)
     costs = [_cost(c, fill, logits.dtype) for c in compatibilities]
 

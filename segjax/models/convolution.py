@@ -11,6 +11,7 @@ the times.
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import jax
@@ -54,17 +55,30 @@ def convolve(
         [B, (H + pads - (k - 1) dilation - 1) // stride + 1, ..., K].
     """
     kernel, pads = _live_taps(x, kernel, stride, dilation, pads)
+    return by_rows(_convolved, x, kernel, stride, dilation, pads)
+
+
+def by_rows(
+    form: Callable[..., jax.Array],
+    x: jax.Array,
+    kernel: jax.Array,
+    stride: int,
+    dilation: int,
+    pads: Pads,
+) -> jax.Array:
+    """`form(x, kernel, stride, dilation, pads)`, a convolution, on strips where there are any."""
     reach = (kernel.shape[0] - 1) * dilation + 1
     if strips.count() == 1 or (reach == stride == 1 and pads[0] == (0, 0)):
-        return _convolved(x, kernel, stride, dilation, pads)
+        return form(x, kernel, stride, dilation, pads)
 
     def of_rows(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return _convolved(x, kernel, stride, dilation, ((0, 0), pads[1]))
+        return form(x, kernel, stride, dilation, ((0, 0), pads[1]))
 
     rows = (x.shape[1] + sum(pads[0]) - reach) // stride + 1
-    return strips.windows(
+    result: jax.Array = strips.windows(
         of_rows, x, kernel, reach=reach, rows=rows, stride=stride, before=pads[0][0]
     )
+    return result
 
 
 def _convolved(x, kernel, stride: int, dilation: int, pads: Pads) -> jax.Array:

@@ -12,8 +12,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from segjax import strips
-from segjax.models.convolution import DIMENSIONS, Pads
+from segjax.models.convolution import DIMENSIONS, Pads, by_rows
 
 
 def depthwise(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, pads: Pads) -> jax.Array:
@@ -25,17 +24,7 @@ def depthwise(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, pads:
         stride, dilation: steps between windows and between taps.
         pads: zeros around the map.
     """
-    if strips.count() == 1:
-        return _depthwise(x, kernel, stride, dilation, pads)
-
-    def of_rows(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return _depthwise(x, kernel, stride, dilation, ((0, 0), pads[1]))
-
-    reach = (kernel.shape[0] - 1) * dilation + 1
-    rows = (x.shape[1] + sum(pads[0]) - reach) // stride + 1
-    return strips.windows(
-        of_rows, x, kernel, reach=reach, rows=rows, stride=stride, before=pads[0][0]
-    )
+    return by_rows(_depthwise, x, kernel, stride, dilation, pads)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))

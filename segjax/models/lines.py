@@ -60,7 +60,7 @@ class LineConv(nnx.Module):
         x = x[:, :: self.stride] if self.axis == ACROSS else x[:, :, :: self.stride]
         columns = kernel.transpose(2, 0, 1, 3).reshape(features_in, taps * features)
         product = (x.astype(dtype) @ columns).reshape(*x.shape[:3], taps, features)
-        if self.axis == DOWN and strips.count() > 1:
+        if self.axis == DOWN:
             rows = -(-x.shape[1] // self.stride)
             x = strips.windows(
                 self._sums, product, reach=taps, rows=rows, stride=self.stride, before=taps // 2

@@ -60,15 +60,9 @@ def average_pool_3x3(x: jax.Array) -> jax.Array:
 
     Zeros beyond the border count, as in Caffe.
     """
-    for axis in (1, 2):
-        pads = [(0, 0)] * x.ndim
-        pads[axis] = (1, 1)
-        if axis == 1 and strips.count() > 1:
-            of_rows = functools.partial(_mean_of_three, axis=axis)
-            x = strips.windows(of_rows, x, reach=3, rows=x.shape[1], before=1)
-        else:
-            x = _mean_of_three(jnp.pad(x, pads), axis)
-    return x
+    of_rows = functools.partial(_mean_of_three, axis=1)
+    x = strips.windows(of_rows, x, reach=3, rows=x.shape[1], before=1)
+    return _mean_of_three(jnp.pad(x, ((0, 0), (0, 0), (1, 1), (0, 0))), 2)
 
 
 def _mean_of_three(x: jax.Array, axis: int) -> jax.Array:

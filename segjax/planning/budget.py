@@ -7,13 +7,14 @@ from collections.abc import Mapping
 import jax
 import ml_collections
 
-from segjax import sharding, units
+from segjax import units
 from segjax.compilers import targets
 from segjax.configuration import vocabulary
-from segjax.data import catalog, pipeline, splits
+from segjax.data import catalog, splits
 from segjax.data.dataset import Dataset
 from segjax.errors import InputError
 from segjax.planning import largest, plan, roofline
+from segjax.training import assembly, inputs
 
 _GIB = 2**30
 _MOST = 4096  # images of a batch, for each device
@@ -65,8 +66,8 @@ class _Budget:
     def __init__(self, recipe: plan.Recipe, target: targets.Target, note: str):
         self.recipe, self.target = recipe, target
         self.notes = [line for line in (note, targets.missing(target)) if line]
-        space = recipe.config.mesh.space
-        self.mesh = sharding.make_mesh(space, target.devices)
+        self.training = plan.assembled(recipe, target)
+        self.mesh = self.training.mesh
 
     def show(self, train: splits.Split | None, *, search: bool) -> None:
         """Prints them."""
@@ -113,8 +114,8 @@ class _Budget:
     def _show_step(self, step: plan.Program) -> bool:
         """Prints what the training step needs; whether it fits."""
         config = self.recipe.config
-        model_shapes = plan.assembled(self.recipe, self.target).model.shapes()
-        _line("parameters", f"{sum(x.size for x in jax.tree.leaves(model_shapes[0])):,}")
+        params, _ = self.training.model.shapes()
+        _line("parameters", f"{sum(x.size for x in jax.tree.leaves(params)):,}")
         rows = config.batch_size // self.mesh.devices.shape[0]
         parts = f" in {config.accumulate} parts" if config.accumulate > 1 else ""
         _line("batch", f"{config.batch_size} images a step, {rows} on each device{parts}")
@@ -168,7 +169,7 @@ class _Budget:
         if train is None:
             _line("data", wanted or "not here")
             return
-        gives = f"{_loader_rate(self.recipe.config, train):,.0f} images/s by the loader, here"
+        gives = f"{_loader_rate(self.training, train):,.0f} images/s by the loader, here"
         _line("data", "; ".join(part for part in (wanted, gives) if part))
 
     def _show_largest(self, step: plan.Program) -> None:
@@ -220,21 +221,10 @@ class _Budget:
         )
 
 
-def _loader_rate(config: ml_collections.ConfigDict, split: splits.Split) -> float:
+def _loader_rate(training: assembly.Training, split: splits.Split) -> float:
     """Images a second that the loader gives on this machine, a process with a batch of its own."""
-    batches = pipeline.train_batches(
-        split.source,
-        canvas=split.canvas,
-        fill=config.preprocess.mean,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        first_step=0,
-        process=0,
-        processes=1,
-        threads=config.loader.threads,
-        workers=config.loader.workers,
-        prefetch=config.loader.prefetch,
-    )
+    config = training.config
+    batches = inputs.train_batches(training, split, first_step=0)
     try:
         for _ in range(config.loader.prefetch + 1):  # those that wait already
             next(batches)

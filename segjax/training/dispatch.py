@@ -1,9 +1,9 @@
 """Several training steps in one dispatch to the devices (`config.steps_per_dispatch`).
 
-What a host does for a step, some hundred microseconds, then costs once for several: it counts where
-steps take a millisecond. One program takes any number of steps up to the most, so that where a
-dispatch ends changes no bit. Compilers may round a step in a loop otherwise than a step by itself,
-and XLA:CPU is slower in a loop: with one step a dispatch there is none.
+What a host does to send off a step then costs once for several: it counts where steps are short.
+One program takes any number of steps up to the most, so that where a dispatch ends changes no bit.
+Compilers may round a step in a loop otherwise than a step by itself, and XLA:CPU is slower in a
+loop: with one step a dispatch there is none.
 """
 
 from collections.abc import Callable, Sequence

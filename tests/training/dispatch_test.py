@@ -152,6 +152,25 @@ def test_a_run_of_dispatches_is_the_run_of_single_steps(tmp_path, caplog, heard)
     assert [int(step) for step in saved] == len(runs) * [3, 5, 6, 8]
 
 
+def test_a_batch_goes_to_the_devices_before_the_step_before_is_waited_for(tmp_path, monkeypatch):
+    told, put, read = [], sharding.put_batch, dispatch.by_step
+
+    def told_put(mesh, rows, **options):
+        told.append("put")
+        return put(mesh, rows, **options)
+
+    def told_read(*arguments):
+        told.append("read")
+        return read(*arguments)
+
+    made = programs.config(total_steps=3, every_steps__checkpoint=3)
+    monkeypatch.setattr(dispatch, "by_step", told_read)
+    monkeypatch.setattr(dispatch.sharding, "put_batch", told_put)
+    programs.train_plainly(made, tmp_path)
+    # Before the steps comes a batch that the evaluation is compiled for, after them its own.
+    assert told[1:7] == ["put", "put", "read", "put", "read", "read"]
+
+
 def test_the_batch_of_every_step_that_is_not_finite_is_saved(tmp_path, monkeypatch):
     from segjax.data import pipeline
 

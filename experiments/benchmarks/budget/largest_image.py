@@ -13,7 +13,7 @@ import json
 import pathlib
 import time
 
-from segjax.compilers import targets
+from segjax.compilers import chips, targets
 from segjax.configuration import loading
 from segjax.data.class_tables import CITYSCAPES
 from segjax.planning import plan
@@ -26,29 +26,29 @@ TOPOLOGIES = {
 FOLDER = pathlib.Path(__file__).parent
 
 
-def row(config, chip: str, topology: str, chips: int) -> dict:
+def row(config, chip: str, topology: str, count: int) -> dict:
     """The largest image of so many chips."""
     target = targets.target(chip, topology)
     if not target.own:
         raise SystemExit(targets.missing(target))
-    devices = target.devices[:chips]
+    devices = target.devices[:count]
     target = targets.Target(target.chip, devices, True, target.options)
-    unit = 32 * chips
+    unit = 32 * count
 
     def compiled(height: int) -> plan.Program:
         with config.unlocked():
-            config.mesh.space, config.batch_size, config.accumulate = chips, 2, 1
+            config.mesh.space, config.batch_size, config.accumulate = count, 2, 1
             config.augment.size, config.dtype = (height, 2 * height), "bfloat16"
         recipe = plan.Recipe(config, CITYSCAPES, (height, 2 * height), (height, 2 * height))
         start = time.monotonic()
         made = plan.training_step(recipe, target)
         needs = f"{made.memory.total / 2**30:.2f} GiB" if made.memory else "refused"
-        print(f"  {chips} chips, {height}: {needs}, {time.monotonic() - start:.0f} s", flush=True)
+        print(f"  {count} chips, {height}: {needs}, {time.monotonic() - start:.0f} s", flush=True)
         return made
 
     found = largest(compiled, unit, target.chip.usable, first=16 * unit, most=512 * unit)
     return {
-        "chips": chips,
+        "chips": count,
         "image": [found.images, 2 * found.images],
         "gib": found.fits.memory.total / 2**30,
         "beyond_gib": found.beyond.memory and found.beyond.memory.total / 2**30,
@@ -63,11 +63,10 @@ def main() -> None:
     given = parser.parse_args()
     path = FOLDER / f"largest_image-{given.chip}-{given.config}.json"
     rows = json.loads(path.read_text()) if path.exists() else []
-    platform = "tpu" if given.chip.startswith("v") else "cuda"
-    for chips, topology in TOPOLOGIES[platform].items():
-        if any(known["chips"] == chips for known in rows):
+    for count, topology in TOPOLOGIES[chips.CHIPS[given.chip].platform].items():
+        if any(known["chips"] == count for known in rows):
             continue
-        rows.append(row(loading.load(given.config), given.chip, topology, chips))
+        rows.append(row(loading.load(given.config), given.chip, topology, count))
         path.write_text(json.dumps(rows, indent=1) + "\n")
 
 
