@@ -104,6 +104,8 @@ def _of_tpu(chip: chips.Chip, sizes: tuple[int, ...]) -> Target:
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("TPU_WORKER_ID", "0")
+    # No TPU is opened, so that another process may have one, or compile, too.
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     axes = 2 if chip.name in ("v5e", "v6e") else 3
     shape = (*sizes, *[1] * (axes - len(sizes)))
     name = f"{chip.name}:{'x'.join(map(str, shape))}"

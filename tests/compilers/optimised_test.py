@@ -51,6 +51,43 @@ def test_a_program_moves_the_operands_and_results_of_its_instructions():
     )
 
 
+PARTS = """
+HloModule jit_step
+
+%sliced (p0: bf16[8,16], p1: f32[8,4], p2: s32[]) -> (f32[8,4], f32[2,4]) {
+  %p0 = bf16[8,16]{1,0} parameter(0)
+  %p1 = f32[8,4]{1,0} parameter(1)
+  %p2 = s32[] parameter(2)
+  %wide = f32[8,16]{1,0} convert(%p0)
+  %part = f32[2,4]{1,0} slice(%wide), slice={[0:2], [0:4]}
+  %placed = f32[8,4]{1,0} dynamic-update-slice(%p1, %part, %p2, %p2)
+  ROOT %both = (f32[8,4]{1,0}, f32[2,4]{1,0}) tuple(%placed, %part)
+}
+
+ENTRY %main (a: bf16[8,16], b: f32[8,4]) -> f32[2,4] {
+  %a = bf16[8,16]{1,0} parameter(0)
+  %b = f32[8,4]{1,0} parameter(1)
+  %i = s32[] constant(0)
+  %f = (f32[8,4]{1,0}, f32[2,4]{1,0}) fusion(%a, %b, %i), kind=kLoop, calls=%sliced
+  %placed = f32[8,4]{1,0} get-tuple-element(%f), index=0
+  %near = f32[8,4]{1,0:T(8,128)S(1)} copy(%placed)
+  %row = f32[1,4]{1,0:T(8,128)S(1)} dynamic-slice(%near, %i, %i), dynamic_slice_sizes={1,4}
+  ROOT %out = f32[1,4]{1,0} negate(%row)
+}
+"""
+
+
+def test_slices_count_as_what_they_read_and_updates_as_what_they_write():
+    """Also inside of fusions; what lies in a TPU core's own memory does not count."""
+    part = 2 * 4
+    assert optimised.traffic(PARTS).by_kind == {
+        "fusion": part * 2 + 4 + part * 4 + part * 4,  # the slice, the index, the update, the part
+        "copy": 8 * 4 * 4,  # from the main memory, to the core's
+        "negate": 1 * 4 * 4,
+        "dynamic-slice": 4 + 4,
+    }
+
+
 def test_the_gradients_of_a_batch_over_devices_are_summed_once():
     mesh = sharding.make_mesh(1)
     rows, whole = sharding.batch_sharding(mesh, "image"), sharding.replicated(mesh)
