@@ -2,9 +2,10 @@
 
 import jax
 import jax.numpy as jnp
-import optax
+from jax.ad_checkpoint import checkpoint_name
 
 from segjax.data.spec import VOID
+from segjax.models import row_blocks
 
 
 def cross_entropy(
@@ -28,7 +29,7 @@ def cross_entropy(
     """
     logits = logits.astype(jnp.float32)
     valid, target = targets(label)
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits, target)
+    loss = _log_loss(logits, target)
     if class_weights is not None:
         loss = loss * jnp.take(class_weights, target)
     if smoothing:
@@ -36,6 +37,34 @@ def cross_entropy(
         every = -jnp.mean(weights * jax.nn.log_softmax(logits, axis=-1), axis=-1)
         loss = (1 - smoothing) * loss + smoothing * every
     return jnp.where(valid, loss, 0)
+
+
+@jax.custom_vjp
+def _log_loss(logits: jax.Array, target: jax.Array) -> jax.Array:
+    """-log softmax of the target: [B, H, W, K] and int32 [B, H, W] -> [B, H, W]."""
+    loss: jax.Array = _log_loss_forward(logits, target)[0]
+    return loss
+
+
+def _log_loss_forward(logits: jax.Array, target: jax.Array) -> tuple:
+    top = checkpoint_name(jnp.max(logits, axis=-1), row_blocks.KEPT)
+    total = jnp.sum(jnp.exp(logits - top[..., None]), axis=-1)
+    total = checkpoint_name(total, row_blocks.KEPT)
+    chosen = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
+    return jnp.log(total) - (chosen - top), (logits, target, top, total)
+
+
+# That of the formulas has a scatter, for the look-up, and a pass for every part.
+def _log_loss_backward(kept: tuple, cotangent: jax.Array) -> tuple:
+    logits, target, top, total = kept
+    # Columns last, as products that resize leave them: else compilers transpose before and after.
+    logits = jnp.swapaxes(logits, -1, -2)
+    share = jnp.exp(logits - top[..., None, :]) / total[..., None, :]
+    named = jnp.arange(logits.shape[-2])[:, None] == target[..., None, :]
+    return jnp.swapaxes(cotangent[..., None, :] * (share - named), -1, -2), None
+
+
+_log_loss.defvjp(_log_loss_forward, _log_loss_backward)
 
 
 def count(label: jax.Array, class_weights: jax.Array | None = None) -> jax.Array:

@@ -43,8 +43,8 @@ def fused(
     outputs = [network(x)]
     for scale in scales[1:]:
         small = max(1, int(height * scale)), max(1, int(width * scale))
-        shrunk = resize.resized(x, small, resize.Resize("half_pixel"))
-        scores = network(shrunk.astype(x.dtype))
+        shrunk = resize.resized(x, small, resize.Resize("half_pixel"), x.dtype)
+        scores = network(shrunk)
         outputs.append(dataclasses.replace(scores, resize=rule))
     grid = arrays.map_size(outputs[0].values)
     values = [outputs[0].values.astype(jnp.float32)]

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from segjax import arrays, strips
+from segjax import arrays
 from segjax.arrays import Size
+from segjax.models import separable
 
 CONVENTIONS = ("half_pixel", "corners", "transposed")
 
@@ -147,22 +148,24 @@ def bilinear_kernel(size: int) -> np.ndarray:
     return 1 - np.abs(np.arange(size) - centre) / half
 
 
-def apply(x: jax.Array, rows: np.ndarray | jax.Array, cols: np.ndarray | jax.Array) -> jax.Array:
-    """Resizes maps by two matrices: [B, h, w, C], [H, h], [W, w] -> float32 [B, H, W, C].
+def apply(
+    x: jax.Array,
+    rows: np.ndarray,
+    cols: np.ndarray,
+    dtype: jax.typing.DTypeLike = jnp.float32,
+) -> jax.Array:
+    """Resizes maps by two matrices: [B, h, w, C], [H, h], [W, w] -> [B, H, W, C] of a type.
 
-    The products have full float32 precision: by default accelerators round to 8 or 10 bits.
+    The weights have full float32 precision: by default accelerators round to 8 or 10 bits.
     """
-    return across(strips.product(rows, x.astype(jnp.float32)), cols)
+    return separable.weighed(x, rows, cols, dtype)
 
 
-def across(x: jax.Array, cols: np.ndarray | jax.Array) -> jax.Array:
-    """Resizes the rows of maps: float32 [B, h, w, C], [W, w] -> [B, h, W, C]."""
-    return jnp.einsum("Ww,bHwc->bHWc", cols, x, precision="highest")
-
-
-def resized(x: jax.Array, size: Size, rule: Resize) -> jax.Array:
-    """Resizes maps by a rule: [B, h, w, C] -> float32 [B, *size, C]."""
-    return apply(x, *rule.matrices(arrays.map_size(x), size))
+def resized(
+    x: jax.Array, size: Size, rule: Resize, dtype: jax.typing.DTypeLike = jnp.float32
+) -> jax.Array:
+    """Resizes maps by a rule: [B, h, w, C] -> [B, *size, C] of a type."""
+    return apply(x, *rule.matrices(arrays.map_size(x), size), dtype)
 
 
 def apply_or_crop(x: jax.Array, rows: np.ndarray, cols: np.ndarray) -> jax.Array:

@@ -1,5 +1,6 @@
 """Per-pixel work on scores in blocks of rows, so that no full-size score map is ever in memory."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,8 +10,11 @@ import numpy as np
 
 from segjax import strips
 from segjax.data.spec import VOID
-from segjax.models import resize
+from segjax.models import resize, separable
 from segjax.models.features import Scores
+
+KEPT = "of every pixel"
+"""The name, for `checkpoint_name`, of numbers [B, r, W] that are kept for the backward pass."""
 
 
 def over(
@@ -59,12 +63,12 @@ def over(
     split_axes = (2, 2 if on_pixels else 1)
     by_block = [strips.split(x, axis) for x, axis in zip(by_block, split_axes, strict=True)]
 
-    @jax.checkpoint
+    @functools.partial(jax.checkpoint, policy=jax.checkpoint_policies.save_only_these_names(KEPT))
     def block(values, label, part):
         if on_pixels:
             return fn(part.astype(jnp.float32), label)
         down = strips.product if bands is None else strips.weighed
-        return fn(resize.across(down(part, values.astype(jnp.float32)), cols), label)
+        return fn(separable.across(down(part, values.astype(jnp.float32)), cols), label)
 
     def body(_, row_block):
         return None, block(None if on_pixels else values, *row_block)

@@ -142,7 +142,7 @@ def test_resized_scores_are_float32_in_full_precision():
     x = jnp.full((1, 3, 4, 2), 0.1, jnp.bfloat16)
     rows, cols = np.eye(3, dtype=np.float32), np.ones((5, 4), np.float32)
     assert resize.apply(x, rows, cols).dtype == jnp.float32
-    assert not tiny.products_below_full_precision(resize.apply, x, rows, cols)
+    assert not tiny.products_below_full_precision(lambda x: resize.apply(x, rows, cols), x)
 
 
 def test_two_resizes_become_one_matrix():

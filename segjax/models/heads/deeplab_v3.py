@@ -175,7 +175,7 @@ class DeepLabV3Plus(nnx.Module):
         x = self.dropout(self.aspp(features.stages[self.top]), rngs=rngs)
         fine = self.reduce(features.stages[self.fine])
         upsampling = features.between(self.top, self.fine, self.align)
-        x = resize.resized(x, arrays.map_size(fine), upsampling).astype(fine.dtype)
+        x = resize.resized(x, arrays.map_size(fine), upsampling, fine.dtype)
         x = jnp.concatenate([x, fine], axis=-1)
         for block in self.refine:
             x = block(x)

@@ -51,10 +51,10 @@ class PyramidPooling(nnx.Module):
         """[B, H, W, C] -> [B, H, W, features], the input first and then every scale."""
         size, parts = arrays.map_size(x), [x]
         for count, reduce in zip(self.bins, self.reduce, strict=True):
-            pooled = resize.apply(x, *(pooling.bins_matrix(n, count) for n in size))
-            pooled = reduce(pooled.astype(x.dtype))
+            rows, cols = (pooling.bins_matrix(n, count) for n in size)
+            pooled = resize.apply(x, rows, cols, x.dtype)
             up = resize.Resize("corners").matrices((count, count), size)
-            parts.append(resize.apply(pooled, *up).astype(x.dtype))
+            parts.append(resize.apply(reduce(pooled), *up, x.dtype))
         return jnp.concatenate(parts, axis=-1)
 
 
