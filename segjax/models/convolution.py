@@ -83,8 +83,6 @@ def by_rows(
 
 def _convolved(x, kernel, stride: int, dilation: int, pads: Pads) -> jax.Array:
     sides = {kernel.shape[0], kernel.shape[1]}
-    if sides == {1} and pads == ((0, 0), (0, 0)):
-        return x[:, ::stride, ::stride] @ kernel[0, 0]
     symmetric = len({*pads[0], *pads[1]}) == 1
     if sides == {3} and stride == 1 and symmetric and dilation in (1, pads[0][0]):
         return conv_3x3(x, kernel, pads[0][0], dilation)
@@ -122,10 +120,15 @@ def _live_taps(x, kernel, stride: int, dilation: int, given: Pads) -> tuple[jax.
         ]
         first, last = (seen[0], seen[-1]) if seen else (0, 0)
         window.append(slice(first, last + 1))
-        reach = starts[last] + stride * (count - 1)
-        pads.append((-starts[first], reach - size + 1))
+        after = starts[last] + stride * (count - 1) - size + 1
+        # Fewer unread entries than a stride change no size: a crop would be a copy.
+        pads.append((-starts[first], 0 if -stride < after < 0 else after))
     rows, cols = pads
-    return kernel[*window], (rows, cols)
+    live = kernel[*window]
+    if live.shape != kernel.shape:
+        # The TPU compiler of libtpu 0.0.42 dies when it fuses this slice with a convolution.
+        live = jax.lax.optimization_barrier(live)
+    return live, (rows, cols)
 
 
 def conv_form(
