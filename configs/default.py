@@ -47,6 +47,8 @@ KEYS = {
     # Steps that the host sends off at once, none beyond one that is logged, evaluated or saved.
     "steps_per_dispatch": Key(1, allowed.whole(1, 1024), _FREELY),
     "dtype": Key("float32", allowed.choice("float32", "bfloat16")),  # of the computation
+    # What a step computes again rather than keep, for memory: see segjax/models/remat.
+    "remat": Key("none", allowed.choice("none", "norms", "blocks"), _FREELY),
     "input_scale": Key(1.0, _POSITIVE),  # the network sees images at this scale
     # Or it sees every image at this size; (0, 0): input_scale counts.
     "input_size": Key((0, 0), allowed.several(allowed.whole(), 2, "(height, width)")),

@@ -38,3 +38,16 @@ def round_up(n: int, multiple: int) -> int:
 def total(parts: Iterable[jax.Array | np.ndarray]) -> jax.Array:
     """The sum of one array or more, at least one of them jax's."""
     return cast(jax.Array, sum(parts))  # without parts it would be 0
+
+
+def read_again(x: jax.Array) -> jax.Array:
+    """x, as an array that XLA:GPU knows nothing of: what is computed from it is not kept for it.
+
+    Else the compiler merges equal expressions of the forward and the backward pass, and writes down
+    a map that costs nothing to compute where x is read anyway. Other compilers weigh that better.
+    """
+    barrier = jax.lax.optimization_barrier
+    found: jax.Array = jax.lax.platform_dependent(
+        x, cuda=barrier, rocm=barrier, default=lambda x: x
+    )
+    return found

@@ -114,6 +114,7 @@ def test_configs_are_what_they_were_before_the_grammar(name):
         "augment.name",
         "predict.output",
         "steps_per_dispatch",
+        "remat",
     }
     texts = [value.partition(":")[2] for value in before() if value.partition(":")[0] == name]
     assert texts

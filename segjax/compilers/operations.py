@@ -68,6 +68,8 @@ def _of(jaxpr: core.Jaxpr, wanted: Sequence[bool]) -> tuple[Operations, list[boo
         if not (live.intersection(eqn.outvars) or eqn.effects):
             continue
         cost, needed = _of_equation(eqn, [v in live for v in eqn.outvars], defaults)
+        if "rematted_computation" in str(eqn.source_info.name_stack):
+            cost = dataclasses.replace(cost, products=0.0, again=cost.products + cost.again)
         total += cost
         inputs = zip(eqn.invars, needed, strict=True)
         live |= {v for v, need in inputs if need and not isinstance(v, core.Literal)}
@@ -111,7 +113,6 @@ def _of_equation(
     cost, needed = _of(called, wanted) if same else (_all_of(called), everything)
     if name == "shard_map":
         sizes = params["mesh"].shape
-        sizes = params["mesh"].shape
         cost = cost.times(math.prod(sizes[axis] for axis in params["newly_manual_axes"]))
     return cost, needed
 
@@ -130,9 +131,7 @@ def _jaxprs(value: Any) -> list[core.Jaxpr]:
 def _of_primitive(eqn: core.JaxprEqn) -> Operations:
     name = eqn.primitive.name
     if name in _PRODUCTS:
-        count = _PRODUCTS[name](eqn)
-        again = "rematted_computation" in str(eqn.source_info.name_stack)
-        return Operations(again=count) if again else Operations(products=count)
+        return Operations(products=_PRODUCTS[name](eqn))
     if name in _FREE:
         return Operations()
     read = name.startswith(("reduce", "arg", "cum"))

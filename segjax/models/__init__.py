@@ -7,6 +7,7 @@ rngs)` whose call `(features, rngs=None)` gives `Scores`.
 """
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,7 +17,7 @@ from flax import nnx
 
 from segjax import registry
 from segjax.errors import InputError, choose
-from segjax.models import crf_rnn, multiscale
+from segjax.models import crf_rnn, multiscale, remat
 from segjax.models.backbones import googlenet, mobilenet, resnet, segnet_encoder, vgg, vgg_atrous
 from segjax.models.features import Features, Scores
 from segjax.models.heads import (
@@ -89,6 +90,7 @@ class Segmenter(nnx.Module):
         if crf is not None:
             self.crf = crf
         self.multi_scale = multi_scale and dict(multi_scale)
+        self.remat = "none"  # a training step sets it: one of `remat.RULES`
 
     def __call__(
         self, x: jax.Array, rngs: nnx.Rngs | None = None, image: jax.Array | None = None
@@ -104,7 +106,7 @@ class Segmenter(nnx.Module):
 
         def features_of(x: jax.Array) -> Features:
             with _errors_of("backbone"):
-                return self.backbone(x, rngs=rngs)
+                return _features(self.backbone, x, rngs, self.remat)
 
         def scores_of(features: Features) -> Scores:
             with _errors_of("head"):
@@ -122,6 +124,21 @@ class Segmenter(nnx.Module):
             with _errors_of("aux"):
                 return scores, self.aux(features, rngs=rngs)
         return (scores,)
+
+
+def _features(backbone: nnx.Module, x: jax.Array, rngs: nnx.Rngs | None, rule: str) -> Features:
+    """What a backbone computes; a training step may keep a part of it only."""
+    if rule == "none":
+        found: Features = backbone(x, rngs=rngs)
+        return found
+    traced: list[Features] = []
+
+    def stages_of(backbone, x, rngs):
+        traced.append(backbone(x, rngs=rngs))
+        return dict(traced[-1].stages), dict(traced[-1].pool_selections)
+
+    stages, selections = remat.rematerialised(stages_of, rule)(backbone, x, rngs)
+    return dataclasses.replace(traced[-1], stages=stages, pool_selections=selections)
 
 
 def build(

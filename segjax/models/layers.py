@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from segjax import strips
-from segjax.models import convolution, norms
+from segjax import arrays, strips
+from segjax.models import convolution, norms, remat
 from segjax.models.depthwise import depthwise
 
 _CHUNK = 1 << 18  # numbers in a piece of `he_normal`
@@ -54,6 +54,27 @@ def small_normal(
 @jax.jit
 def _normals(key: jax.Array, piece: int) -> jax.Array:
     return jax.random.normal(jax.random.fold_in(key, piece), (_CHUNK,))
+
+
+@jax.custom_vjp
+def relu(x: jax.Array) -> jax.Array:
+    """max(x, 0). The backward pass looks at the result, which the next layer keeps in any case.
+
+    The rule of `nnx.relu` looks at x: then both are kept, or x is computed a second time.
+    """
+    return jnp.maximum(x, 0)
+
+
+def _relu_forward(x):
+    y = relu(x)
+    return y, y
+
+
+def _relu_backward(y, cotangent):
+    return (jnp.where(arrays.read_again(y) > 0, cotangent, 0),)
+
+
+relu.defvjp(_relu_forward, _relu_backward)
 
 
 def max_pool_2x2(x: jax.Array) -> jax.Array:
@@ -184,7 +205,7 @@ class Conv(nnx.Module):
         kernel = self.kernel[...].astype(dtype)
         pads = convolution.pads_of(self.padding, x, kernel.shape[0], **self.windows)
         x = convolution.convolve(x.astype(dtype), kernel, pads=pads, **self.windows)
-        return x + self.bias[...].astype(dtype) if hasattr(self, "bias") else x
+        return remat.convolved(x + self.bias[...].astype(dtype) if hasattr(self, "bias") else x)
 
 
 def score_layer(
@@ -245,7 +266,7 @@ class DepthwiseConv(nnx.Module):
         kernel = self.kernel[...].astype(dtype)
         pads = convolution.pads_of(self.padding, x, kernel.shape[0], self.stride, self.dilation)
         x = depthwise(x.astype(dtype), kernel, self.stride, self.dilation, pads)
-        return x + self.bias[...].astype(dtype) if hasattr(self, "bias") else x
+        return remat.convolved(x + self.bias[...].astype(dtype) if hasattr(self, "bias") else x)
 
 
 class ConvBlock(nnx.Module):
@@ -278,7 +299,7 @@ class ConvBlock(nnx.Module):
         depthwise: bool = False,
         stride: int = 1,
         dilation: int = 1,
-        activation: Callable | None = nnx.relu,
+        activation: Callable | None = relu,
         dtype: jax.typing.DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
@@ -301,6 +322,7 @@ class ConvBlock(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, H, W, C] -> [B, h, w, K]."""
         x = self.conv(x)
-        if hasattr(self, "norm"):
-            x = self.norm(x)
+        if hasattr(self, "norm") and self.activation is relu:
+            return self.norm(x, relu=True)
+        x = self.norm(x) if hasattr(self, "norm") else x
         return self.activation(x) if self.activation else x

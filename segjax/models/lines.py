@@ -102,7 +102,7 @@ class LineBlock(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), K]."""
         x = self.conv(x)
-        return nnx.relu(self.norm(x) if hasattr(self, "norm") else x)
+        return self.norm(x, relu=True) if hasattr(self, "norm") else nnx.relu(x)
 
 
 class GlobalConv(nnx.Module):

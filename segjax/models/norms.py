@@ -13,6 +13,7 @@ from flax import nnx
 
 from segjax import registry
 from segjax.errors import InputError, choose
+from segjax.models import batch_norm
 from segjax.models.moments import moments
 
 
@@ -87,14 +88,18 @@ class BatchNorm(nnx.BatchNorm):
         self.mean, self.var = _Statistic(self.mean[...]), _Statistic(self.var[...])
 
     # Calls of nnx's norms take the mode, too; here only views set it.
-    def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]
+    def __call__(self, x: jax.Array, *, relu: bool = False) -> jax.Array:  # type: ignore[override]
         """[B, H, W, C] -> [B, H, W, C].
+
+        Args:
+            x: the map.
+            relu: whether a ReLU follows; in one with it, a step moves less memory.
 
         Raises:
             InputError: in training, if each channel holds one value only.
         """
         if self.use_running_average:
-            return _normalised(x, self.mean[...], self.var[...], self)
+            return _normalised(x, self.mean[...], self.var[...], self, relu=relu)
         values = x.size // x.shape[-1]
         if values == 1:
             raise InputError(
@@ -102,11 +107,12 @@ class BatchNorm(nnx.BatchNorm):
                 'with a larger batch_size or a smaller accumulate, or choose the norm "frozen" or '
                 '"group", for example by --config.model.*.norm.name=group.'
             )
-        mean, var = (s.ravel() for s in moments(x, tuple(range(x.ndim - 1)), x.ndim - 2))
+        scale, bias = _affine(self)
+        dtype = self.dtype or jnp.promote_types(x.dtype, jnp.float32)
+        y, mean, var = batch_norm.normalised(x, scale, bias, self.epsilon, relu, dtype)
         for running, now in ((self.mean, mean), (self.var, var * (values / (values - 1)))):
-            kept = self.momentum * running[...] + (1 - self.momentum) * now
-            running[...] = jax.lax.stop_gradient(kept)
-        return _normalised(x, mean, var, self)
+            running[...] = self.momentum * running[...] + (1 - self.momentum) * now
+        return y
 
 
 class GroupNorm(nnx.GroupNorm):
@@ -118,8 +124,8 @@ class GroupNorm(nnx.GroupNorm):
         **options: those of `nnx.GroupNorm`.
     """
 
-    def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]
-        """[B, H, W, C] -> [B, H, W, C]."""
+    def __call__(self, x: jax.Array, *, relu: bool = False) -> jax.Array:  # type: ignore[override]
+        """[B, H, W, C] -> [B, H, W, C]; `relu`: see `BatchNorm`."""
         grouped = x.reshape(*x.shape[:-1], self.num_groups, self.group_size)
         axes = (*range(1, x.ndim - 1), x.ndim)
         by_channel = (*x.shape[:1], *[1] * (x.ndim - 2), x.shape[-1])
@@ -127,21 +133,32 @@ class GroupNorm(nnx.GroupNorm):
             jnp.repeat(s[..., 0], self.group_size, axis=-1).reshape(by_channel)
             for s in moments(grouped, axes, x.ndim - 2)
         )
-        return _normalised(x, mean, var, self)
+        return _normalised(x, mean, var, self, relu=relu)
 
 
 def _normalised(
-    x: jax.Array, mean: jax.Array, var: jax.Array, norm: nnx.BatchNorm | nnx.GroupNorm
+    x: jax.Array,
+    mean: jax.Array,
+    var: jax.Array,
+    norm: nnx.BatchNorm | nnx.GroupNorm,
+    *,
+    relu: bool,
 ) -> jax.Array:
     """(x - mean) / sqrt(var + epsilon), scaled and shifted; in float32 at least.
 
     The type of the computation is that of the result alone: a mean of bfloat16 has two digits.
     """
+    scale, bias = _affine(norm)
+    y = batch_norm.affine(x, mean, jax.lax.rsqrt(var + norm.epsilon) * scale, bias)
+    y = y.astype(norm.dtype or y.dtype)
+    return nnx.relu(y) if relu else y
+
+
+def _affine(norm: nnx.BatchNorm | nnx.GroupNorm) -> tuple[jax.Array, jax.Array]:
+    """The scale and the bias."""
     assert norm.scale is not None  # `make` leaves neither out
     assert norm.bias is not None
-    factor = jax.lax.rsqrt(var + norm.epsilon) * norm.scale[...]
-    y = (x.astype(jnp.promote_types(x.dtype, jnp.float32)) - mean) * factor + norm.bias[...]
-    return y.astype(norm.dtype or y.dtype)
+    return norm.scale[...], norm.bias[...]
 
 
 class FrozenNorm(nnx.Module):
@@ -168,11 +185,12 @@ class FrozenNorm(nnx.Module):
         self.epsilon = epsilon
         self.dtype = dtype
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[..., C] -> [..., C]."""
+    def __call__(self, x: jax.Array, *, relu: bool = False) -> jax.Array:
+        """[..., C] -> [..., C]; `relu`: see `BatchNorm`."""
         factor = self.scale[...] * jax.lax.rsqrt(self.var[...] + self.epsilon)
         shift = self.bias[...] - self.mean[...] * factor
-        return (x * factor + shift).astype(self.dtype or x.dtype)
+        y = (x * factor + shift).astype(self.dtype or x.dtype)
+        return nnx.relu(y) if relu else y
 
 
 def _frozen(

@@ -85,7 +85,7 @@ def training_step(recipe: Recipe, target: targets.Target) -> Program:
     config, training = recipe.config, assembled(recipe, target)
     batch = _batch_shapes(training, target, recipe.canvas, config.batch_size)
     state = training.state_shapes()
-    traced = training.step.trace(state, batch)
+    traced = training.program.trace(state, batch)
     return _compiled(traced, target, state, batch)
 
 

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from segjax import losses, sharding
 from segjax.data.spec import DatasetSpec
 from segjax.network import Model, model_of
-from segjax.training import augment, dispatch, optim, state, steps
+from segjax.training import augment, dispatch, layouts, optim, state, steps
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -41,12 +41,17 @@ class Training:
         return jax.jit(sharding.on(self.mesh, self._step), donate_argnums=0)
 
     @functools.cached_property
-    def several_steps(self) -> jax.stages.Wrapped:
-        """`dispatch.several`, jitted: (state, batches, first, count) -> (state, scalars)."""
+    def program(self) -> jax.stages.Wrapped:
+        """`step` with the layouts of the state left to the compiler: see `layouts.jitted`."""
+        return layouts.jitted(self._step, self.mesh, arguments=2)
+
+    @functools.cached_property
+    def program_of_several(self) -> jax.stages.Wrapped:
+        """`dispatch.several`, as `program`: (state, batches, first, count) -> the same."""
         steps = functools.partial(
             dispatch.several, step=self._step, patience=self.config.stop.skipped
         )
-        return jax.jit(sharding.on(self.mesh, steps), donate_argnums=0)
+        return layouts.jitted(steps, self.mesh, arguments=4)
 
     @property
     def _step(self) -> dispatch.Step:
@@ -59,6 +64,7 @@ class Training:
             loss=self.loss,
             accumulate=self.config.accumulate,
             ema_decay=self.config.ema_decay,
+            remat=self.config.remat,
         )
 
     @functools.cached_property

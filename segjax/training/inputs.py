@@ -1,7 +1,6 @@
 """Training batches and the compiled programs that consume them."""
 
 import math
-from collections.abc import Callable
 
 import jax
 from absl import logging
@@ -53,7 +52,7 @@ def traced(training: Training, split: Split) -> jax.stages.Traced:
             not divisible by the number of devices.
     """
     batch = sharding.batch_shapes(training.mesh, _nothing(training, split))
-    return training.step.trace(training.state_shapes(), batch)
+    return training.program.trace(training.state_shapes(), batch)
 
 
 def dispatched(training: Training, split: Split, step: jax.stages.Traced) -> jax.stages.Lowered:
@@ -65,7 +64,7 @@ def dispatched(training: Training, split: Split, step: jax.stages.Traced) -> jax
     rows = dispatch.stacked([_nothing(training, split)], most)
     batches = sharding.batch_shapes(training.mesh, rows, stacked=True)
     number = jax.ShapeDtypeStruct((), "int32", sharding=sharding.replicated(training.mesh))
-    lowered: jax.stages.Lowered = training.several_steps.lower(
+    lowered: jax.stages.Lowered = training.program_of_several.lower(
         training.state_shapes(), batches, number, number
     )
     return lowered
@@ -78,7 +77,9 @@ def _nothing(training: Training, split: Split) -> pipeline.Batch:
     return pipeline.empty_batch(split.canvas, config.preprocess.mean, rows)
 
 
-def compiled(training: Training, lowered: jax.stages.Lowered, ts: TrainState) -> Callable:
+def compiled(
+    training: Training, lowered: jax.stages.Lowered, ts: TrainState
+) -> jax.stages.Compiled:
     """The compiled training step; logs what it needs, of what and of whom.
 
     Args:

@@ -15,6 +15,7 @@ from segjax.training import (
     first_state,
     guards,
     inputs,
+    layouts,
     monitor,
     stepper,
     stopping,
@@ -96,7 +97,7 @@ def _run(
             order.work_begins()
         batches = inputs.train_batches(training, accepted.train, first_step=first)
         stack.callback(batches.close)
-        steps.train(ts, batches, step)
+        steps.train(layouts.laid_out(ts, step), batches, step)
         checkpoints.wait()  # before the last curves are drawn
 
 

@@ -11,7 +11,7 @@ from absl import logging
 from segjax.data import pipeline
 from segjax.errors import InputError
 from segjax.runs import checkpoint, lock
-from segjax.training import acceptance, dispatch, guards, monitor, state, stopping
+from segjax.training import acceptance, dispatch, guards, layouts, monitor, state, stopping
 
 
 @dataclasses.dataclass
@@ -47,9 +47,11 @@ class Stepper:
                 if evaluating or ending or step % config.every_steps.checkpoint == 0:
                     self._settle()
                     with watcher.meter.paused(), guard.paused():
-                        self._save(ts)
+                        shown = layouts.plain(ts)
+                        self._save(shown)
                         # One that is not done now is done first when the run goes on.
-                        ending = ending or (evaluating and not self.evaluate(ts, step))
+                        ending = ending or (evaluating and not self.evaluate(shown, step))
+                        del shown  # on a GPU a second state
                 guard.beat()
                 if ending:
                     logging.info("Asked to stop: step %d is saved.", step)
@@ -113,7 +115,7 @@ class Stepper:
                 logging.warning("Steps that are not in the log are not saved, but taken again.")
                 return False
             if int(ts.step) > 0:
-                self._save(ts)
+                self._save(layouts.plain(ts))
                 self.checkpoints.wait()
                 logging.info("Step %d is saved before the run ends.", int(ts.step))
         except Exception as error:  # it must not hide the one that ends the run

@@ -31,6 +31,7 @@ def train_step(
     loss: losses.Loss,
     accumulate: int,
     ema_decay: float,
+    remat: str,
 ) -> tuple[state.TrainState, dict[str, jax.Array]]:
     """One training step.
 
@@ -43,6 +44,7 @@ def train_step(
         optimizer, loss: the optimiser and the loss.
         accumulate: number of parts that the batch is split into; gradients and counts are summed.
         ema_decay: decay of averaged weights, 0 to 1; 0 keeps none.
+        remat: one of `models.remat.RULES`.
 
     Returns:
         The new state, or the old one with `skipped` + 1 if the loss or the gradient is not finite.
@@ -55,7 +57,7 @@ def train_step(
     image, label = strips.split(image), strips.split(label)
 
     (grads, total, count, batch_stats), crf_scalars = _summed_gradients(
-        _Part(model, loss), ts, (image, label), key_dropout, accumulate
+        _Part(model, loss, remat), ts, (image, label), key_dropout, accumulate
     )
     divisor = loss.divisor(count)
     grads = jax.tree.map(lambda g: g / divisor, grads)
@@ -107,6 +109,7 @@ class _Part:
 
     model: Model
     loss: losses.Loss
+    remat: str
 
     def summed_loss(
         self, params: Any, batch_stats: Any, counts: jax.Array | None, *rows: jax.Array
@@ -123,7 +126,8 @@ class _Part:
 
     def _outputs(self, params: Any, batch_stats: Any, *rows: jax.Array) -> Any:
         image, _, key = rows
-        module = functional.merge(self.model.graphs.training, params, batch_stats)
+        module: Any = functional.merge(self.model.graphs.training, params, batch_stats)
+        module.remat = self.remat
         rngs = nnx.Rngs(dropout=key)
         return module, module(self.model.preprocess(image), rngs=rngs, image=image)
 

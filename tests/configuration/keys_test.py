@@ -25,6 +25,7 @@ ODD = [
     ("batch_size", True),
     ("accumulate", 0),
     ("steps_per_dispatch", 0),
+    ("remat", "all"),
     ("accumulate", 3),
     ("dtype", "float16"),
     ("input_scale", 0.0),

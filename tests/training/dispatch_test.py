@@ -50,7 +50,7 @@ def training_of(most: int, devices: int = 4, **changes) -> assembly.Training:
 def taken(training: assembly.Training, batches: list[dict], *counts: int):
     """(state, scalars of every step) by dispatches of so many steps; by none, single programs."""
     ts, found, most = tiny.awake_state(training), [], training.config.steps_per_dispatch
-    program = training.several_steps if counts else training.step
+    program = training.program_of_several if counts else training.step
     for count in counts or [1] * len(batches):
         now, batches = batches[:count], batches[count:]
         first = len(found) + 1
@@ -106,7 +106,7 @@ def test_a_run_that_had_skipped_its_patience_takes_steps_again():
     skipped = jax.device_put(np.int32(3), sharding.replicated(training.mesh))
     batches = [tiny.batch(seed) for seed in range(2)]
     ts, scalars = dispatch.take(
-        training.several_steps, training.mesh, ts.replace(skipped=skipped), batches, 1, 4
+        training.program_of_several, training.mesh, ts.replace(skipped=skipped), batches, 1, 4
     )
     assert int(ts.step) == 2
     assert np.all(jax.device_get(scalars["skipped"]) == 0)
@@ -117,7 +117,7 @@ def test_a_dispatch_that_comes_after_the_end_takes_no_step():
     batches = [tiny.batch(seed) for seed in range(2)]
     before = jax.device_get(tiny.awake_state(training))
     ts, _ = dispatch.take(
-        training.several_steps, training.mesh, tiny.awake_state(training), batches, 4, 2
+        training.program_of_several, training.mesh, tiny.awake_state(training), batches, 4, 2
     )
     tiny.assert_same_bits(ts, before)
 

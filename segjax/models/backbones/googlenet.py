@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from segjax.models import layers, pooling
+from segjax.models import layers, pooling, remat
 from segjax.models.features import Features
 
 INCEPTIONS = {  # name: channels of 1x1; 3x3 reduce, 3x3; 5x5 reduce, 5x5; pool projection
@@ -73,11 +73,11 @@ class GoogLeNet(nnx.Module):
         stages["stage1"] = x = self.conv1(x)
         x = layers.local_response_norm(_halved(x))
         x = self.conv2(self.conv2_reduce(x))
-        stages["stage2"] = x = layers.local_response_norm(x)
+        stages["stage2"] = x = remat.block(layers.local_response_norm(x))
         for stage, modules in (("stage3", "ab"), ("stage4", "abcde"), ("stage5", "ab")):
             x = _halved(x)
             for letter in modules:
-                x = getattr(self, f"inception_{stage[-1]}{letter}")(x)
+                x = remat.block(getattr(self, f"inception_{stage[-1]}{letter}")(x))
             stages[stage] = x
         stages["stage5"] = self.dropout(x, rngs=rngs)
         strides = {f"stage{i}": 2**i for i in range(1, 6)}

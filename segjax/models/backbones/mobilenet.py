@@ -13,7 +13,7 @@ import jax
 from flax import nnx
 
 from segjax.errors import choose
-from segjax.models import convolution, layers, norms
+from segjax.models import convolution, layers, norms, remat
 from segjax.models.features import Features
 
 # Channels, number of blocks, stride of the first block: table 2. All blocks but the first expand
@@ -180,7 +180,7 @@ class InvertedResidual(nnx.Module):
         if hasattr(self, "norm"):
             y = self.norm(y)
         y = self.project(jax.nn.relu6(y))
-        return x + y if self.residual else y
+        return remat.block(x + y if self.residual else y)
 
 
 def _rounded(channels: float) -> int:

@@ -15,7 +15,7 @@ import jax
 from flax import nnx
 
 from segjax.errors import InputError, choose
-from segjax.models import layers, lines, pooling
+from segjax.models import layers, lines, pooling, remat
 from segjax.models.features import Features
 
 DEPTHS = {
@@ -213,7 +213,7 @@ class _Residual(nnx.Module):
         around = x[:, :: self.stride, :: self.stride]
         if hasattr(self, "shortcut"):
             around = self.shortcut(x)
-        return nnx.relu(self.inside(x) + around)
+        return remat.block(layers.relu(self.inside(x) + around))
 
     def inside(self, x: jax.Array) -> jax.Array:
         """The convolutions between input and sum."""

@@ -12,7 +12,7 @@ import jax
 from flax import nnx
 
 from segjax.errors import choose
-from segjax.models import layers, unpooling
+from segjax.models import layers, remat, unpooling
 from segjax.models.features import Features
 
 
@@ -87,5 +87,6 @@ class SegNetEncoder(nnx.Module):
             x, selections[stage] = unpooling.max_pool(x)
             if stage in self.dropped:
                 x = self.dropout(x, rngs=rngs)
-            stages[stage], strides[stage] = x, 2**i
+            stages[stage] = x = remat.block(x)
+            strides[stage] = 2**i
         return Features(stages, strides, pool_selections=selections)

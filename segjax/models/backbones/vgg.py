@@ -9,7 +9,7 @@ import jax
 from flax import nnx
 
 from segjax.errors import choose
-from segjax.models import layers, norms, pooling
+from segjax.models import layers, norms, pooling, remat
 from segjax.models.features import Features
 
 STAGES = ("stage1", "stage2", "stage3", "stage4", "stage5")
@@ -100,13 +100,13 @@ class VGG16(nnx.Module):
         for i, stage in enumerate(STAGES):
             for block in getattr(self, stage):
                 x = block(x)
-            x = layers.max_pool_2x2(_even(x) if self.drop_odd else x)
+            x = remat.block(layers.max_pool_2x2(_even(x) if self.drop_odd else x))
             stages[stage], strides[stage] = x, 2 ** (i + 1)
         for conv, norm in ((self.fc6, "norm6"), (self.fc7, "norm7")):
             x = conv(x)
             if hasattr(self, norm):
                 x = getattr(self, norm)(x)
-            x = self.dropout(nnx.relu(x), rngs=rngs)
+            x = self.dropout(layers.relu(x), rngs=rngs)
         stages["fc7"], strides["fc7"] = x, 32
         return Features(stages, strides, border=self.border)
 

@@ -12,7 +12,7 @@ import jax
 from flax import nnx
 
 from segjax.errors import InputError
-from segjax.models import layers, norms, pooling
+from segjax.models import layers, norms, pooling, remat
 from segjax.models.backbones.vgg import DEPTHS, STAGES
 from segjax.models.features import Features
 
@@ -111,7 +111,8 @@ class VGG16Atrous(nnx.Module):
             for block in getattr(self, stage):
                 x = block(x)
             pool_stride = 2 if stride > max(strides.values()) else 1
-            stages[stage] = x = pooling.max_pool(x, window=3, stride=pool_stride, padding=1)
+            x = remat.block(pooling.max_pool(x, window=3, stride=pool_stride, padding=1))
+            stages[stage] = x
             strides[stage] = stride
         if self.average:
             x = pooling.average_pool_3x3(x)
@@ -121,7 +122,7 @@ class VGG16Atrous(nnx.Module):
                 y = layer[i](y)
                 if hasattr(self, norm):
                     y = getattr(self, norm)[i](y)
-                y = self.dropout(nnx.relu(y), rngs=rngs)
+                y = self.dropout(layers.relu(y), rngs=rngs)
             stages[stage], strides[stage] = y, strides["stage5"]
         # The first feature is centred on pixel 0, not on the centre of its block.
         shifts = {stage: ((1 - stride) / 2,) * 2 for stage, stride in strides.items()}

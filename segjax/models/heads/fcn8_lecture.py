@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from segjax.errors import InputError
-from segjax.models import resize
+from segjax.models import layers, resize
 from segjax.models.features import Features, Scores
 
 
@@ -70,8 +70,8 @@ class FCN8Lecture(nnx.Module):
                 "config.model.*: fcn8_lecture needs a backbone without border and shifts: vgg16 "
                 'with border "same".'
             )
-        pool4 = nnx.relu(self.score_pool4(features.stages["stage4"]))
-        pool3 = nnx.relu(self.score_pool3(features.stages["stage3"]))
+        pool4 = layers.relu(self.score_pool4(features.stages["stage4"]))
+        pool3 = layers.relu(self.score_pool3(features.stages["stage3"]))
         height, width = pool3.shape[1:3]
         x = pool3.astype(jnp.float32)
         # Poolings round up, so upsampled maps are cropped to pool3.

@@ -41,7 +41,7 @@ class BoundaryRefinement(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, H, W, C] -> the same."""
-        return x + self.second(nnx.relu(self.first(x)))
+        return x + self.second(layers.relu(self.first(x)))
 
 
 class GCN(nnx.Module):
@@ -131,4 +131,4 @@ class GCN(nnx.Module):
         """Scores of a stage on the next grid, of `size`; `rule` is for bilinear upsampling."""
         if hasattr(self, f"{stage}_up"):
             return getattr(self, f"{stage}_up")(x, size).astype(x.dtype)
-        return resize.resized(x, size, rule).astype(x.dtype)
+        return resize.resized(x, size, rule, x.dtype)

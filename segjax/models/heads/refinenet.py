@@ -44,7 +44,7 @@ class ResidualUnit(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, H, W, C] -> the same."""
-        return x + self.second(nnx.relu(self.first(nnx.relu(x))))
+        return x + self.second(layers.relu(self.first(layers.relu(x))))
 
 
 class ChainedPooling(nnx.Module):
@@ -67,7 +67,7 @@ class ChainedPooling(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, H, W, C] -> the same."""
-        total = x = nnx.relu(x)
+        total = x = layers.relu(x)
         for conv in self.convs:
             x = conv(_pooled(x)) if self.pool_first else _pooled(conv(x))
             total = total + x
@@ -211,7 +211,7 @@ def _upsampled(x, features: Features, stage: str, finest: str, size, align: str)
     """A path on the grid of the finest stage, of `size`."""
     if stage == finest:
         return x
-    return resize.resized(x, size, features.between(stage, finest, align)).astype(x.dtype)
+    return resize.resized(x, size, features.between(stage, finest, align), x.dtype)
 
 
 def _pooled(x: jax.Array) -> jax.Array:

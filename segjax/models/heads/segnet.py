@@ -77,7 +77,7 @@ class SegNet(nnx.Module):
             norm=norm,
             use_bias=use_bias,
             depthwise=single_channel,
-            activation=nnx.relu if activation else None,
+            activation=layers.relu if activation else None,
             dtype=dtype,
             rngs=rngs,
         )
