@@ -18,7 +18,7 @@ from segjax.configuration import loading
 from tests import pages, programs
 
 FOLDER = programs.ROOT / "experiments"
-ROOMS = ("records", "benchmarks", "parity", "faults", "pods")
+ROOMS = ("records", "benchmarks", "parity", "faults", "pods", "gpu")
 # Packages that the tests do not have.
 NEEDED = {"torch", "pydensecrf", "tensorflow", "jsonschema", "yaml"}
 MARKDOWN = sorted(str(path.relative_to(programs.ROOT)) for path in FOLDER.rglob("*.md"))

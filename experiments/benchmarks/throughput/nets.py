@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from experiments.benchmarks.throughput import torch_fcn, torch_resnet
-from segjax.configs import deeplab_v3_resnet50, fcn8s, pspnet_resnet50
+from experiments.benchmarks.throughput import torch_fcn, torch_resnet, torch_segnet
+from segjax.configs import deeplab_v3_resnet50, fcn8s, pspnet_resnet50, segnet
 from segjax.models import importers
 
 
@@ -29,7 +29,7 @@ class Net:
     recipe: ModuleType
     twin: Callable[..., nn.Module]
     convert: Callable
-    widths: Mapping[str, int]
+    widths: Mapping[str, int | tuple[int, ...]]
     dropouts: tuple[str, ...]
     dropout: float
     changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -52,6 +52,14 @@ NETS = {
         {"backbone.width": 1, "head.width": 4},
         ("head.dropout",),
         0.1,
+    ),
+    "segnet": Net(
+        segnet,
+        torch_segnet.SegNet,
+        torch_segnet.our_arrays,
+        {"backbone.widths": torch_segnet.WIDTHS},
+        (),
+        0.0,
     ),
     "pspnet": Net(
         pspnet_resnet50,

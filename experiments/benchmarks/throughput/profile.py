@@ -24,12 +24,25 @@ def main() -> None:
     """Traces one step."""
     given = bench.arguments()
     ours = sides.Segjax(given.setting, sides.Torch(given.setting, "cpu").arrays())
-    compiled = ours.training.step.lower(ours.ts, ours.batch).compile()
+    total, found = longest(ours)
+    device = "cuda" if jax.default_backend() == "gpu" else "cpu"
+    command = f"python -m experiments.benchmarks.throughput.profile {given.text}".strip()
+    result = pages.circumstances(command, bench.hardware()) | {
+        "net": given.setting.name,
+        "total_ms": total,
+        "operations": found[:LONGEST],
+    }
+    files.write_json(bench.FOLDER / f"profile-{given.setting.name}-{device}.json", result)
+    report.write(bench.FOLDER)
+
+
+def longest(ours: sides.Segjax) -> tuple[float, list[dict]]:
+    """Milliseconds of all operations of a training step, and the operations, longest first."""
     program = {
         name: (result, source)
         for name, result, source in re.findall(
             r"%([\w.\-]+) = \(?([a-z0-9]+\[[0-9,]*\])[^\n]*?(?:op_name=\"([^\"]*)\"|\n)",
-            compiled.as_text(),
+            ours.step.as_text(),
         )
     }
     ours.train(2)
@@ -46,17 +59,9 @@ def main() -> None:
             "result": program.get(name, ("", ""))[0],
             "source": "/".join(program.get(name, ("", ""))[1].split("/")[-3:]),
         }
-        for name, ms in durations.most_common(LONGEST)
+        for name, ms in durations.most_common()
     ]
-    device = "cuda" if jax.default_backend() == "gpu" else "cpu"
-    command = f"python -m experiments.benchmarks.throughput.profile {given.text}".strip()
-    result = pages.circumstances(command, bench.hardware()) | {
-        "net": given.setting.name,
-        "total_ms": sum(durations.values()),
-        "operations": found,
-    }
-    files.write_json(bench.FOLDER / f"profile-{given.setting.name}-{device}.json", result)
-    report.write(bench.FOLDER)
+    return sum(durations.values()), found
 
 
 def operations(trace) -> tuple[collections.Counter, collections.Counter]:

@@ -18,7 +18,7 @@ from segjax.data.spec import VOID, DatasetSpec, hls_palette
 from segjax.evaluation import steps
 from segjax.models import functional, importers
 from segjax.network import Network
-from segjax.training import assembly
+from segjax.training import assembly, layouts
 
 K = 21
 LR, MOMENTUM, DECAY = 1e-3, 0.9, 5e-4
@@ -58,7 +58,7 @@ class Setting:
         net, config = self.net, self.net.recipe.get_config()
         rate = 0.0 if quiet else net.dropout
         changes = (
-            {key: self.width * times for key, times in net.widths.items()}
+            {key: _times(self.width, times) for key, times in net.widths.items()}
             | dict.fromkeys(net.dropouts, rate)
             | net.changes
         )
@@ -67,7 +67,7 @@ class Setting:
             with config.unlocked():
                 config.model[part][name] = value
         config.dtype, config.batch_size = self.dtype, self.batch
-        config.augment.size = self.size
+        config.augment.size, config.preprocess.bgr = self.size, False
         if quiet:
             config.augment.scale, config.augment.flip = (1.0, 1.0), 0.0
         config.optim.update(
@@ -75,6 +75,10 @@ class Setting:
             | {"momentum": MOMENTUM, "weight_decay": DECAY, "clip_norm": 0.0}
         )
         return config
+
+
+def _times(width: int, times: int | tuple[int, ...]) -> int | tuple[int, ...]:
+    return tuple(width * n for n in times) if isinstance(times, tuple) else width * times
 
 
 def noise(rows: int, size: tuple[int, int]) -> dict[str, np.ndarray]:
@@ -117,6 +121,8 @@ class Segjax:
         )
         rows = noise(setting.batch, setting.size)
         self.batch = sharding.put_batch(training.mesh, rows)
+        self.step = training.program.lower(self.ts, self.batch).compile()
+        self.ts = layouts.laid_out(self.ts, self.step)
         self.image = {name: array[:1] for name, array in rows.items()}
         look = steps.Look(
             steps.Judge(metrics.build(SPEC)),
@@ -125,7 +131,7 @@ class Segjax:
             crf=None,
             mesh=training.mesh,
         )
-        self.eval_step = look.jitted(training.model)
+        self.eval_step = look.jitted(training.model, split=True)
         graph = training.model.graphs.inference
 
         @jax.jit
@@ -138,7 +144,8 @@ class Segjax:
     @property
     def network(self) -> Network:
         """The network with its present weights."""
-        return Network(self.ts.params, self.ts.batch_stats, self.training.model)
+        ts = layouts.plain(self.ts)
+        return Network(ts.params, ts.batch_stats, self.training.model)
 
     def build(self, rngs: nnx.Rngs) -> nnx.Module:
         """Draws the network anew, for counting."""
@@ -149,26 +156,29 @@ class Segjax:
     def train(self, count: int) -> None:
         """Augment, forward, loss, backward, update."""
         for _ in range(count):
-            self.ts, scalars = self.training.step(self.ts, self.batch)
+            self.ts, scalars = self.step(self.ts, self.batch)
         jax.block_until_ready(scalars)
 
     def evaluate(self, count: int) -> None:
         """Forward, label map, loss and confusion matrix."""
+        network = self.network
         for _ in range(count):
-            found = self.eval_step(self.network, self.batch)
+            found = self.eval_step(network, self.batch)
         jax.block_until_ready(found)
 
     def forward(self, count: int) -> jax.Array:
         """The network alone, to its scores: [B, h, w, K]."""
+        network = self.network
         for _ in range(count):
-            found = self.scores(self.ts.params, self.ts.batch_stats, self.normalised)
+            found = self.scores(network.params, network.batch_stats, self.normalised)
         return jax.block_until_ready(found)
 
     def latency(self, count: int) -> np.ndarray:
         """One image on the host, uint8, to its label map there."""
+        network = self.network
         for _ in range(count):
             batch = sharding.put_batch(self.training.mesh, self.image)
-            found = self.eval_step(self.network, batch)
+            found = self.eval_step(network, batch)
             label = np.asarray(found["prediction"])
         return label
 
