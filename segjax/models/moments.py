@@ -24,11 +24,11 @@ def moments(x: jax.Array, axes: Sequence[int], column: int) -> tuple[jax.Array, 
     Returns:
         The mean and the variance, with axes of length 1 in place of `axes`.
     """
-    x = _wide(x)
     middle = x.shape[column] // 2
+    # Cut before it is widened: the TPU compiler would write the map in float32 for both uses.
     one = jax.lax.slice_in_dim(x, middle, middle + 1, axis=column)
-    pivot = jnp.mean(one, axis=axes, keepdims=True)
-    apart = x - pivot
+    pivot = jnp.mean(_wide(one), axis=axes, keepdims=True)
+    apart = _wide(x) - pivot
     first = jnp.mean(apart, axis=axes, keepdims=True)
     second = jnp.mean(apart * apart, axis=axes, keepdims=True)
     return pivot + first, jnp.maximum(second - first * first, 0)
