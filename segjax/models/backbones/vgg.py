@@ -104,9 +104,8 @@ class VGG16(nnx.Module):
             stages[stage], strides[stage] = x, 2 ** (i + 1)
         for conv, norm in ((self.fc6, "norm6"), (self.fc7, "norm7")):
             x = conv(x)
-            if hasattr(self, norm):
-                x = getattr(self, norm)(x)
-            x = self.dropout(layers.relu(x), rngs=rngs)
+            x = getattr(self, norm)(x, relu=True) if hasattr(self, norm) else layers.relu(x)
+            x = self.dropout(x, rngs=rngs)
         stages["fc7"], strides["fc7"] = x, 32
         return Features(stages, strides, border=self.border)
 

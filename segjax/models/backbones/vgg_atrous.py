@@ -120,9 +120,9 @@ class VGG16Atrous(nnx.Module):
             y = x
             for layer, norm in ((self.fc6, "norm6"), (self.fc7, "norm7")):
                 y = layer[i](y)
-                if hasattr(self, norm):
-                    y = getattr(self, norm)[i](y)
-                y = self.dropout(layers.relu(y), rngs=rngs)
+                bare = not hasattr(self, norm)
+                y = layers.relu(y) if bare else getattr(self, norm)[i](y, relu=True)
+                y = self.dropout(y, rngs=rngs)
             stages[stage], strides[stage] = y, strides["stage5"]
         # The first feature is centred on pixel 0, not on the centre of its block.
         shifts = {stage: ((1 - stride) / 2,) * 2 for stage, stride in strides.items()}
