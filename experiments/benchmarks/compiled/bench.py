@@ -62,6 +62,7 @@ def main() -> None:
         python = pythons[chips.CHIPS[chip].platform]
         row = compiled(python, given.old or pages.ROOT, (name, chip, given.width, step, "{}"))
         if row is not None:
+            row["commit"] = pages.commit(given.old or pages.ROOT)
             files.write_json(PATH, dict(sorted((stored() | {key: row}).items())))
             pages.write(FOLDER / "README.md", page(stored()))
         told = f"{row['cpu_seconds']:.0f} s of CPU" if row else "the compiler is not there"
