@@ -125,6 +125,15 @@ def page(rows: Mapping[str, dict]) -> list[str]:
         *_beside(rows),
         "## Steps at full width",
         _table(rows, "full"),
+        *_smoke(rows),
+    ]
+
+
+def _smoke(rows: Mapping[str, dict]) -> list[str]:
+    """The section of all recipes, once there are some."""
+    if not any(key.startswith("smoke/") for key in rows):
+        return []
+    return [
         "## Every network recipe at `smoke` width",
         "Images of 48 x 64; what is shown is that the compilers take the programs.",
         _table(rows, "smoke"),
