@@ -68,6 +68,8 @@ def target(chip: str, topology: str) -> Target:
     found = chips.CHIPS[chip]
     if importlib.util.find_spec(_PACKAGES[found.platform]) is None:
         return Target(found, _of_cpu(math.prod(sizes)), False, {})
+    # Nothing is run. JAX's CUDA build describes no other GPUs once it looked for some here.
+    jax.config.update("jax_platforms", "cpu")
     make = _of_tpu if found.platform == "tpu" else _of_gpu
     return make(found, sizes)
 
