@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any, Protocol, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 Size = tuple[int, int]
@@ -38,6 +39,11 @@ def round_up(n: int, multiple: int) -> int:
 def total(parts: Iterable[jax.Array | np.ndarray]) -> jax.Array:
     """The sum of one array or more, at least one of them jax's."""
     return cast(jax.Array, sum(parts))  # without parts it would be 0
+
+
+def wide(x: jax.Array) -> jax.Array:
+    """x in float32 at least."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def read_again(x: jax.Array) -> jax.Array:

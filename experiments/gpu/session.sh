@@ -30,7 +30,6 @@ if [ -e "$done_before" ] && [ "$done_before" != "$lines" ]; then
   cp "$done_before" "$lines"
 fi
 touch "$lines"
-export SEGJAX_CACHE=${SEGJAX_CACHE:-$output/cache}
 
 measure=(-m experiments.benchmarks.gpu.measure)
 for name in $("$python" "${measure[@]}" list); do
@@ -45,12 +44,12 @@ for name in $("$python" "${measure[@]}" list); do
   limit=$((left < longest ? left : longest))
   echo "$name: at most $limit s"
   # shellcheck disable=SC2086
-  if found=$(timeout "$limit" "$python" "${measure[@]}" "$name" $tiny 2>"$output/$name.log"); then
+  if found=$(timeout "$limit" "$python" "${measure[@]}" "$name" $tiny 2>>"$output/session.log"); then
     tail -n 1 <<<"$found" >>"$lines"
   elif [ "$limit" -eq "$longest" ]; then
     printf '{"name": "%s", "failed": true, "limit_seconds": %d}\n' "$name" "$limit" >>"$lines"
   else
-    echo "$name did not end in the time that was left, or failed: see $output/$name.log."
+    echo "$name did not end in the time that was left, or failed: see $output/session.log."
   fi
   tail -n 1 "$lines"
 done

@@ -62,14 +62,14 @@ def target(chip: str, topology: str) -> Target:
         if topology:
             raise InputError("--topology: of which chip? Give --chip, too.")
         return Target(chips.of_device(jax.devices()[0]), tuple(jax.devices()), True, {})
+    # Nothing is run. JAX's CUDA build describes no other GPUs once it looked for some here.
+    jax.config.update("jax_platforms", "cpu")
     if chip == "cpu":
         return Target(None, _of_cpu(math.prod(sizes)), True, {})
     choose("--chip", chip, (*chips.CHIPS, "cpu"))
     found = chips.CHIPS[chip]
     if importlib.util.find_spec(_PACKAGES[found.platform]) is None:
         return Target(found, _of_cpu(math.prod(sizes)), False, {})
-    # Nothing is run. JAX's CUDA build describes no other GPUs once it looked for some here.
-    jax.config.update("jax_platforms", "cpu")
     make = _of_tpu if found.platform == "tpu" else _of_gpu
     return make(found, sizes)
 
@@ -92,7 +92,6 @@ def _sizes(topology: str) -> tuple[int, ...]:
 
 
 def _of_cpu(count: int) -> tuple[jax.Device, ...]:
-    jax.config.update("jax_platforms", "cpu")
     with contextlib.suppress(RuntimeError):  # JAX has its devices already
         jax.config.update("jax_num_cpu_devices", count)
     if jax.device_count() < count:

@@ -45,7 +45,7 @@ def normalised(
 
 def affine(x: jax.Array, mean: jax.Array, factor: jax.Array, bias: jax.Array) -> jax.Array:
     """(x - mean) factor + bias, in float32 at least."""
-    return (_wide(x) - mean) * factor + bias
+    return (arrays.wide(x) - mean) * factor + bias
 
 
 def _forward(x, scale, bias, epsilon, relu, dtype):
@@ -61,7 +61,7 @@ def _backward(epsilon, relu, dtype, kept, cotangents):
 
     def passed(x: jax.Array) -> jax.Array:
         """The part of the cotangent that reaches the normalisation."""
-        cotangent = _wide(cotangents[0])
+        cotangent = arrays.wide(cotangents[0])
         if not relu:
             return cotangent
         # A factor of 0 or 1: XLA:GPU would write down what a comparison gives, for several uses.
@@ -71,15 +71,11 @@ def _backward(epsilon, relu, dtype, kept, cotangents):
     x = arrays.read_again(x)
     total = jnp.sum(passed(x), axis=axes)
     x = arrays.read_again(x)
-    along = jnp.sum(passed(x) * (_wide(x) - mean), axis=axes)
+    along = jnp.sum(passed(x) * (arrays.wide(x) - mean), axis=axes)
     x = arrays.read_again(x)
     slope = along * inverse * inverse / count
-    gradient = factor * (passed(x) - total / count - (_wide(x) - mean) * slope)
+    gradient = factor * (passed(x) - total / count - (arrays.wide(x) - mean) * slope)
     return gradient.astype(x.dtype), along * inverse, total
 
 
 normalised.defvjp(_forward, _backward)
-
-
-def _wide(x: jax.Array) -> jax.Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

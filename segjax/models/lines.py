@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from segjax import arrays, strips
-from segjax.models import layers, norms
+from segjax.models import layers, norms, remat
 
 DOWN, ACROSS = 1, 2  # axes of [B, H, W, C]
 
@@ -101,8 +101,8 @@ class LineBlock(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), K]."""
-        x = self.conv(x)
-        return self.norm(x, relu=True) if hasattr(self, "norm") else nnx.relu(x)
+        x = remat.convolved(self.conv(x))
+        return self.norm(x, relu=True) if hasattr(self, "norm") else layers.relu(x)
 
 
 class GlobalConv(nnx.Module):

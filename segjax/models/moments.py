@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from segjax import arrays
+
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
 def moments(x: jax.Array, axes: Sequence[int], column: int) -> tuple[jax.Array, jax.Array]:
@@ -27,8 +29,8 @@ def moments(x: jax.Array, axes: Sequence[int], column: int) -> tuple[jax.Array, 
     middle = x.shape[column] // 2
     # Cut before it is widened: the TPU compiler would write the map in float32 for both uses.
     one = jax.lax.slice_in_dim(x, middle, middle + 1, axis=column)
-    pivot = jnp.mean(_wide(one), axis=axes, keepdims=True)
-    apart = _wide(x) - pivot
+    pivot = jnp.mean(arrays.wide(one), axis=axes, keepdims=True)
+    apart = arrays.wide(x) - pivot
     first = jnp.mean(apart, axis=axes, keepdims=True)
     second = jnp.mean(apart * apart, axis=axes, keepdims=True)
     return pivot + first, jnp.maximum(second - first * first, 0)
@@ -39,11 +41,7 @@ def _moments_jvp(axes, column, primals, tangents):
     """The derivatives of the formulas, about the mean: the pivot has no part in them."""
     (x,), (dx,) = primals, tangents
     mean, variance = moments(x, axes, column)
-    dx = _wide(dx)
+    dx = arrays.wide(dx)
     slope = jnp.mean(dx, axis=axes, keepdims=True)
-    moved = 2 * jnp.mean((_wide(x) - mean) * dx, axis=axes, keepdims=True)
+    moved = 2 * jnp.mean((arrays.wide(x) - mean) * dx, axis=axes, keepdims=True)
     return (mean, variance), (slope, moved)
-
-
-def _wide(x: jax.Array) -> jax.Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -64,7 +64,7 @@ def _on_gpu(x: jax.Array, rows: np.ndarray, cols: np.ndarray) -> jax.Array:
     along, over = _taps(rows), _taps(cols)
     if along and over and len(along) * len(over) <= 4:
         return arrays.total(
-            _wide(x.at[:, index[:, None], other].get(mode="clip"))
+            arrays.wide(x.at[:, index[:, None], other].get(mode="clip"))
             * (weight[:, None] * more)[..., None]
             for index, weight in along
             for other, more in over
@@ -87,7 +87,7 @@ def _picked(x: jax.Array, axis: int, taps: list[tuple[np.ndarray, np.ndarray]]) 
     shape = [1] * x.ndim
     shape[axis] = -1
     return arrays.total(
-        _wide(jnp.take(x, index, axis, mode="clip")) * weight.reshape(shape)
+        arrays.wide(jnp.take(x, index, axis, mode="clip")) * weight.reshape(shape)
         for index, weight in taps
     )
 
@@ -99,13 +99,9 @@ def _product(x: jax.Array, matrix: np.ndarray, equation: str, batch: tuple[int, 
     """
     if x.dtype != jnp.bfloat16:
         matrices = jnp.broadcast_to(matrix, (*batch, *matrix.shape))
-        return jnp.einsum(equation, matrices, _wide(x), precision="highest")
+        return jnp.einsum(equation, matrices, arrays.wide(x), precision="highest")
     high = jnp.asarray(matrix, jnp.bfloat16)
     low = (matrix - high.astype(jnp.float32)).astype(jnp.bfloat16)
     both = jnp.broadcast_to(jnp.concatenate([high, low]), (*batch, 2 * len(matrix), len(matrix.T)))
     found = jnp.einsum(equation, both, x, preferred_element_type=jnp.float32)
     return arrays.total(jnp.split(found, 2, axis=len(batch)))
-
-
-def _wide(x: jax.Array) -> jax.Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

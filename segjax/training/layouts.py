@@ -52,6 +52,11 @@ def plain(ts: TrainState) -> TrainState:
     return _placed(ts, orders)
 
 
+def _itself(ts: TrainState) -> TrainState:
+    """A function of its own, so that JAX knows its programs again at the next checkpoint."""
+    return ts
+
+
 def _placed(ts: TrainState, formats: TrainState) -> TrainState:
     """The state in other layouts; itself where they are the same."""
 
@@ -61,5 +66,5 @@ def _placed(ts: TrainState, formats: TrainState) -> TrainState:
     pairs = zip(jax.tree.leaves(ts), jax.tree.leaves(formats), strict=True)
     if all(order(x.format) == order(form) for x, form in pairs):
         return ts
-    placed: TrainState = jax.jit(lambda ts: ts, out_shardings=formats)(ts)
+    placed: TrainState = jax.jit(_itself, out_shardings=formats)(ts)
     return placed

@@ -97,7 +97,8 @@ def _run(
             order.work_begins()
         batches = inputs.train_batches(training, accepted.train, first_step=first)
         stack.callback(batches.close)
-        steps.train(layouts.laid_out(ts, step), batches, step)
+        ts = layouts.laid_out(ts, step)  # in place of the plain one, which is as large
+        steps.train(ts, batches, step)
         checkpoints.wait()  # before the last curves are drawn
 
 
