@@ -1,5 +1,7 @@
 """States in layouts of the compiler's choosing; XLA:CPU chooses plain ones, so tests choose."""
 
+import gc
+
 import jax
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from jax.experimental.layout import Format, Layout
 
 from segjax import sharding
 from segjax.runs import event_log
-from segjax.training import layouts
+from segjax.training import layouts, stepper
 from tests import programs, tiny
 
 
@@ -58,3 +60,33 @@ def test_a_run_with_other_layouts_saves_and_evaluates(gpu, tmp_path, monkeypatch
     events = [event_log.read(tmp_path / name) for name in ("turned", "plain")]
     for ours, theirs in zip(*events, strict=True):
         assert ours.get("eval/miou") == pytest.approx(theirs.get("eval/miou"), abs=1e-6)
+
+
+def test_a_run_holds_one_state_while_it_trains(gpu, tmp_path, monkeypatch):
+    seen = []
+
+    def train(self, ts, batches, step):
+        gc.collect()
+        kernel = ts.params["head"]["score_pool3"]["kernel"]
+        alike = [a for a in jax.live_arrays() if a.shape == kernel.shape and id(a) not in before]
+        seen.append((len(alike), sum(x.shape == kernel.shape for x in jax.tree.leaves(ts))))
+
+    monkeypatch.setattr(stepper.Stepper, "train", train)
+    held = jax.live_arrays()  # so that no id is used again
+    before = {id(a) for a in held}
+    programs.train_plainly(tiny.short_config(total_steps=2), tmp_path)
+    ((there, of_state),) = seen
+    assert there == of_state
+
+
+def test_a_copy_in_another_layout_is_traced_once(gpu, monkeypatch):
+    traced = []
+    monkeypatch.setattr(layouts, "_itself", lambda ts: traced.append(1) or ts)
+    training = tiny.assemble(tiny.short_config(), 1)
+    batch = sharding.put_batch(training.mesh, tiny.batch(0))
+    program = training.program.lower(training.state_shapes(), batch).compile()
+    ts = layouts.laid_out(tiny.awake_state(training), program)
+    traced.clear()
+    for _ in range(3):
+        layouts.plain(ts)
+    assert len(traced) <= 1
